@@ -48,11 +48,10 @@ impl Topology {
             while !taken.insert(id) {
                 id += 1;
             }
-            let address: IpAddr = match ipv6 {
-                true => {
-                    format!("2001:db8:ffff::{:x}", index + 1).parse().expect("a literal address")
-                }
-                false => [192, 0, 2, index as u8 + 1].into(),
+            let address: IpAddr = if ipv6 {
+                format!("2001:db8:ffff::{:x}", index + 1).parse().expect("a literal address")
+            } else {
+                [192, 0, 2, index as u8 + 1].into()
             };
             let router_id = RouterId(0x0a00_0000 + id);
             speakers.push(SpeakerSpec { asn, router_id, address, cluster_id: None });

@@ -146,9 +146,8 @@ fn outcome(update: &Update<'_>) -> Outcome {
         Verdict::Accept if update.unnegotiated().is_some() => "ignore",
         Verdict::Accept => "accept",
     });
-    let name = |path_ids: bool, (id, prefix): (bgp_proto::types::PathId, _)| match path_ids {
-        true => format!("{prefix} path-id {}", id.0),
-        false => format!("{prefix}"),
+    let name = |path_ids: bool, (id, prefix): (bgp_proto::types::PathId, _)| {
+        if path_ids { format!("{prefix} path-id {}", id.0) } else { format!("{prefix}") }
     };
     let _: fn(bool, (_, bgp_proto::types::Prefix)) -> String = name;
     for reach in update.reach() {
@@ -181,9 +180,8 @@ fn code(pair: &Value) -> Code {
 /// difference.
 fn compare_case(case: &Value, out: &Outcome, message: &[u8]) -> Result<(), String> {
     let expect = &case["expect"];
-    let same = |what: &str, ours: String, theirs: String| match ours == theirs {
-        true => Ok(()),
-        false => Err(format!("{what}: ours {ours}, expected {theirs}")),
+    let same = |what: &str, ours: String, theirs: String| {
+        if ours == theirs { Ok(()) } else { Err(format!("{what}: ours {ours}, expected {theirs}")) }
     };
     let action = match expect["action"].as_str().expect("an action") {
         "afi_safi_disable_or_reset" => "session_reset",

@@ -250,9 +250,8 @@ fn operations(list: &[Operation], is_outermost: bool) -> Result<Vec<Change>, Str
                 .ok_or_else(|| format!("\"{}\" is not a community (a:b or a:b:c)", add.value))?;
             changes.push(community.add());
         } else if let Some(prepend) = &operation.prepend_as_path {
-            changes.extend(prepend.prefix.iter().rev().map(|asn| match is_outermost {
-                true => Change::PrependOutermost(*asn),
-                false => Change::Prepend(*asn, 1),
+            changes.extend(prepend.prefix.iter().rev().map(|asn| {
+                if is_outermost { Change::PrependOutermost(*asn) } else { Change::Prepend(*asn, 1) }
             }));
         } else if let Some(set) = &operation.set_priority {
             changes.push(Change::LocalPref(local_pref(set.value.unwrap_or(0))?));

@@ -76,9 +76,10 @@ pub(super) fn felixs(cx: &Effective<'_>) -> Classes {
 pub(super) fn check(cx: &Effective<'_>, problems: &mut Vec<Problem>) {
     let word = cx.global.program_cluster_routes.as_str();
     if !word.is_empty() && by_name(word).is_none() {
-        let used = match cx.release.has(Feature::ClusterRoutesByClass) {
-            true => "EnabledNoEncapOnly",
-            false => "Enabled",
+        let used = if cx.release.has(Feature::ClusterRoutesByClass) {
+            "EnabledNoEncapOnly"
+        } else {
+            "Enabled"
         };
         let text = format!("spec.programClusterRoutes: \"{word}\" is not a value: {used} is used");
         problems.push(Problem::new("BGPConfiguration/default", text));

@@ -414,11 +414,7 @@ pub(super) fn is_own_address(cx: &Effective<'_>, peer: &BgpPeer) -> bool {
         port => port,
     };
     let is_global = peer.node.is_empty() && !peer.node_selector.is_given();
-    is_mine
-        && match is_global {
-            true => port != 0 && port != own_port,
-            false => concerns(peer, cx.me),
-        }
+    is_mine && if is_global { port != 0 && port != own_port } else { concerns(peer, cx.me) }
 }
 
 /// Reads an address; as Go does, accepts an IPv4 address written as an IPv6 one

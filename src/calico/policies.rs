@@ -490,9 +490,12 @@ fn is_felixs(pool: &IpPool, family: Family, felixs: Classes) -> bool {
 }
 
 fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
-    let runs_it = |node: &Node| match cx.settings.use_pod_cidr {
-        true => node.has_pod_cidr_wireguard(family),
-        false => node.has_wireguard(family),
+    let runs_it = |node: &Node| {
+        if cx.settings.use_pod_cidr {
+            node.has_pod_cidr_wireguard(family)
+        } else {
+            node.has_wireguard(family)
+        }
     };
     if !runs_it(cx.me) || !cx.release.has(Feature::WireguardByFelix) {
         return Vec::new();

@@ -49,9 +49,10 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
         }
         for (id, service) in &cx.snapshot.services {
             let slices = slices.get(id).map(Vec::as_slice).unwrap_or_default();
-            let verdict = match is_excluded {
-                true => Verdict::NodeExcluded,
-                false => verdict(cx, &ranges, service, slices),
+            let verdict = if is_excluded {
+                Verdict::NodeExcluded
+            } else {
+                verdict(cx, &ranges, service, slices)
             };
             if verdict.is_advertised() {
                 routes.extend(addresses(&ranges, service).map(Prefix::host));
@@ -265,9 +266,10 @@ fn explain(
     let all = service.cluster_ips.iter().chain(&service.external_ips).chain(&service.ingress);
     for addr in parsed(all) {
         let is_in_range = in_range.contains(&addr);
-        let why = match is_in_range {
-            true => verdict.text(),
-            false => "not announced: the address is in no range of BGPConfiguration's",
+        let why = if is_in_range {
+            verdict.text()
+        } else {
+            "not announced: the address is in no range of BGPConfiguration's"
         };
         let text = format!("Service {namespace}/{name}: {why}");
         let is_announced = is_in_range && verdict.is_advertised();

@@ -99,9 +99,10 @@ pub(super) fn mesh_session(
     if mine.addr == theirs.addr || node.name == cx.me.name {
         return None;
     }
-    let remote_asn = node.asn.unwrap_or(match cx.release.has(Feature::MeshInOwnAs) {
-        true => cx.asn,
-        false => cx.global_asn,
+    let remote_asn = node.asn.unwrap_or(if cx.release.has(Feature::MeshInOwnAs) {
+        cx.asn
+    } else {
+        cx.global_asn
     });
     let object = format!("Node/{}", node.name);
     if remote_asn.0 == 0 {

@@ -113,10 +113,8 @@ impl Input {
     /// Computes the plan; `read_live` reads what the daemon would read, given its configuration
     /// file.
     fn plan(&self, read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>) -> io::Result<Plan> {
-        let Live { settings, mut snapshot, mut problems } = match self.live {
-            true => read_live(self.config.as_deref())?,
-            false => self.given()?,
-        };
+        let Live { settings, mut snapshot, mut problems } =
+            if self.live { read_live(self.config.as_deref())? } else { self.given()? };
         let loaded = load(&self.resources)?;
         loaded.objects.into_iter().for_each(|object| snapshot.apply(object));
         problems.extend(loaded.problems);
@@ -196,9 +194,10 @@ pub(super) fn run(
             let differs = match diff {
                 Some(old) => write_differences(old, &plan, *json, out)?,
                 None => {
-                    match json {
-                        true => write_json(&plan, out)?,
-                        false => text::write(&plan, out)?,
+                    if json {
+                        write_json(&plan, out)?
+                    } else {
+                        text::write(&plan, out)?
                     }
                     false
                 }
@@ -254,9 +253,10 @@ fn write_differences(
         return Err(named(ErrorKind::InvalidInput, &"not what `margay calico plan --json` prints"));
     }
     let differences = diff::compare(&before, &serde_json::to_value(plan)?);
-    match json {
-        true => write_json(&differences, out)?,
-        false => differences.iter().try_for_each(|difference| writeln!(out, "{difference}"))?,
+    if json {
+        write_json(&differences, out)?
+    } else {
+        differences.iter().try_for_each(|difference| writeln!(out, "{difference}"))?
     }
     Ok(!differences.is_empty())
 }

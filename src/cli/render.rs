@@ -257,21 +257,20 @@ fn status(s: &Status, look: &Look) -> String {
     line(&mut out, "next hops", s.next_hops);
     line(&mut out, "update groups", s.groups);
     let f = &s.fib;
-    match f.enabled {
-        true => {
-            line(
-                &mut out,
-                "kernel routes",
-                format_args!(
-                    "{} installed, {} pending, {} failed, {} foreign",
-                    f.installed, f.pending, f.failed, f.foreign
-                ),
-            );
-            if f.next_hop_objects > 0 {
-                line(&mut out, "next-hop objects", f.next_hop_objects);
-            }
+    if f.enabled {
+        line(
+            &mut out,
+            "kernel routes",
+            format_args!(
+                "{} installed, {} pending, {} failed, {} foreign",
+                f.installed, f.pending, f.failed, f.foreign
+            ),
+        );
+        if f.next_hop_objects > 0 {
+            line(&mut out, "next-hop objects", f.next_hop_objects);
         }
-        false => line(&mut out, "kernel routes", "not written"),
+    } else {
+        line(&mut out, "kernel routes", "not written")
     }
     if let Some(http) = &s.http {
         match &http.error {
@@ -487,9 +486,10 @@ fn log_level(l: &LogLevel) -> String {
 }
 
 fn reloaded(r: &Reloaded) -> String {
-    match r.changes.is_empty() {
-        true => "nothing changed\n".to_owned(),
-        false => r.changes.iter().map(|c| format!("{}\n", clean(c))).collect(),
+    if r.changes.is_empty() {
+        "nothing changed\n".to_owned()
+    } else {
+        r.changes.iter().map(|c| format!("{}\n", clean(c))).collect()
     }
 }
 

@@ -256,10 +256,8 @@ fn read_session(
     };
     let multihop_ttl = table.get("multihop-ttl").and_then(|v| read_multihop_ttl(&v, &security));
     let flag = |key, default| table.get(key).and_then(|v| v.boolean()).unwrap_or(default);
-    let hold_expiry = match flag("stale-on-hold-expiry", true) {
-        true => HoldExpiry::Restart,
-        false => HoldExpiry::Death,
-    };
+    let hold_expiry =
+        if flag("stale-on-hold-expiry", true) { HoldExpiry::Restart } else { HoldExpiry::Death };
     let extended_messages = flag("extended-messages", true);
     let extended_next_hop = flag("extended-next-hop", false);
     let enhanced_refresh = flag("enhanced-refresh", true);

@@ -321,9 +321,12 @@ fn read_set(set: Table<'_>) -> Vec<Change> {
     let number = |key| set.get(key).and_then(|v| v.integer(0..=u32::MAX));
     let mut changes = Vec::new();
     changes.extend(number("local-pref").map(Change::LocalPref));
-    changes.extend(set.get("med").and_then(|v| match v.is_integer() {
-        true => v.integer(0..=u32::MAX).map(Change::Med),
-        false => v.choice(&[("none", Change::ClearMed)]),
+    changes.extend(set.get("med").and_then(|v| {
+        if v.is_integer() {
+            v.integer(0..=u32::MAX).map(Change::Med)
+        } else {
+            v.choice(&[("none", Change::ClearMed)])
+        }
     }));
     changes.extend(set.get("next-hop").and_then(|v| {
         let address: IpAddr = v.parse_as("an address such as 192.0.2.1")?;

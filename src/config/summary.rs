@@ -214,9 +214,8 @@ impl fmt::Display for Selection<'_> {
             RedistributeFrom::Kernel => "kernel routes",
             RedistributeFrom::Connected => "connected networks",
         })?;
-        let mut part = |what: &str, list: Vec<String>| match list.is_empty() {
-            true => Ok(()),
-            false => write!(f, ", {what} {}", list.join(" ")),
+        let mut part = |what: &str, list: Vec<String>| {
+            if list.is_empty() { Ok(()) } else { write!(f, ", {what} {}", list.join(" ")) }
         };
         part("protocols", rule.protocols.iter().map(ToString::to_string).collect())?;
         part("interfaces", rule.interfaces.clone())?;

@@ -100,12 +100,13 @@ async fn serve<B: Backend>(
         }
         heard.note();
         let whole = line.ends_with(b"\n");
-        let parsed = match whole {
-            true => serde_json::from_slice(&line).map_err(|e| Refusal::bad_request(&line, &e)),
-            false => Err(Refusal {
+        let parsed = if whole {
+            serde_json::from_slice(&line).map_err(|e| Refusal::bad_request(&line, &e))
+        } else {
+            Err(Refusal {
                 kind: ErrorKind::BadRequest,
                 text: format!("not a request: no line end within {REQUEST_LEN_MAX} octets"),
-            }),
+            })
         };
         let answered = match parsed {
             Ok(request) => answer(&mut writer, backend, &request, waits, heard).await,

@@ -102,18 +102,20 @@ fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<S
 fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
     let of_all = drains.of_all().is_some();
     let Selection::Named(given) = peers else {
-        return match of_all || !drains.names().is_empty() {
-            true => Ok(Scope::All),
-            false => Err(Refusal::failed("nothing was done: no peer is drained")),
+        return if of_all || !drains.names().is_empty() {
+            Ok(Scope::All)
+        } else {
+            Err(Refusal::failed("nothing was done: no peer is drained"))
         };
     };
     let (named, matched) = resolve(registry, given, |name| drains.is_named(name))?;
     let others: Vec<&str> =
         named.iter().filter(|name| !drains.is_named(name)).map(|name| &**name).collect();
     if !others.is_empty() {
-        let why = match of_all {
-            true => "drained by name, but with every peer (margay undrain without a name)",
-            false => "drained",
+        let why = if of_all {
+            "drained by name, but with every peer (margay undrain without a name)"
+        } else {
+            "drained"
         };
         return Err(Refusal::failed(format!("nothing was done: {} not {why}", is_or_are(&others))));
     }

@@ -71,9 +71,10 @@ impl NextHops {
     /// Whether the kernel module has reported on every address that the table tracks.
     pub(super) fn lookups(&self) -> Lookups {
         let state = self.lock();
-        match state.wanted.iter().all(|addr| state.reported.contains_key(addr)) {
-            true => Lookups::Done,
-            false => Lookups::Pending,
+        if state.wanted.iter().all(|addr| state.reported.contains_key(addr)) {
+            Lookups::Done
+        } else {
+            Lookups::Pending
         }
     }
 

@@ -337,10 +337,7 @@ impl Peers {
             Some(_) => Lifetime::Dynamic,
             None => Lifetime::Configured,
         };
-        let id = match self.free_ids.len() > IDS_AT_REST {
-            true => self.free_ids.pop_front(),
-            false => None,
-        };
+        let id = if self.free_ids.len() > IDS_AT_REST { self.free_ids.pop_front() } else { None };
         let id = id.unwrap_or_else(|| {
             self.ids += 1;
             PeerId(self.ids - 1)

@@ -95,10 +95,8 @@ impl Daemon {
     /// its address free.
     pub(super) fn apply(&mut self, changes: &Changes, parting: &HashSet<Arc<str>>) -> Vec<PeerId> {
         for name in &changes.peers_removed {
-            let close = match parting.contains(name) {
-                true => Close::GracefulStop,
-                false => Close::Deconfigured,
-            };
+            let close =
+                if parting.contains(name) { Close::GracefulStop } else { Close::Deconfigured };
             self.peers.remove(name, close);
         }
         for entry in &changes.peers_restarted {

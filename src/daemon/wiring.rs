@@ -77,13 +77,15 @@ impl Threads {
                 source_v4: config.fib.source_v4,
                 source_v6: config.fib.source_v6,
             },
-            resolve_over: match config.fib.resolve_over_bgp {
-                true => ResolveOver::Direct,
-                false => ResolveOver::Kernel,
+            resolve_over: if config.fib.resolve_over_bgp {
+                ResolveOver::Direct
+            } else {
+                ResolveOver::Kernel
             },
-            next_hops: match config.fib.next_hop_objects {
-                true => NextHopForm::Objects,
-                false => NextHopForm::Inline,
+            next_hops: if config.fib.next_hop_objects {
+                NextHopForm::Objects
+            } else {
+                NextHopForm::Inline
             },
         };
         let fib = Fib::start(settings, move |event| news.handle(event))?;

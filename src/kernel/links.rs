@@ -104,10 +104,7 @@ impl Links {
                 self.forget_network(known.network, key);
                 let family = (address.ifindex, address.network.family());
                 self.on.remove(family);
-                match self.on.has(&family) {
-                    true => LinkEffect::Changed,
-                    false => LinkEffect::RoutesLost,
-                }
+                if self.on.has(&family) { LinkEffect::Changed } else { LinkEffect::RoutesLost }
             }
             None => LinkEffect::Unchanged,
         }
@@ -151,9 +148,10 @@ impl Links {
 
     /// The domain of a table's routes.
     pub(super) fn domain_of_table(&self, table: u32) -> Domain {
-        match self.links.values().any(|link| link.vrf == Some(table)) {
-            true => Domain::Vrf(table),
-            false => Domain::Default,
+        if self.links.values().any(|link| link.vrf == Some(table)) {
+            Domain::Vrf(table)
+        } else {
+            Domain::Default
         }
     }
 

@@ -191,10 +191,8 @@ impl Watch {
         events: &mut Vec<FibEvent>,
     ) {
         let selected = self.rules.iter().any(|rule| rule.from == LearnSource::Connected);
-        let route = match selected {
-            true => learn::connected_route(network, &self.rules, resolver),
-            false => None,
-        };
+        let route =
+            if selected { learn::connected_route(network, &self.rules, resolver) } else { None };
         report(&mut self.connected, network, route, events);
     }
 

@@ -401,9 +401,10 @@ impl Door {
     fn say(&self, error: &io::Error, failures: u32) -> bool {
         let exhausted = is_exhaustion(error);
         if exhausted && failures == 1 || !exhausted && failures == 2 {
-            let remedy = match exhausted {
-                true => "; raise the limit of open files (ulimit -n) if this comes back",
-                false => "; tried again five times a second",
+            let remedy = if exhausted {
+                "; raise the limit of open files (ulimit -n) if this comes back"
+            } else {
+                "; tried again five times a second"
             };
             warn!("cannot accept connections for the moment: {error}{remedy}");
         }

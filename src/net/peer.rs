@@ -408,9 +408,10 @@ impl PeerTask {
                     self.session_counters.session_ended(&reason);
                     self.readers = None;
                     self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
-                    let batch = match last_up.is_some_and(|up| up > at) {
-                        true => Batch::OfTheNext,
-                        false => Batch::OfThisSession,
+                    let batch = if last_up.is_some_and(|up| up > at) {
+                        Batch::OfTheNext
+                    } else {
+                        Batch::OfThisSession
                     };
                     self.stream.down(keep, batch);
                     self.grace.keep_until(keep.map(|keep| self.now() + keep.restart_time));

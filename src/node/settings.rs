@@ -286,9 +286,10 @@ impl Places {
     }
 
     fn blocks(&self) -> Blocks {
-        match self.use_pod_cidr {
-            true => Blocks::PodCidrs,
-            false => Blocks::Affinities { node: self.node.clone() },
+        if self.use_pod_cidr {
+            Blocks::PodCidrs
+        } else {
+            Blocks::Affinities { node: self.node.clone() }
         }
     }
 }

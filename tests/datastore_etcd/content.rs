@@ -140,9 +140,8 @@ async fn garbage_of_every_kind_stops_nothing() {
     let kinds = ["nodes", "ippools", "bgpconfigurations", "bgppeers", "bgpfilters"];
     let mut keys: Vec<String> = kinds.iter().map(|k| format!("{RESOURCES}/{k}/x")).collect();
     keys.push("/calico/ipam/v2/host/me/ipv4/block/10.65.1.0-26".to_owned());
-    let good = |key: &str| match key.contains("ippools") {
-        true => "{\"spec\":{\"cidr\":\"10.65.0.0/16\"}}",
-        false => "{}",
+    let good = |key: &str| {
+        if key.contains("ippools") { "{\"spec\":{\"cidr\":\"10.65.0.0/16\"}}" } else { "{}" }
     };
 
     // First readable, then garbage: the known state is kept.

@@ -49,9 +49,10 @@ impl World {
         let is_six = prefix.contains(':');
         let net = ["", ":1"][self.random.index(2)];
         let dev = if net.is_empty() { "v0" } else { "v1" };
-        let stranger = match is_six {
-            true => format!("2001:db8{net}::9"),
-            false => format!("10.0.{}.9", u8::from(!net.is_empty())),
+        let stranger = if is_six {
+            format!("2001:db8{net}::9")
+        } else {
+            format!("10.0.{}.9", u8::from(!net.is_empty()))
         };
         Some(match self.random.index(20) {
             0..=5 => {

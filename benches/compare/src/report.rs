@@ -138,10 +138,7 @@ pub(crate) fn print(rows: &[Row], limit: u64) {
 }
 
 fn not_done(row: &Row, limit: u64) -> String {
-    match row.metrics.is_empty() {
-        true => "failed".to_owned(),
-        false => format!("not done in {limit} s"),
-    }
+    if row.metrics.is_empty() { "failed".to_owned() } else { format!("not done in {limit} s") }
 }
 
 #[cfg(test)]

@@ -433,9 +433,10 @@ impl LocRib {
     /// Whether the next hops of all these paths, which are used for multipath, are directly
     /// connected.
     pub(crate) fn recursion(&self, sharing: &[&Path]) -> Recursion {
-        match sharing.iter().all(|path| self.hops.is_connected(path.next_hop)) {
-            true => Recursion::Direct,
-            false => Recursion::Recursive,
+        if sharing.iter().all(|path| self.hops.is_connected(path.next_hop)) {
+            Recursion::Direct
+        } else {
+            Recursion::Recursive
         }
     }
 

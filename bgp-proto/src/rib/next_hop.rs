@@ -255,9 +255,10 @@ impl NextHops {
         if address.state == state {
             return;
         }
-        let moved = match address.state.interface() == state.interface() {
-            true => Moved::OnInterface,
-            false => Moved::Elsewhere,
+        let moved = if address.state.interface() == state.interface() {
+            Moved::OnInterface
+        } else {
+            Moved::Elsewhere
         };
         address.state = state.clone();
         for id in self.ids_of(addr) {

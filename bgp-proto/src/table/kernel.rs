@@ -288,15 +288,16 @@ impl KernelView {
         let mut next_hops = Vec::with_capacity(sharing.len());
         next_hops.extend(self.through(best, tunnel, rib, config, meter));
         for path in sharing.iter().copied().filter(|path| *path != best) {
-            let more = match self.tunnels.is_empty() {
-                true => self.through(path, None, rib, config, meter),
-                false => match verdict_of(prefix, path, None, rib, config, meter) {
+            let more = if self.tunnels.is_empty() {
+                self.through(path, None, rib, config, meter)
+            } else {
+                match verdict_of(prefix, path, None, rib, config, meter) {
                     Some(verdict) if verdict.decision != Decision::Accept => continue,
                     verdict => {
                         let tunnel = verdict.and_then(|verdict| verdict.tunnel);
                         self.through(path, tunnel, rib, config, meter)
                     }
-                },
+                }
             };
             let is_new = |more: &FibNextHop| {
                 !next_hops

@@ -349,10 +349,8 @@ impl Table {
         let inputs = Work(each.spent());
         let mut each = part(&meter);
         let decided = if self.is_gathering() { 0 } else { self.decide(&mut each) };
-        self.undecided_turns = match self.loc_rib.has_touched() {
-            true => self.undecided_turns.saturating_add(1),
-            false => 0,
-        };
+        self.undecided_turns =
+            if self.loc_rib.has_touched() { self.undecided_turns.saturating_add(1) } else { 0 };
         meter.settle(&each);
         let decision = Work(each.spent());
         let mut each = part(&meter);
@@ -471,9 +469,8 @@ impl Table {
     /// Next hops to start or stop tracking since the last call.
     pub fn poll_next_hops(&mut self) -> Vec<NextHopRequest> {
         let requests = self.loc_rib.hops.take_requests().into_iter();
-        let to_request = |(addr, track)| match track {
-            true => NextHopRequest::Track(addr),
-            false => NextHopRequest::Untrack(addr),
+        let to_request = |(addr, track)| {
+            if track { NextHopRequest::Track(addr) } else { NextHopRequest::Untrack(addr) }
         };
         requests.map(to_request).collect()
     }

@@ -206,9 +206,8 @@ impl FibNextHop {
         let exact = legs.iter().map(|(_, share)| *share).fold(0, gcd).max(1);
         let most = legs.iter().map(|(_, share)| *share / exact).max().unwrap_or(0).max(1);
         let max = u128::from(WEIGHT_MAX);
-        let weight = |share: u128| match most <= max {
-            true => share / exact,
-            false => (share / exact * max + most / 2) / most,
+        let weight = |share: u128| {
+            if most <= max { share / exact } else { (share / exact * max + most / 2) / most }
         };
         let weighted = legs.iter().map(|(leg, share)| {
             let weight = u16::try_from(weight(*share).max(1)).unwrap_or(WEIGHT_MAX);

@@ -111,9 +111,10 @@ impl Documents {
                     if id[0].is_empty() {
                         continue;
                     }
-                    match deletes {
-                        true => ensure!(self.0.remove(&id).is_some(), "{id:?} is not there"),
-                        false => drop(self.0.insert(id, document.trim().to_owned())),
+                    if deletes {
+                        ensure!(self.0.remove(&id).is_some(), "{id:?} is not there")
+                    } else {
+                        drop(self.0.insert(id, document.trim().to_owned()))
                     }
                 }
             }

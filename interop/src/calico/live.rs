@@ -382,9 +382,10 @@ impl<'a> Stage<'a> {
         let paths: Vec<String> =
             self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
         let said = self.scenario.environment.iter().any(|(name, _)| name == ENDPOINT_STATUS);
-        let endpoints = match said {
-            true => String::new(),
-            false => format!("endpoint-status = \"{}\"\n", self.host.file("status").display()),
+        let endpoints = if said {
+            String::new()
+        } else {
+            format!("endpoint-status = \"{}\"\n", self.host.file("status").display())
         };
         format!(
             "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\

@@ -107,9 +107,12 @@ impl Services {
             _ => vec!["IPv4", "IPv6"],
         };
         let is_v6 = families == ["IPv6"];
-        let address = |dice: &mut Dice| match is_v6 {
-            false => dice.pick(&ADDRESSES_V4).to_owned(),
-            true => dice.pick(&ADDRESSES_V6).to_owned(),
+        let address = |dice: &mut Dice| {
+            if is_v6 {
+                dice.pick(&ADDRESSES_V6).to_owned()
+            } else {
+                dice.pick(&ADDRESSES_V4).to_owned()
+            }
         };
         let cluster: Vec<&String> =
             families.iter().map(|family| if *family == "IPv4" { &v4 } else { &v6 }).collect();

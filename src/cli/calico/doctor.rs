@@ -10,13 +10,12 @@ use crate::doctor::{Compared, Report, Severity, Verdict};
 /// Prints a report. Keys of the JSON may be added, but never renamed.
 pub(super) fn write(report: &Report, json: bool, out: &mut impl Write) -> io::Result<Outcome> {
     let verdict = report.verdict();
-    match json {
-        true => {
-            let mut object = serde_json::to_value(report)?;
-            object["verdict"] = json!(verdict);
-            write_json(&object, out)?;
-        }
-        false => write_text(report, verdict, out)?,
+    if json {
+        let mut object = serde_json::to_value(report)?;
+        object["verdict"] = json!(verdict);
+        write_json(&object, out)?;
+    } else {
+        write_text(report, verdict, out)?
     }
     Ok(match verdict {
         Verdict::Unchanged => Outcome::Fine,

@@ -74,10 +74,7 @@ fn write_session(planned: &PlannedSession, out: &mut impl Write) -> std::io::Res
         notes.push("client".to_owned());
     }
     if let Some(password) = &session.password {
-        let state = match password.found {
-            true => "password",
-            false => "password missing: it does not run",
-        };
+        let state = if password.found { "password" } else { "password missing: it does not run" };
         notes.push(state.to_owned());
     }
     if !session.filters.is_empty() {

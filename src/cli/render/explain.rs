@@ -124,9 +124,10 @@ impl Text<'_> {
             self.labelled(0, "kernel", &format!("nothing{why}"));
             return;
         };
-        let via = match f.gateways.is_empty() {
-            true => String::new(),
-            false => format!(" via {}", gateways(&f.gateways)),
+        let via = if f.gateways.is_empty() {
+            String::new()
+        } else {
+            format!(" via {}", gateways(&f.gateways))
         };
         let place = match (f.table, f.metric) {
             (Some(table), Some(metric)) => format!(", table {table}, metric {metric}"),

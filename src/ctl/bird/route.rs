@@ -42,10 +42,8 @@ impl Routes {
         };
         let mut line = |via: &str, gateway| {
             let shown = self.prefix.replace(route.prefix);
-            let prefix = match shown == Some(route.prefix) {
-                true => String::new(),
-                false => route.prefix.to_string(),
-            };
+            let prefix =
+                if shown == Some(route.prefix) { String::new() } else { route.prefix.to_string() };
             reply.line(ROUTE, format_args!("{prefix:<18} {via} {}", tail(gateway)));
         };
         match &route.via {

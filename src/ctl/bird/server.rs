@@ -356,9 +356,10 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
             let page = self.within(self.backend.routes(self.family, &any, None)).await?;
             !page.map_err(|text| Refusal::new(FAILED, text))?.routes.is_empty()
         };
-        match is_there {
-            true => self.reply.end(OK, format_args!("")),
-            false => self.reply.end(NO_NETWORK, format_args!("Network not in table")),
+        if is_there {
+            self.reply.end(OK, format_args!(""))
+        } else {
+            self.reply.end(NO_NETWORK, format_args!("Network not in table"))
         }
         Ok(())
     }

@@ -490,15 +490,14 @@ fn changes(imports: &ImportCounts, exports: &ExportCounts) -> Directions {
 
 /// The capabilities of a neighbour, in BIRD's words and order.
 fn offered(theirs: &Capabilities) -> Vec<&'static str> {
-    let restart =
-        theirs.graceful_restart.as_ref().map(|restart| match restart.families.is_empty() {
-            false => "restart-able",
-            true => "restart-aware",
-        });
-    let long_lived = theirs.long_lived.as_ref().map(|families| match families.is_empty() {
-        false => "llgr-able",
-        true => "llgr-aware",
-    });
+    let restart = theirs
+        .graceful_restart
+        .as_ref()
+        .map(|restart| if restart.families.is_empty() { "restart-aware" } else { "restart-able" });
+    let long_lived = theirs
+        .long_lived
+        .as_ref()
+        .map(|families| if families.is_empty() { "llgr-aware" } else { "llgr-able" });
     let receives = |mode: bgp_proto::wire::AddPathMode| mode.receives();
     let sends = |mode: bgp_proto::wire::AddPathMode| mode.sends();
     let any = |has: &dyn Fn(bgp_proto::wire::AddPathMode) -> bool| {
@@ -635,10 +634,7 @@ impl<N: Names> Shown<'_, N> {
                 .iter()
                 .filter_map(|hop| Some((hop.gateway.or(next_hop)?, name(hop.ifindex))))
                 .collect();
-            match gateways.is_empty() {
-                true => Via::Unreachable,
-                false => Via::Gateways(gateways),
-            }
+            if gateways.is_empty() { Via::Unreachable } else { Via::Gateways(gateways) }
         };
         let Some(own) = &path.own else { return gateways(&path.hops) };
         // The learned kernel route has more detail than the table keeps.

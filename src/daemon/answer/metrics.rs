@@ -170,10 +170,7 @@ impl MetricsView {
         let stuck = self.liveness.stuck(PART_WAIT).await;
         let is_stuck = |part| stuck.iter().any(|stuck| stuck.part == part);
         // Queries to a table that does not answer would accumulate, one for each scrape.
-        let table = match is_stuck(Part::Table) {
-            true => None,
-            false => self.table_metrics().await,
-        };
+        let table = if is_stuck(Part::Table) { None } else { self.table_metrics().await };
         let (mut found, gone) = self.found();
         if table.is_some() {
             self.count(&mut found).await;

@@ -178,9 +178,10 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 fn certificates_in(path: &Path) -> Result<Vec<u8>, Error> {
     let pem = read(path)?;
     let marker = b"-----BEGIN CERTIFICATE-----";
-    match pem.windows(marker.len()).any(|part| part == marker) {
-        true => Ok(pem),
-        false => Err(Error::Failed(format!("{} holds no certificate in PEM", path.display()))),
+    if pem.windows(marker.len()).any(|part| part == marker) {
+        Ok(pem)
+    } else {
+        Err(Error::Failed(format!("{} holds no certificate in PEM", path.display())))
     }
 }
 

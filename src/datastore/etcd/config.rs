@@ -206,9 +206,10 @@ pub fn parse_endpoints(list: &str) -> Result<Vec<String>, EnvError> {
             return Err(EnvError::Endpoint((*endpoint).to_owned()));
         }
     }
-    match endpoints.is_empty() {
-        true => Err(EnvError::NoEndpoints),
-        false => Ok(endpoints.into_iter().map(|e| e.trim_end_matches('/').to_owned()).collect()),
+    if endpoints.is_empty() {
+        Err(EnvError::NoEndpoints)
+    } else {
+        Ok(endpoints.into_iter().map(|e| e.trim_end_matches('/').to_owned()).collect())
     }
 }
 

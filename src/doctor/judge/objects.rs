@@ -52,9 +52,10 @@ fn rights(facts: &Facts, out: &mut Findings) {
         ),
         Ok(lacking) => {
             for right in lacking {
-                let text = match right.holds_up {
-                    true => format!("{right} is not allowed: BGP does not begin without"),
-                    false => format!("{right} is not allowed: what these objects say is not done"),
+                let text = if right.holds_up {
+                    format!("{right} is not allowed: BGP does not begin without")
+                } else {
+                    format!("{right} is not allowed: what these objects say is not done")
                 };
                 let remedy = "grant it to this account, as README's ClusterRole does";
                 out.add(Severity::Unsafe, subject(), "", text, remedy);

@@ -178,9 +178,10 @@ fn any_route() -> impl Strategy<Value = (Prefix, RouteSpec)> {
             Just(FibKind::Unreachable),
         ];
         (any::<u128>(), 0u8..=128, kind, any::<u32>()).prop_map(move |(bits, len, kind, metric)| {
-            let addr = match v4 {
-                true => IpAddr::V4(std::net::Ipv4Addr::from_bits(bits as u32)),
-                false => IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)),
+            let addr = if v4 {
+                IpAddr::V4(std::net::Ipv4Addr::from_bits(bits as u32))
+            } else {
+                IpAddr::V6(std::net::Ipv6Addr::from_bits(bits))
             };
             let prefix = Prefix::new(addr, len);
             let route = bgp_proto::types::FibRoute {

@@ -55,12 +55,15 @@ fn neighbours_with_equal_passwords_share_one_key() {
 /// A small address space, so that prefixes overlap.
 fn any_entries() -> impl Strategy<Value = KeyEntries> {
     let prefix = (any::<bool>(), 0u8..32, prop_oneof![Just(32u8), Just(32u8), 26u8..32]);
-    let prefix = prefix.prop_map(|(v6, host, len)| match v6 {
-        false => Prefix::new(IpAddr::from([10, 0, 0, host * 8 % 64 + host / 8]), len),
-        true => Prefix::new(
-            IpAddr::from([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]),
-            128 - 32 + len,
-        ),
+    let prefix = prefix.prop_map(|(v6, host, len)| {
+        if v6 {
+            Prefix::new(
+                IpAddr::from([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]),
+                128 - 32 + len,
+            )
+        } else {
+            Prefix::new(IpAddr::from([10, 0, 0, host * 8 % 64 + host / 8]), len)
+        }
     });
     let password = prop_oneof![Just(""), Just("x"), Just("x"), Just("y")];
     proptest::collection::btree_map(prefix, password.prop_map(key), 0..40)

@@ -88,9 +88,10 @@ fn push_routes(
                     update.canonical_attrs(attrs);
                 }
                 let announced = Some((attrs.as_slice(), reach.next_hop));
-                match reach.nlri.has_unroutable() {
-                    false => batch.push(reach.nlri, announced),
-                    true => reach.nlri.routable().for_each(|run| batch.push(run, announced)),
+                if reach.nlri.has_unroutable() {
+                    reach.nlri.routable().for_each(|run| batch.push(run, announced))
+                } else {
+                    batch.push(reach.nlri, announced)
                 }
             }
         }

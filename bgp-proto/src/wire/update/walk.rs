@@ -28,10 +28,13 @@ pub(super) fn parse<'a>(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>
         walk.unnegotiated = Some(Family::Ipv4.afi_safi());
         walk.unread_reach = !nlri.is_empty();
     }
-    let classic = |bytes| match ipv4 {
-        true => prefixes(Family::Ipv4, bytes, cx)
-            .ok_or_else(|| Notification::new(Code::INVALID_NETWORK_FIELD)),
-        false => Ok(Nlri::empty(Family::Ipv4)),
+    let classic = |bytes| {
+        if ipv4 {
+            prefixes(Family::Ipv4, bytes, cx)
+                .ok_or_else(|| Notification::new(Code::INVALID_NETWORK_FIELD))
+        } else {
+            Ok(Nlri::empty(Family::Ipv4))
+        }
     };
     let (withdrawn, nlri) = (classic(withdrawn)?, classic(nlri)?);
 
@@ -318,9 +321,10 @@ impl<'a, 'c> Walk<'a, 'c> {
             && !self.unread_reach
         {
             // The content of an attribute is not reliable if the next one cannot be found.
-            return Err(match self.is_list_broken {
-                true => malformed_list(),
-                false => reset(reason.attr, code, attrs),
+            return Err(if self.is_list_broken {
+                malformed_list()
+            } else {
+                reset(reason.attr, code, attrs)
             });
         }
         let bare = withdrawn.is_empty() && nlri.is_empty() && self.unnegotiated.is_none();

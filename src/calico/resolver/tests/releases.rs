@@ -108,18 +108,20 @@ fn priorities_are_carried_in_bgp_from_v3_32_on() {
         let block = ask("export", json!({"prefix": "10.2.1.0/26", "source": "static"}));
         assert_eq!(block["decision"], "accept");
         let local_pref = &block["route"]["local_pref"];
-        match mirrored {
-            true => assert_eq!(*local_pref, 2_147_483_647_u32 - 1024, "{version}"),
-            false => assert!(local_pref.is_null(), "{version}: {block}"),
+        if mirrored {
+            assert_eq!(*local_pref, 2_147_483_647_u32 - 1024, "{version}")
+        } else {
+            assert!(local_pref.is_null(), "{version}: {block}")
         }
         let elevated = json!({"prefix": "10.2.2.7/32", "source": "bgp", "next_hop": "10.0.0.2",
                               "local_pref": 2_147_483_647_u32 - 512});
         let preference = if mirrored { 200 } else { 100 };
         assert_eq!(ask("import", elevated.clone())["preference"], preference, "{version}");
         let kernel = ask("kernel", elevated);
-        match mirrored {
-            true => assert_eq!(kernel["route"]["metric"], 512),
-            false => assert!(kernel["route"]["metric"].is_null(), "{kernel}"),
+        if mirrored {
+            assert_eq!(kernel["route"]["metric"], 512)
+        } else {
+            assert!(kernel["route"]["metric"].is_null(), "{kernel}")
         }
     }
 }

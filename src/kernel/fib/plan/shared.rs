@@ -160,9 +160,10 @@ impl Shared {
 
     /// What to write for a prefix that wants this content, with its hops.
     pub(super) fn target(&self, prefix: Prefix, wanted: SpecId) -> Target {
-        match self.refused.is_empty() {
-            true => Target::Spec(wanted),
-            false => self.refused.target(prefix, wanted),
+        if self.refused.is_empty() {
+            Target::Spec(wanted)
+        } else {
+            self.refused.target(prefix, wanted)
         }
     }
 

@@ -683,10 +683,8 @@ impl<K: Key> Table<K> {
         for key in self.keys(|entry| entry.wanted.is_some_and(|wanted| ids.contains(&wanted))) {
             let Some(entry) = self.entries.get(&key) else { continue };
             let Some(wanted) = entry.wanted else { continue };
-            let recursion = match entry.has(DIRECT) {
-                true => Recursion::Direct,
-                false => Recursion::Recursive,
-            };
+            let recursion =
+                if entry.has(DIRECT) { Recursion::Direct } else { Recursion::Recursive };
             let spec = shared.specs.get(wanted).with_hops(hops);
             self.want(key, Some((spec, recursion)), shared);
         }

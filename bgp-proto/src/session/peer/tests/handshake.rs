@@ -306,10 +306,8 @@ mod strict {
             host.pass(Duration::from_secs(60));
             assert_eq!(host.output(), "", "the peer waits as long as we do");
             host.command(Command::SetBfd(BfdPath::Up));
-            let expected = match confirms {
-                true => format!("up({slot:?}) KEEPALIVE"),
-                false => "KEEPALIVE".to_owned(),
-            };
+            let expected =
+                if confirms { format!("up({slot:?}) KEEPALIVE") } else { "KEEPALIVE".to_owned() };
             let output = host.output().replace("abort-dial ", "");
             assert_eq!(output, expected, "{slot:?}");
             host.receive(slot, &keepalive());

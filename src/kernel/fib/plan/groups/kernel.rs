@@ -149,9 +149,10 @@ impl Groups {
         let kind = |id: &Id| self.present.get(id);
         let is_taken = |id: &&Id| {
             self.others.contains(*id)
-                || match self.legs.contains_key(*id) {
-                    true => kind(id).is_some_and(|kind| !matches!(kind, ObjectKind::Hop(_))),
-                    false => kind(id).is_some_and(|kind| !matches!(kind, ObjectKind::Group(_))),
+                || if self.legs.contains_key(*id) {
+                    kind(id).is_some_and(|kind| !matches!(kind, ObjectKind::Hop(_)))
+                } else {
+                    kind(id).is_some_and(|kind| !matches!(kind, ObjectKind::Group(_)))
                 }
         };
         let taken: Vec<Id> = self.dirty.iter().filter(is_taken).copied().collect();
