@@ -23,14 +23,14 @@ pub struct ClientSlots {
 
 #[derive(Debug)]
 struct ClientSlot {
-    /// Dropping it completes the client's [`Lost`].
+    /// Dropping it completes the client's [`Disconnected`].
     kept: oneshot::Sender<Infallible>,
-    heard: Heard,
+    heard: LastActivity,
 }
 
 /// When a client last sent a request or read a part of a reply. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct LastActivity {
     moment: Arc<AtomicU64>,
     moments: Arc<AtomicU64>,
 }
@@ -38,9 +38,9 @@ pub struct Heard {
 /// A future that completes when the client has lost its slot; it may be polled again afterwards.
 /// Dropping it frees the slot.
 #[derive(Debug)]
-pub struct Lost(Option<oneshot::Receiver<Infallible>>);
+pub struct Disconnected(Option<oneshot::Receiver<Infallible>>);
 
-impl Heard {
+impl LastActivity {
     /// Marks the client as active at this moment.
     pub fn note(&self) {
         let moment = self.moments.fetch_add(1, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Heard {
     }
 }
 
-impl Future for Lost {
+impl Future for Disconnected {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -76,16 +76,16 @@ impl ClientSlots {
 
     /// Takes a slot for a new client, which counts as active at this moment. If no slot is free,
     /// the client that has been silent longest loses its own.
-    pub fn take(&mut self) -> (Lost, Heard) {
+    pub fn take(&mut self) -> (Disconnected, LastActivity) {
         self.taken.retain(|slot| !slot.kept.is_closed());
         if self.taken.len() >= self.max {
             self.make_room();
         }
-        let heard = Heard { moment: Arc::default(), moments: Arc::clone(&self.moments) };
+        let heard = LastActivity { moment: Arc::default(), moments: Arc::clone(&self.moments) };
         heard.note();
         let (kept, lost) = oneshot::channel();
         self.taken.push(ClientSlot { kept, heard: heard.clone() });
-        (Lost(Some(lost)), heard)
+        (Disconnected(Some(lost)), heard)
     }
 }
 

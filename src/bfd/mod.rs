@@ -194,7 +194,7 @@ pub struct Handle(Arc<Shared>);
 struct Shared {
     /// The latest request of each owner that the thread has not taken. Bounded by the number of
     /// peers.
-    wishes: Mutex<BTreeMap<Owner, Option<Wanted>>>,
+    requested: Mutex<BTreeMap<Owner, Option<Wanted>>>,
     /// The latest status for each owner that the daemon has not taken. Bounded likewise.
     statuses: Mutex<BTreeMap<Owner, Option<Status>>>,
     status_changed: Notify,
@@ -213,7 +213,7 @@ impl Bfd {
     pub fn start(clock: Clock) -> io::Result<Bfd> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let handle = Handle(Arc::new(Shared {
-            wishes: Mutex::default(),
+            requested: Mutex::default(),
             statuses: Mutex::default(),
             status_changed: Notify::new(),
             questions: Mutex::default(),
@@ -247,7 +247,7 @@ impl Bfd {
 impl Handle {
     /// Requests a session for `owner`; `None` requests none. The last request applies.
     pub fn want(&self, owner: Owner, wanted: Option<Wanted>) {
-        lock(&self.0.wishes).insert(owner, wanted);
+        lock(&self.0.requested).insert(owner, wanted);
         self.wake();
     }
 

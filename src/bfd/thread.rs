@@ -150,15 +150,15 @@ impl Worker {
 
     /// Applies the requests of the daemon. Returns whether there were any.
     fn take_wishes(&mut self, now: Time) -> bool {
-        let wishes = std::mem::take(&mut *lock(&self.handle.0.wishes));
-        let any = !wishes.is_empty();
+        let requested = std::mem::take(&mut *lock(&self.handle.0.requested));
+        let any = !requested.is_empty();
         if any {
             // Before new sessions: they reuse the ids of removed ones, and must not reuse their
             // sockets, which are connected to other peers.
             let sessions = &self.sessions;
             self.sender.retain(|id| sessions.is_alive(id));
         }
-        for (owner, wanted) in wishes {
+        for (owner, wanted) in requested {
             // The kernel's generator does not fail once it is seeded.
             let mut draw = || random().unwrap_or_default();
             if let Err(e) = self.sessions.want(now, owner, wanted, &mut draw) {

@@ -194,7 +194,7 @@ pub(super) fn run(
             let differs = match diff {
                 Some(old) => write_differences(old, &plan, *json, out)?,
                 None => {
-                    if json {
+                    if *json {
                         write_json(&plan, out)?
                     } else {
                         text::write(&plan, out)?

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::socket::Socket;
 use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
-use crate::client_slots::{ClientSlots, Heard};
+use crate::client_slots::{ClientSlots, LastActivity};
 
 /// Most clients at once.
 const CLIENTS_MAX: usize = 64;
@@ -88,7 +88,7 @@ async fn serve<B: Backend>(
     mut writer: impl AsyncWrite + Unpin,
     backend: &B,
     waits: Waits,
-    heard: &Heard,
+    heard: &LastActivity,
 ) {
     let mut line = Vec::new();
     loop {
@@ -124,7 +124,7 @@ async fn answer<B: Backend>(
     backend: &B,
     request: &Request,
     waits: Waits,
-    heard: &Heard,
+    heard: &LastActivity,
 ) -> io::Result<()> {
     let mut written = 0;
     let mut cursor: Option<Cursor> = None;

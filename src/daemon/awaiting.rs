@@ -10,7 +10,7 @@ use bgp_proto::types::{Family, FamilySet, PeerId};
 
 /// What is still awaited from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owes {
+pub(super) enum Awaits {
     /// A session.
     Session,
     /// End-of-RIB for these.
@@ -20,7 +20,7 @@ pub(super) enum Owes {
 /// Peers from which something is awaited, each with the terms on which we wait for it.
 #[derive(Debug)]
 pub(super) struct Awaiting<Terms> {
-    peers: BTreeMap<PeerId, (Owes, Terms)>,
+    peers: BTreeMap<PeerId, (Awaits, Terms)>,
 }
 
 impl<Terms> Default for Awaiting<Terms> {
@@ -32,29 +32,29 @@ impl<Terms> Default for Awaiting<Terms> {
 impl<Terms> Awaiting<Terms> {
     /// Waits for a peer to establish its session.
     pub(super) fn expect(&mut self, peer: PeerId, terms: Terms) {
-        self.peers.insert(peer, (Owes::Session, terms));
+        self.peers.insert(peer, (Awaits::Session, terms));
     }
 
     /// Waits for a peer whose session is up to complete these families.
     pub(super) fn expect_routes(&mut self, peer: PeerId, families: FamilySet, terms: Terms) {
-        self.peers.insert(peer, (Owes::EndOfRib(families), terms));
+        self.peers.insert(peer, (Awaits::EndOfRib(families), terms));
     }
 
     /// A session came up with these families. Returns the peer's terms, or `None` if we do not wait
     /// for it.
     pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) -> Option<&mut Terms> {
-        self.owe(peer, Owes::EndOfRib(families))
+        self.owe(peer, Awaits::EndOfRib(families))
     }
 
     /// A session went down before it was complete: a new session and all of its routes are awaited.
     /// Returns the peer's terms, or `None` if we do not wait for it.
     pub(super) fn handle_down(&mut self, peer: PeerId) -> Option<&mut Terms> {
-        self.owe(peer, Owes::Session)
+        self.owe(peer, Awaits::Session)
     }
 
     /// A peer's routes of a family are complete. After its last family, the peer is dropped.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
-        if let Some((Owes::EndOfRib(families), _)) = self.peers.get_mut(&peer) {
+        if let Some((Awaits::EndOfRib(families), _)) = self.peers.get_mut(&peer) {
             families.remove(family);
             if families.is_empty() {
                 self.peers.remove(&peer);
@@ -68,12 +68,12 @@ impl<Terms> Awaiting<Terms> {
     }
 
     /// Keeps the peers for which `is_awaited` returns true.
-    pub(super) fn retain(&mut self, mut is_awaited: impl FnMut(Owes, &Terms) -> bool) {
+    pub(super) fn retain(&mut self, mut is_awaited: impl FnMut(Awaits, &Terms) -> bool) {
         self.peers.retain(|_, (owes, terms)| is_awaited(*owes, terms));
     }
 
     /// The peers from which something is awaited, what it is, and their terms.
-    pub(super) fn pending(&self) -> impl Iterator<Item = (PeerId, Owes, &Terms)> {
+    pub(super) fn pending(&self) -> impl Iterator<Item = (PeerId, Awaits, &Terms)> {
         self.peers.iter().map(|(peer, (owes, terms))| (*peer, *owes, terms))
     }
 
@@ -81,17 +81,17 @@ impl<Terms> Awaiting<Terms> {
     pub(super) fn without_session(&mut self) -> impl Iterator<Item = (PeerId, &mut Terms)> {
         let peers = self.peers.iter_mut();
         peers
-            .filter(|(_, (owes, _))| *owes == Owes::Session)
+            .filter(|(_, (owes, _))| *owes == Awaits::Session)
             .map(|(peer, (_, terms))| (*peer, terms))
     }
 
     /// Whether the session of any peer is awaited.
     pub(super) fn lacks_session(&self) -> bool {
-        self.peers.values().any(|(owes, _)| *owes == Owes::Session)
+        self.peers.values().any(|(owes, _)| *owes == Awaits::Session)
     }
 
     /// What is awaited from a peer; `None` if nothing.
-    pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
+    pub(super) fn owes(&self, peer: PeerId) -> Option<Awaits> {
         self.peers.get(&peer).map(|(owes, _)| *owes)
     }
 
@@ -103,7 +103,7 @@ impl<Terms> Awaiting<Terms> {
         self.peers.is_empty()
     }
 
-    fn owe(&mut self, peer: PeerId, owes: Owes) -> Option<&mut Terms> {
+    fn owe(&mut self, peer: PeerId, owes: Awaits) -> Option<&mut Terms> {
         let (before, terms) = self.peers.get_mut(&peer)?;
         *before = owes;
         Some(terms)
@@ -118,7 +118,7 @@ mod tests {
     const ONE: PeerId = PeerId(1);
     const TWO: PeerId = PeerId(2);
 
-    fn pending(awaiting: &Awaiting<u8>) -> Vec<(u32, Owes, u8)> {
+    fn pending(awaiting: &Awaiting<u8>) -> Vec<(u32, Awaits, u8)> {
         awaiting.pending().map(|(peer, owes, terms)| (peer.0, owes, *terms)).collect()
     }
 
@@ -126,13 +126,13 @@ mod tests {
     fn the_session_is_awaited_and_then_each_of_its_families() {
         let mut awaiting = Awaiting::default();
         awaiting.expect(ONE, 7);
-        assert_eq!(pending(&awaiting), [(1, Owes::Session, 7)]);
+        assert_eq!(pending(&awaiting), [(1, Awaits::Session, 7)]);
         assert_eq!(awaiting.handle_up(ONE, FamilySet::ALL), Some(&mut 7));
-        assert_eq!(awaiting.owes(ONE), Some(Owes::EndOfRib(FamilySet::ALL)));
+        assert_eq!(awaiting.owes(ONE), Some(Awaits::EndOfRib(FamilySet::ALL)));
         awaiting.handle_end_of_rib(ONE, Family::Ipv6);
-        assert_eq!(awaiting.owes(ONE), Some(Owes::EndOfRib(V4)));
+        assert_eq!(awaiting.owes(ONE), Some(Awaits::EndOfRib(V4)));
         awaiting.handle_end_of_rib(ONE, Family::Ipv6);
-        assert_eq!(awaiting.owes(ONE), Some(Owes::EndOfRib(V4)), "a repeated End-of-RIB");
+        assert_eq!(awaiting.owes(ONE), Some(Awaits::EndOfRib(V4)), "a repeated End-of-RIB");
         awaiting.handle_end_of_rib(ONE, Family::Ipv4);
         assert!(awaiting.is_empty());
     }
@@ -143,11 +143,11 @@ mod tests {
         awaiting.expect_routes(ONE, FamilySet::ALL, 0);
         awaiting.handle_end_of_rib(ONE, Family::Ipv4);
         *awaiting.handle_down(ONE).unwrap() = 3;
-        assert_eq!(pending(&awaiting), [(1, Owes::Session, 3)]);
+        assert_eq!(pending(&awaiting), [(1, Awaits::Session, 3)]);
         awaiting.handle_end_of_rib(ONE, Family::Ipv6);
-        assert_eq!(pending(&awaiting), [(1, Owes::Session, 3)], "from the previous session");
+        assert_eq!(pending(&awaiting), [(1, Awaits::Session, 3)], "from the previous session");
         awaiting.handle_up(ONE, FamilySet::ALL);
-        assert_eq!(pending(&awaiting), [(1, Owes::EndOfRib(FamilySet::ALL), 3)]);
+        assert_eq!(pending(&awaiting), [(1, Awaits::EndOfRib(FamilySet::ALL), 3)]);
     }
 
     #[test]
@@ -170,8 +170,8 @@ mod tests {
             assert_eq!(peer, ONE);
             *terms = 9;
         }
-        assert_eq!(pending(&awaiting), [(1, Owes::Session, 9), (2, Owes::EndOfRib(V4), 2)]);
-        awaiting.retain(|owes, terms| owes != Owes::Session || *terms < 9);
+        assert_eq!(pending(&awaiting), [(1, Awaits::Session, 9), (2, Awaits::EndOfRib(V4), 2)]);
+        awaiting.retain(|owes, terms| owes != Awaits::Session || *terms < 9);
         assert!(!awaiting.lacks_session());
         assert!(awaiting.forget(TWO));
         assert!(awaiting.is_empty());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, PeerType, Time};
 
-use super::awaiting::{Awaiting, Owes};
+use super::awaiting::{Awaiting, Awaits};
 use super::startup::{Lookups, Progress};
 use crate::config::Config;
 
@@ -191,9 +191,9 @@ impl Deferral {
             Ranges::Until(at) if at > now => Some(at),
             _ => None,
         };
-        let of_peer = |(_, owes, slow_until): (PeerId, Owes, &SlowUntil)| match owes {
-            Owes::Session => self.grace_ends.max(slow_until.0),
-            Owes::EndOfRib(_) => self.ends,
+        let of_peer = |(_, owes, slow_until): (PeerId, Awaits, &SlowUntil)| match owes {
+            Awaits::Session => self.grace_ends.max(slow_until.0),
+            Awaits::EndOfRib(_) => self.ends,
         };
         let until = self.awaiting.pending().map(of_peer).filter(|until| *until > now);
         until.chain(range).min()

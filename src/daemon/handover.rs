@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
-use super::awaiting::{Awaiting, Owes};
+use super::awaiting::{Awaiting, Awaits};
 use crate::config::PeerEntry;
 
 /// How long to wait for a new peer to establish its session.
@@ -117,8 +117,8 @@ impl Handover {
     /// Whether any peer is still arriving. Drops those whose time is up.
     fn has_arrivals(&mut self, now: Time) -> bool {
         self.arriving.retain(|owes, connect_by| match owes {
-            Owes::Session => connect_by.0 > now,
-            Owes::EndOfRib(_) => connect_by.0 + PARTING_MAX > now,
+            Awaits::Session => connect_by.0 > now,
+            Awaits::EndOfRib(_) => connect_by.0 + PARTING_MAX > now,
         });
         !self.arriving.is_empty()
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
-use super::awaiting::{Awaiting, Owes};
+use super::awaiting::{Awaiting, Awaits};
 
 /// How long to wait for a peer to establish its session, if the restart time that we advertise to
 /// it is not longer.
@@ -100,10 +100,10 @@ struct Terms {
 
 impl Terms {
     /// Until when to wait for a peer from which `owes` is awaited; `None` if that time is over.
-    fn until(&self, owes: Owes, now: Time, deferral_ends: Time) -> Option<Time> {
+    fn until(&self, owes: Awaits, now: Time, deferral_ends: Time) -> Option<Time> {
         let until = match owes {
-            Owes::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
-            Owes::EndOfRib(_) => self.end_of_rib_by.unwrap_or(deferral_ends).min(deferral_ends),
+            Awaits::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
+            Awaits::EndOfRib(_) => self.end_of_rib_by.unwrap_or(deferral_ends).min(deferral_ends),
         };
         (until > now).then_some(until)
     }
@@ -191,7 +191,7 @@ impl Startup {
     }
 
     /// What is still awaited from a peer.
-    pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
+    pub(super) fn owes(&self, peer: PeerId) -> Option<Awaits> {
         self.awaiting().owes(peer)
     }
 
@@ -278,9 +278,9 @@ impl Startup {
         if now < self.absent_from {
             return true;
         }
-        let is_coming = |(_, owes, terms): (PeerId, Owes, &Terms)| match owes {
-            Owes::EndOfRib(_) => terms.end_of_rib_by.is_none_or(|until| until > now),
-            Owes::Session => terms.slow_until > now,
+        let is_coming = |(_, owes, terms): (PeerId, Awaits, &Terms)| match owes {
+            Awaits::EndOfRib(_) => terms.end_of_rib_by.is_none_or(|until| until > now),
+            Awaits::Session => terms.slow_until > now,
         };
         self.complete_since.is_some() || self.awaiting().pending().any(is_coming)
     }

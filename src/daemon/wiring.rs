@@ -59,7 +59,7 @@ impl Threads {
         let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
         let (links, synchronised) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let recovery = RestartState::begin();
-        let news = FibNews {
+        let news = KernelEvents {
             table: Arc::clone(&table),
             routes: redistribution.clone(),
             next_hops: next_hops.clone(),
@@ -154,7 +154,7 @@ impl Sink for Outputs {
 type LateHandle = Arc<OnceLock<Handle>>;
 
 /// Passes the kernel's events on to the table and to the daemon.
-struct FibNews {
+struct KernelEvents {
     table: LateHandle,
     routes: Redistribution,
     next_hops: NextHops,
@@ -168,7 +168,7 @@ struct FibNews {
     synchronised: Arc<Notify>,
 }
 
-impl FibNews {
+impl KernelEvents {
     /// Handles one event of the kernel thread.
     fn handle(&self, event: FibEvent) {
         if let FibEvent::Synchronised { adopted } = event {

@@ -65,7 +65,7 @@ pub trait Sink: Send + 'static {
 }
 
 /// A query that runs on the table's thread between two turns. It must be short: one page of output.
-type Question = Box<dyn FnOnce(&Table, Time) + Send>;
+type Query = Box<dyn FnOnce(&Table, Time) + Send>;
 
 enum Input {
     Configure(Arc<TableConfig>),
@@ -109,7 +109,7 @@ enum Input {
     DeferExport,
     ReleaseExport,
     Tunnels(BTreeMap<Arc<str>, u32>),
-    Ask(Question),
+    Ask(Query),
     Wake,
     Stop,
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
-use crate::client_slots::{ClientSlots, Heard, Lost};
+use crate::client_slots::{ClientSlots, Disconnected, LastActivity};
 
 /// Pause after a connection could not be accepted, for lack of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
@@ -67,8 +67,8 @@ fn is_of_connection(error: &io::Error) -> bool {
 pub(super) struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    lost: Lost,
-    heard: Heard,
+    lost: Disconnected,
+    heard: LastActivity,
 }
 
 impl Connection {

@@ -132,20 +132,20 @@ pub struct Follower {
     /// The newest status.
     pub status: watch::Receiver<Arc<NodeStatus>>,
     /// The liveness of the planning task and of the sources.
-    pub vitals: Vitals,
+    pub liveness: FollowerLiveness,
     task: JoinHandle<()>,
 }
 
 /// The liveness of the tasks that follow objects.
 #[derive(Clone, Debug)]
-pub struct Vitals {
+pub struct FollowerLiveness {
     /// The liveness of the planning task.
     pub plan: Liveness,
     /// The watchers of the sources with their names, in the order of the settings.
     pub sources: Vec<(String, Watcher)>,
 }
 
-impl Vitals {
+impl FollowerLiveness {
     /// How far the source of that name has been followed.
     pub fn followed(&self, name: &str) -> Followed {
         let source = self.sources.iter().find(|(source, _)| source == name);
@@ -182,7 +182,10 @@ fn follow_feeds(
 ) -> Follower {
     let NodeSettings { calico: settings, limits, host, state_file, notes, .. } = settings.clone();
     let watcher = |feed: &Feed| (feed.status.name.clone(), feed.receiver.watcher());
-    let vitals = Vitals { plan: Liveness::default(), sources: feeds.iter().map(watcher).collect() };
+    let liveness = FollowerLiveness {
+        plan: Liveness::default(),
+        sources: feeds.iter().map(watcher).collect(),
+    };
     let status = Arc::new(NodeStatus {
         node: settings.node.clone(),
         sources: Vec::new(),
@@ -216,11 +219,11 @@ fn follow_feeds(
         published: status_sender,
         updates,
         next_plan: Instant::now(),
-        liveness: vitals.plan.clone(),
+        liveness: liveness.plan.clone(),
     };
     // It ends when the daemon has dropped the receiver of updates.
     let task = tokio::spawn(supervise::task("plan", Ending::Allowed, live.run()));
-    Follower { updates: updates_inbox, status: status_inbox, vitals, task }
+    Follower { updates: updates_inbox, status: status_inbox, liveness, task }
 }
 
 struct Feed {

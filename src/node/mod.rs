@@ -16,6 +16,8 @@ mod store;
 
 pub use connect::{Survey, Tried, survey, try_sources};
 pub use environment::Environment;
-pub use live::{Follower, NodeStatus, SessionOrigin, SourceStatus, Update, Vitals, follow};
+pub use live::{
+    Follower, FollowerLiveness, NodeStatus, SessionOrigin, SourceStatus, Update, follow,
+};
 pub use settings::{NodeSettings, SettingsError};
 pub use setup::Setup;

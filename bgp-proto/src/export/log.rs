@@ -68,7 +68,7 @@ struct Member {
     version: Version,
     /// The resynchronisation that has not been read completely.
     resync: Option<Reading>,
-    place: Position,
+    position: Position,
     /// A refresh was requested while another was in progress.
     refresh_again: Option<ResyncEnd>,
     waker: Option<Waker>,
@@ -87,13 +87,13 @@ struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     /// On the log.
-    Held,
+    Live,
     /// Fallen off; its reader has not asked for more yet.
-    Lost,
+    Evicted,
     /// Fallen off; its reader has room, and the table was asked to resynchronise it.
-    Asking,
+    AwaitingResync,
     /// Never served again: the table has requested that the session be closed.
-    Condemned,
+    Closing,
 }
 
 /// The members whose room the table asks about.
@@ -111,7 +111,7 @@ impl Readers {
     fn include(self, member: &Member) -> bool {
         let is_resynchronised =
             || member.resync.as_ref().is_some_and(|reading| reading.to.is_none());
-        member.place == Position::Held && (self == Readers::All || is_resynchronised())
+        member.position == Position::Live && (self == Readers::All || is_resynchronised())
     }
 }
 
@@ -153,7 +153,7 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MemberEvent {
     /// It fell off; a resynchronisation in progress for it is void.
-    Lost(MemberKey),
+    Evicted(MemberKey),
     /// It fell off and has room again: this resynchronisation is due.
     Rejoin(MemberKey, Resync),
     /// It has read its resynchronisation, and the deferred refresh is due, with this end.
@@ -224,10 +224,10 @@ impl State {
             self.first += 1;
         }
         for (key, member) in &mut self.members {
-            if member.place == Position::Held && member.chunk < self.first {
-                member.place = Position::Lost;
+            if member.position == Position::Live && member.chunk < self.first {
+                member.position = Position::Evicted;
                 self.evictions += 1;
-                self.events.push(MemberEvent::Lost(*key));
+                self.events.push(MemberEvent::Evicted(*key));
             }
         }
     }
@@ -323,7 +323,7 @@ impl Log {
             offset: 0,
             version: resync.withdraw_since.min(resync.announce_since),
             resync: Some(Reading { resync, first: state.next(), to: None }),
-            place: Position::Held,
+            position: Position::Live,
             refresh_again,
             waker,
         };
@@ -338,7 +338,7 @@ impl Log {
     fn dismiss(&self, key: MemberKey) -> Option<Member> {
         let mut state = self.lock();
         let member = state.members.remove(&key)?;
-        if member.place == Position::Held {
+        if member.position == Position::Live {
             state.leave(member.chunk);
             state.trim();
         }
@@ -350,7 +350,7 @@ impl Log {
         let mut state = self.lock();
         let next = state.next();
         let Some(member) = state.members.get_mut(&key) else { return };
-        member.place = Position::Held;
+        member.position = Position::Live;
         (member.chunk, member.frame, member.offset) = (next, 0, 0);
         member.resync = Some(Reading { resync, first: next, to: None });
     }
@@ -361,7 +361,7 @@ impl Log {
         let mut state = self.lock();
         let first = state.next();
         let Some(member) = state.members.get_mut(&key) else { return false };
-        if member.place != Position::Held || member.is_resyncing() {
+        if member.position != Position::Live || member.is_resyncing() {
             member.refresh_again = Some(resync.end);
             return false;
         }
@@ -386,7 +386,7 @@ impl Log {
             reading.to = Some(next);
         }
         let mut again = None;
-        if member.place == Position::Held && member.chunk == next {
+        if member.position == Position::Live && member.chunk == next {
             member.settle(complete);
             if member.resync.is_none() {
                 again = member.refresh_again.take();
@@ -409,7 +409,7 @@ impl Log {
             let number = state.next();
             let mut readers = 0;
             for member in state.members.values_mut() {
-                if member.place != Position::Held || member.chunk != number {
+                if member.position != Position::Live || member.chunk != number {
                     continue;
                 }
                 // A waiting member that the chunk does not concern passes it unwoken: otherwise it
@@ -438,7 +438,7 @@ impl Log {
         state.complete = state.complete.max(version);
         let next = state.next();
         for member in state.members.values_mut() {
-            if member.place == Position::Held && member.chunk == next {
+            if member.position == Position::Live && member.chunk == next {
                 member.settle(version);
             }
         }
@@ -463,7 +463,7 @@ impl Log {
     /// The oldest version from which a member may have to be resynchronised.
     pub(crate) fn floor(&self) -> Version {
         let state = self.lock();
-        let held = state.members.values().filter(|member| member.place != Position::Condemned);
+        let held = state.members.values().filter(|member| member.position != Position::Closing);
         held.map(|member| {
             member.resync.as_ref().map_or(member.version, |reading| reading.resync.withdraw_since)
         })
@@ -478,15 +478,15 @@ impl Log {
         let (_, _, key) = state
             .members
             .iter()
-            .filter(|(_, member)| member.place != Position::Condemned)
-            .map(|(key, m)| (m.place == Position::Held, State::backlog(m).withdraw_since, *key))
+            .filter(|(_, member)| member.position != Position::Closing)
+            .map(|(key, m)| (m.position == Position::Live, State::backlog(m).withdraw_since, *key))
             .min()?;
         let member = state.members.get_mut(&key)?;
         let (peer, chunk) = (member.peer, member.chunk);
-        if std::mem::replace(&mut member.place, Position::Condemned) == Position::Held {
+        if std::mem::replace(&mut member.position, Position::Closing) == Position::Live {
             state.leave(chunk);
             state.trim();
-            state.events.push(MemberEvent::Lost(key));
+            state.events.push(MemberEvent::Evicted(key));
         }
         Some(peer)
     }
@@ -496,7 +496,7 @@ impl Log {
         let state = self.lock();
         let next = state.next();
         let is_at_end = |member: &Member| {
-            member.place == Position::Held && member.chunk == next && member.resync.is_none()
+            member.position == Position::Live && member.chunk == next && member.resync.is_none()
         };
         state.members.get(&key).is_some_and(is_at_end)
     }
@@ -504,7 +504,7 @@ impl Log {
     /// For each member with unread octets: the octets that it has read since the log was created.
     pub(crate) fn positions(&self) -> Vec<(MemberKey, u64)> {
         let state = self.lock();
-        let members = state.members.iter().filter(|(_, m)| m.place == Position::Held);
+        let members = state.members.iter().filter(|(_, m)| m.position == Position::Live);
         let unread = members.map(|(key, member)| (*key, state.unread(member)));
         unread.filter(|(_, unread)| *unread > 0).map(|(key, n)| (key, state.written - n)).collect()
     }
@@ -525,11 +525,11 @@ impl Log {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(mut member) = state.members.remove(&key) else { return Fetch::Empty };
-        if member.place != Position::Held {
+        if member.position != Position::Live {
             member.waker = Some(waker.clone());
-            let ask = member.place == Position::Lost;
+            let ask = member.position == Position::Evicted;
             if ask {
-                member.place = Position::Asking;
+                member.position = Position::AwaitingResync;
                 state.events.push(MemberEvent::Rejoin(key, State::backlog(&member)));
             }
             state.members.insert(key, member);

@@ -505,13 +505,13 @@ impl AdjRibsOut {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let slots = rib.dests(group.key.family).slots();
         for event in group.log.take_events() {
-            let (MemberEvent::Lost(key)
+            let (MemberEvent::Evicted(key)
             | MemberEvent::Rejoin(key, _)
             | MemberEvent::Refresh(key, _)) = event;
             let Some(group) = self.groups.get_mut(&id) else { return };
             let Some(source) = group.member_of(key) else { continue };
             match event {
-                MemberEvent::Lost(_) => group.lose_resync(source),
+                MemberEvent::Evicted(_) => group.lose_resync(source),
                 MemberEvent::Rejoin(_, backlog) => {
                     let resync = Resync { covers: version, ..backlog };
                     group.log.rejoin(key, resync.clone());

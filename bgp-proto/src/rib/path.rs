@@ -22,7 +22,7 @@ impl SourceId {
     }
 
     /// `None` for [`Source::Bgp`], which names no single source.
-    pub(crate) fn own(source: Source) -> Option<Self> {
+    pub(crate) fn local(source: Source) -> Option<Self> {
         match source {
             Source::Bgp => None,
             Source::Static => Some(Self::STATIC),
@@ -36,7 +36,7 @@ impl SourceId {
     }
 
     /// The index of a local source; beyond all of them for [`SourceId::NONE`].
-    pub(crate) fn own_index(self) -> usize {
+    pub(crate) fn local_index(self) -> usize {
         usize::from(Self::NONE.0.wrapping_sub(self.0)).wrapping_sub(1)
     }
 

@@ -43,14 +43,14 @@ pub(crate) struct Sources {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SourceCounts {
     peers: Vec<u32>,
-    own: [u32; 3],
+    local: [u32; 3],
 }
 
 impl SourceCounts {
     #[inline]
     fn at(&mut self, source: SourceId) -> Option<&mut u32> {
         if source.peer().is_none() {
-            return self.own.get_mut(source.own_index());
+            return self.local.get_mut(source.local_index());
         }
         let at = usize::from(source.0);
         if self.peers.len() <= at {
@@ -81,7 +81,7 @@ impl SourceCounts {
     pub(crate) fn get(&self, source: SourceId) -> u32 {
         let count = match source.peer() {
             Some(_) => self.peers.get(usize::from(source.0)),
-            None => self.own.get(source.own_index()),
+            None => self.local.get(source.local_index()),
         };
         count.copied().unwrap_or_default()
     }

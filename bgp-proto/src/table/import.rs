@@ -718,7 +718,7 @@ impl Table {
         source: Source,
         route: Option<LocalRoute>,
     ) {
-        let Some(id) = SourceId::own(source) else { return };
+        let Some(id) = SourceId::local(source) else { return };
         let family = prefix.family();
         let Some(route) = route else {
             self.loc_rib.set_local(prefix, source, id, None);

@@ -371,8 +371,8 @@ impl Table {
     }
 
     /// Number of local routes from `source` in a family, and how many of them are the best path.
-    pub fn own_counts(&self, family: Family, source: Source) -> (u32, u32) {
-        let Some(id) = SourceId::own(source) else { return (0, 0) };
+    pub fn local_counts(&self, family: Family, source: Source) -> (u32, u32) {
+        let Some(id) = SourceId::local(source) else { return (0, 0) };
         (self.loc_rib.local_count(family, id), self.loc_rib.dests(family).preferred(id))
     }
 

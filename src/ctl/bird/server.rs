@@ -31,7 +31,7 @@ use super::reply::{
 use super::route::Routes;
 use super::when::Clock;
 use super::{Backend, route, session};
-use crate::client_slots::{ClientSlots, Heard};
+use crate::client_slots::{ClientSlots, LastActivity};
 use crate::ctl::socket::{ServerError, Socket};
 
 /// Maximum number of concurrent clients.
@@ -112,7 +112,7 @@ struct Client<'a, W, B> {
     waits: Waits,
     access: Access,
     reply: Reply,
-    heard: Heard,
+    heard: LastActivity,
 }
 
 /// Why a reply was not completed.
@@ -136,7 +136,7 @@ impl From<Refusal> for Broken {
 }
 
 impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
-    fn new(writer: W, family: Family, backend: &'a B, waits: Waits, heard: Heard) -> Self {
+    fn new(writer: W, family: Family, backend: &'a B, waits: Waits, heard: LastActivity) -> Self {
         let reply = Reply::default();
         Client { writer, family, backend, waits, access: Access::Full, reply, heard }
     }

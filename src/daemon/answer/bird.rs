@@ -27,7 +27,7 @@ use crate::ctl::bird::{
     Recovery, RecoveryOf, Route, RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
 use crate::ctl::{Cursor, Direction, Lasts, Names, PeerAction, RoutesOnReset};
-use crate::daemon::awaiting::Owes;
+use crate::daemon::awaiting::Awaits;
 use crate::daemon::registry::Record;
 use crate::daemon::startup::Startup;
 use crate::kernel::{FibState, LearnedKind};
@@ -125,7 +125,7 @@ impl Backend for BirdView {
             .sources
             .ask(move |table, _| {
                 let of = |id: &ProtocolId| match id {
-                    ProtocolId::Own(source) => Numbers::Own(table.own_counts(family, *source)),
+                    ProtocolId::Own(source) => Numbers::Own(table.local_counts(family, *source)),
                     ProtocolId::Device => Numbers::Own((0, 0)),
                     ProtocolId::Peer(peer) => Numbers::Peer(Box::new(table.counts(*peer))),
                 };
@@ -379,8 +379,8 @@ impl BirdView {
             input_filter: policy(record.as_deref().map(|r| &*r.routes.import.policy.name)),
             output_filter: policy(record.as_deref().map(|r| &*r.routes.export.policy.name)),
             recovery: owes.map(|owes| match owes {
-                Owes::Session => RecoveryOf::Pending,
-                Owes::EndOfRib(_) => RecoveryOf::PendingWaiting,
+                Awaits::Session => RecoveryOf::Pending,
+                Awaits::EndOfRib(_) => RecoveryOf::PendingWaiting,
             }),
             imported: sum(counts.accepted),
             exported: sum(counts.advertised),

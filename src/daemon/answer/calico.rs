@@ -3,7 +3,7 @@
 use crate::calico::Problem;
 use crate::ctl::item;
 use crate::datastore::{Followed, State};
-use crate::node::{NodeStatus, SourceStatus, Vitals};
+use crate::node::{FollowerLiveness, NodeStatus, SourceStatus};
 
 /// Most problems and most notes that are listed; further ones are only counted.
 const PROBLEMS_MAX: usize = 1000;
@@ -11,11 +11,11 @@ const PROBLEMS_MAX: usize = 1000;
 /// Sources, problems and notes; `parting` names the sessions that stay up only for a while.
 pub(super) fn describe(
     status: &NodeStatus,
-    vitals: Option<&Vitals>,
+    liveness: Option<&FollowerLiveness>,
     parting: &[String],
 ) -> item::Calico {
     let followed =
-        |source: &SourceStatus| vitals.map(|v| v.followed(&source.name)).unwrap_or_default();
+        |source: &SourceStatus| liveness.map(|v| v.followed(&source.name)).unwrap_or_default();
     let problems = |list: &[Problem]| list.iter().take(PROBLEMS_MAX).map(problem).collect();
     item::Calico {
         node: status.node.clone(),

@@ -66,7 +66,7 @@ impl ControlView {
             error: state.http_fault.clone(),
         });
         let node = state.node_status();
-        let vitals = state.node.as_ref().map(|node| &node.vitals);
+        let liveness = state.node.as_ref().map(|node| &node.liveness);
         let status = Status {
             version: version::VERSION.into(),
             commit: Some(version::COMMIT.into()),
@@ -99,7 +99,7 @@ impl ControlView {
             },
             problems,
             http,
-            calico: node.map(|node| super::calico::describe(&node, vitals, &state.parting)),
+            calico: node.map(|node| super::calico::describe(&node, liveness, &state.parting)),
             not_ready: self.readiness.not_ready(),
             log_level: Some(self.log.level()),
         };

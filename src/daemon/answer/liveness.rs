@@ -80,12 +80,12 @@ impl fmt::Display for Stuck {
 type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// A part, its name, and a function that probes it.
-type Question = (Part, String, Box<dyn FnOnce() -> Answer + Send>);
+type Query = (Part, String, Box<dyn FnOnce() -> Answer + Send>);
 
 /// Probes that are not answered yet, by the part's name. Clones share them.
 #[derive(Clone, Default)]
 struct Unanswered {
-    questions: Arc<Mutex<BTreeMap<String, Asked>>>,
+    queries: Arc<Mutex<BTreeMap<String, Asked>>>,
     /// Notified at every answer.
     answered: Arc<Notify>,
 }
@@ -116,7 +116,7 @@ enum Answerer {
 
 impl Unanswered {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Asked>> {
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops all pending probes, because the parts are different ones from here on.
@@ -126,10 +126,10 @@ impl Unanswered {
         }
     }
 
-    /// Probes the parts of `questions` that have no pending probe, and waits until each has
+    /// Probes the parts of `queries` that have no pending probe, and waits until each has
     /// answered or its probe is older than `wait`. Returns those whose probe is.
-    async fn probe(&self, questions: Vec<Question>, clock: Clock, wait: Duration) -> Vec<Owed> {
-        for (part, name, ask) in questions {
+    async fn probe(&self, queries: Vec<Query>, clock: Clock, wait: Duration) -> Vec<Owed> {
+        for (part, name, ask) in queries {
             self.ask(part, name, ask, clock.now());
         }
         let asked_by = clock.now();
@@ -214,7 +214,7 @@ impl LivenessView {
     /// Probes every part and waits for `wait` at most. Returns the parts that are stuck.
     pub(super) async fn stuck(&self, wait: Duration) -> Vec<Stuck> {
         let clock = self.sources.table.clock();
-        let owed = self.unanswered.probe(self.questions(), clock, wait).await;
+        let owed = self.unanswered.probe(self.queries(), clock, wait).await;
         let mut stuck: Vec<Stuck> = owed.iter().map(|owed| self.describe(owed)).collect();
         stuck.extend(self.late_sessions());
         stuck.extend(self.silent_sources());
@@ -231,26 +231,26 @@ impl LivenessView {
         parts
     }
 
-    fn questions(&self) -> Vec<Question> {
+    fn queries(&self) -> Vec<Query> {
         let table = self.sources.table.clone();
         let fib = self.sources.kernel.clone();
         let own = self.own.clone();
-        let mut questions: Vec<Question> = vec![
-            question(Part::Daemon, "daemon", move || own.ask()),
-            question(Part::Fib, "fib", move || fib.ask_liveness()),
+        let mut queries: Vec<Query> = vec![
+            query(Part::Daemon, "daemon", move || own.ask()),
+            query(Part::Fib, "fib", move || fib.ask_liveness()),
         ];
         let ask_table =
             move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
-        questions.push((Part::Table, "table".to_owned(), Box::new(ask_table)));
+        queries.push((Part::Table, "table".to_owned(), Box::new(ask_table)));
         if let Some(node) = &self.sources.state().node {
-            let plan = node.vitals.plan.clone();
-            questions.push(question(Part::Plan, "calico plan", move || plan.ask()));
-            for (name, watcher) in &node.vitals.sources {
+            let plan = node.liveness.plan.clone();
+            queries.push(query(Part::Plan, "calico plan", move || plan.ask()));
+            for (name, watcher) in &node.liveness.sources {
                 let liveness = watcher.liveness().clone();
-                questions.push(question(Part::Datastore, name, move || liveness.ask()));
+                queries.push(query(Part::Datastore, name, move || liveness.ask()));
             }
         }
-        questions
+        queries
     }
 
     fn describe(&self, owed: &Owed) -> Stuck {
@@ -305,7 +305,7 @@ impl LivenessView {
                 .any(|source| source.name == name && matches!(source.state, State::Current))
         };
         let silence = |watcher: &Watcher| watcher.followed().heard.map(|heard| heard.elapsed());
-        let sources = &node.vitals.sources;
+        let sources = &node.liveness.sources;
         sources
             .iter()
             .filter_map(|(name, watcher)| Some((name, silence(watcher)?)))
@@ -318,7 +318,7 @@ impl LivenessView {
     }
 }
 
-fn question<F>(part: Part, name: &str, ask: impl FnOnce() -> F + Send + 'static) -> Question
+fn query<F>(part: Part, name: &str, ask: impl FnOnce() -> F + Send + 'static) -> Query
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -348,9 +348,9 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(50);
 
-    fn ask_of(name: &str, liveness: &Liveness) -> Question {
+    fn ask_of(name: &str, liveness: &Liveness) -> Query {
         let liveness = liveness.clone();
-        question(Part::Datastore, name, move || liveness.ask())
+        query(Part::Datastore, name, move || liveness.ask())
     }
 
     #[tokio::test]
@@ -359,13 +359,13 @@ mod tests {
         let (alive, dead) = (Liveness::default(), Liveness::default());
         let own = alive.clone();
         tokio::spawn(async move { own.answer_always().await });
-        let questions = || vec![ask_of("alive", &alive), ask_of("dead", &dead)];
-        let first = unanswered.probe(questions(), clock, WAIT).await;
+        let queries = || vec![ask_of("alive", &alive), ask_of("dead", &dead)];
+        let first = unanswered.probe(queries(), clock, WAIT).await;
         assert_eq!(first.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["dead"]);
         let asked = dead.question();
         // It is known to be stuck: the second call waits only for the others, and does not probe
         // it.
-        let again = unanswered.probe(questions(), clock, WAIT).await;
+        let again = unanswered.probe(queries(), clock, WAIT).await;
         assert_eq!(again[0].since, first[0].since);
         assert_eq!(dead.question(), asked, "probes of a stuck part do not accumulate");
         // It continues.
@@ -373,13 +373,13 @@ mod tests {
         let own = dead.clone();
         tokio::spawn(async move { own.answer_always().await });
         tokio::time::sleep(WAIT).await;
-        assert!(unanswered.probe(questions(), clock, WAIT).await.is_empty());
+        assert!(unanswered.probe(queries(), clock, WAIT).await.is_empty());
     }
 
     #[tokio::test]
     async fn a_part_that_has_ended_stays_stuck() {
         let (unanswered, clock) = (Unanswered::default(), Clock::start());
-        let gone = || -> Vec<Question> {
+        let gone = || -> Vec<Query> {
             let ask = || -> Answer { Box::pin(async { false }) };
             vec![(Part::Table, "table".to_owned(), Box::new(ask))]
         };

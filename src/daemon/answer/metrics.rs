@@ -315,7 +315,7 @@ impl MetricsView {
 fn calico_metrics(node: &Node) -> CalicoMetrics {
     let status = Arc::clone(&node.status.borrow());
     let sources = status.sources.iter().map(|source| {
-        let followed = node.vitals.followed(&source.name);
+        let followed = node.liveness.followed(&source.name);
         let lag = |told: i64| {
             let taken = followed.taken.unwrap_or_default();
             u64::try_from(told.saturating_sub(taken)).unwrap_or_default()

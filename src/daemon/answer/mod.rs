@@ -146,7 +146,7 @@ impl Views {
 
     /// This is a Calico node, and `follower` follows its objects.
     pub(super) fn set_node(&self, follower: &Follower) {
-        let node = Node { status: follower.status.clone(), vitals: follower.vitals.clone() };
+        let node = Node { status: follower.status.clone(), liveness: follower.liveness.clone() };
         self.publish(|state| state.node = Some(node));
         // The parts to probe are different ones from here on.
         self.liveness.forget();

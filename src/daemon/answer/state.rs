@@ -39,7 +39,7 @@ pub(in crate::daemon) struct RunState {
 #[derive(Clone)]
 pub(in crate::daemon) struct Node {
     pub(in crate::daemon) status: watch::Receiver<Arc<NodeStatus>>,
-    pub(in crate::daemon) vitals: node::Vitals,
+    pub(in crate::daemon) liveness: node::FollowerLiveness,
 }
 
 impl RunState {

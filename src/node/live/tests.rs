@@ -109,7 +109,7 @@ async fn there_is_no_plan_before_every_source_was_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_planning_task_answers_unless_its_updates_are_not_taken() {
     let mut rig = rig();
-    let liveness = rig.follower.vitals.plan.clone();
+    let liveness = rig.follower.liveness.plan.clone();
     timeout(LONG, liveness.ask()).await.expect("it waits for lists, and still runs");
     rig.files.send(Event::Listed(Vec::new()));
     rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
@@ -122,7 +122,7 @@ async fn the_planning_task_answers_unless_its_updates_are_not_taken() {
     assert!(timeout(Duration::from_millis(300), liveness.ask()).await.is_err());
     while !rig.is_quiet().await {}
     timeout(LONG, liveness.ask()).await.expect("it continues");
-    let names: Vec<&str> = rig.follower.vitals.sources.iter().map(|(n, _)| n.as_str()).collect();
+    let names: Vec<&str> = rig.follower.liveness.sources.iter().map(|(n, _)| n.as_str()).collect();
     assert_eq!(names, ["etcd", "files"]);
 }
 
