@@ -69,16 +69,24 @@ pub fn message(kind: u8, body: &[u8]) -> Result<Vec<u8>> {
 /// # Errors
 /// When the capabilities do not fit.
 pub fn open(asn: u32, hold_time: u16, id: Ipv4Addr, more: &[(u8, Vec<u8>)]) -> Result<Vec<u8>> {
+    let basic = [(1, vec![0, 1, 0, 1]), (1, vec![0, 2, 0, 1]), (2, Vec::new())];
+    open_with(asn, hold_time, id, &[&basic, more].concat())
+}
+
+/// An OPEN with 4-octet AS and these capabilities, each with its code and value.
+///
+/// # Errors
+/// When they do not fit.
+pub fn open_with(
+    asn: u32,
+    hold_time: u16,
+    id: Ipv4Addr,
+    capabilities: &[(u8, Vec<u8>)],
+) -> Result<Vec<u8>> {
     const AS_TRANS: u16 = 23456;
-    let mut capabilities = vec![
-        (65, asn.to_be_bytes().to_vec()),
-        (1, vec![0, 1, 0, 1]),
-        (1, vec![0, 2, 0, 1]),
-        (2, Vec::new()),
-    ];
-    capabilities.extend_from_slice(more);
-    let mut list = Vec::new();
-    for (code, value) in &capabilities {
+    let mut list = vec![65, 4];
+    list.extend(asn.to_be_bytes());
+    for (code, value) in capabilities {
         list.extend([*code, u8::try_from(value.len())?]);
         list.extend(value);
     }

@@ -346,21 +346,9 @@ pub(crate) fn push_message(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut V
 /// An OPEN with the capabilities that every daemon here supports: IPv4 unicast, four-octet AS
 /// numbers, route refresh.
 pub(crate) fn open(asn: u32, hold_time_secs: u16, router_id: Ipv4Addr) -> Vec<u8> {
-    const AS_TRANS: u16 = 23_456;
-    let mut out = Vec::new();
-    push_message(&mut out, OPEN, |out| {
-        out.push(4);
-        out.extend_from_slice(&u16::try_from(asn).unwrap_or(AS_TRANS).to_be_bytes());
-        out.extend_from_slice(&hold_time_secs.to_be_bytes());
-        out.extend_from_slice(&router_id.octets());
-        let mut capabilities = vec![1, 4, 0, 1, 0, 1, 2, 0, 65, 4];
-        capabilities.extend_from_slice(&asn.to_be_bytes());
-        out.push(2 + capabilities.len() as u8);
-        out.push(2);
-        out.push(capabilities.len() as u8);
-        out.extend_from_slice(&capabilities);
-    });
-    out
+    let capabilities = [(1, vec![0, 1, 0, 1]), (2, Vec::new())];
+    interop::message::open_with(asn, hold_time_secs, router_id, &capabilities)
+        .expect("twelve octets of capabilities fit into an OPEN")
 }
 
 /// A KEEPALIVE.
