@@ -113,7 +113,7 @@ fn prefix(i: u32) -> Prefix4 {
 /// margay's FIB, past the start.
 fn start(next_hops: NextHopForm) -> Result<Fib, Box<dyn Error>> {
     let (ready, wait) = std::sync::mpsc::sync_channel(1);
-    let config = FibConfig { next_hops, ..FibConfig::default() };
+    let config = FibConfig { next_hops, ..FibConfig::new(254, 12) };
     let fib = Fib::start(config, move |event| {
         if matches!(event, FibEvent::Synchronised { .. }) {
             // The receiver goes away only after this event.

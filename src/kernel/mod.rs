@@ -54,9 +54,9 @@ pub struct FibConfig {
     /// Whether routes are written at all. If not, resolving and learning still work, and need no
     /// privilege.
     pub enabled: bool,
-    /// Routing table, default 254 (main).
+    /// Routing table.
     pub table: u32,
-    /// rtm_protocol, default 12 (bird). A route in the table with this number is ours.
+    /// rtm_protocol. A route in the table with this number is ours.
     pub protocol: u8,
     /// Defaults for routes that do not set these values.
     pub defaults: RouteDefaults,
@@ -88,12 +88,13 @@ pub enum ResolveOver {
     Direct,
 }
 
-impl Default for FibConfig {
-    fn default() -> Self {
+impl FibConfig {
+    /// Routes with a protocol in a table, and every other setting's default.
+    pub fn new(table: u32, protocol: u8) -> Self {
         FibConfig {
             enabled: true,
-            table: 254,
-            protocol: 12,
+            table,
+            protocol,
             defaults: RouteDefaults::default(),
             resolve_over: ResolveOver::default(),
             next_hops: NextHopForm::default(),

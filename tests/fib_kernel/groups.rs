@@ -9,7 +9,8 @@ use margay::kernel::{
 };
 
 use crate::namespace::{
-    Monitor, Running, eventually, hop, in_namespace, in_user_namespace, ip, routes, veth,
+    Monitor, Running, eventually, hop, in_namespace, in_user_namespace, ip, main_table, routes,
+    veth,
 };
 
 /// A BGP next hop that is on no link.
@@ -17,7 +18,7 @@ const NEXT_HOP: &str = "192.0.2.7";
 const NEXT_HOP_V6: &str = "2001:db8:ffff::7";
 
 fn config(next_hops: NextHopForm) -> FibConfig {
-    FibConfig { next_hops, ..FibConfig::default() }
+    FibConfig { next_hops, ..main_table() }
 }
 
 /// A FIB with next-hop objects, after its start-up.

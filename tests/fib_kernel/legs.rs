@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bgp_proto::types::{FibKind, FibRoute, Prefix};
 use margay::kernel::{FibConfig, FibState, Leave, RouteDefaults};
 
-use crate::namespace::{Running, eventually, hop, in_namespace, ip, routes, veth, via};
+use crate::namespace::{Running, eventually, hop, in_namespace, ip, main_table, routes, veth, via};
 
 /// v1 and v2 with static routes over them, and v2 renumbered afterwards: the kernel keeps the
 /// static route over it, but refuses its gateway in new routes.
@@ -60,7 +60,7 @@ fn a_source_address_that_is_not_ours_is_omitted_until_it_is() {
             source_v6: Some("2001:db8:9::9".parse().unwrap()),
             ..RouteDefaults::default()
         };
-        let fib = Running::start(FibConfig { defaults, ..FibConfig::default() });
+        let fib = Running::start(FibConfig { defaults, ..main_table() });
         fib.fib.end_of_startup();
         fib.want("10.66.0.0/16", via("10.0.0.2", "v0"));
         fib.want("2001:db8:66::/48", via("2001:db8::2", "v0"));
@@ -141,7 +141,7 @@ fn attributes_that_ours_never_have_are_removed_even_at_a_start() {
         ip(damages[0]);
         ip(damages[6]);
         ip(damages[7]);
-        let fib = Running::start(FibConfig::default());
+        let fib = Running::start(main_table());
         want(&fib);
         fib.fib.end_of_startup();
         eventually("it is right after a start", right);
@@ -190,7 +190,7 @@ fn routes_of_a_margay_that_used_no_metric_are_moved_without_a_gap() {
         }
         let mut monitor = crate::namespace::Monitor::start();
         // Before the end of start-up, routes that this run has rewritten are not duplicated.
-        let fib = Running::start(FibConfig::default());
+        let fib = Running::start(main_table());
         for i in 0..200 {
             fib.want(&four(i), via("10.0.0.2", "v0"));
             fib.want(&six(i), via("2001:db8::2", "v0"));

@@ -114,10 +114,15 @@ pub(crate) fn ifindex(name: &str) -> u32 {
     line.split(':').next().unwrap().trim().parse().unwrap()
 }
 
+/// The main table, with protocol bird, as by default in margay's configuration.
+pub(crate) fn main_table() -> FibConfig {
+    FibConfig::new(254, 12)
+}
+
 /// A configuration in which routes get the kernel's default metric.
 pub(crate) fn without_metric() -> FibConfig {
     let defaults = RouteDefaults { metric: Some(0), ..RouteDefaults::default() };
-    FibConfig { defaults, ..FibConfig::default() }
+    FibConfig { defaults, ..main_table() }
 }
 
 /// A running FIB that keeps its events.
@@ -146,7 +151,7 @@ impl Running {
 
     /// Started with the defaults, after the end of start-up.
     pub(crate) fn with_defaults() -> Running {
-        let running = Running::start(FibConfig::default());
+        let running = Running::start(main_table());
         running.fib.end_of_startup();
         running
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use margay::kernel::{FibConfig, FibEvent, LearnRule, LearnSource, Leave, NextHopState};
 
-use crate::namespace::{Running, eventually, in_namespace, ip, veth};
+use crate::namespace::{Running, eventually, in_namespace, ip, main_table, veth};
 
 /// Runs a scenario with both forms in which the kernel reports routes over objects.
 fn with_and_without_compatibility(scenario: impl Fn()) {
@@ -51,7 +51,7 @@ fn next_hops_follow_the_objects_of_others() {
             ip("route add 10.9.0.0/16 nhid 110");
             ip("route add 10.8.0.0/16 nhid 120");
             ip("-6 route add 2001:db8:9::/48 nhid 210");
-            let fib = Running::start(FibConfig { enabled: false, ..FibConfig::default() });
+            let fib = Running::start(FibConfig { enabled: false, ..main_table() });
             let check = |v4: &[&str], v6: &[&str]| {
                 becomes(&fib, "10.9.0.1", v4);
                 becomes(&fib, "2001:db8:9::1", v6);
@@ -102,7 +102,7 @@ fn routes_over_objects_are_learned_and_forgotten() {
     in_namespace("objects::routes_over_objects_are_learned_and_forgotten", || {
         veth("v1", "172.16.1.1/24", "");
         with_and_without_compatibility(|| {
-            let fib = Running::start(FibConfig { enabled: false, ..FibConfig::default() });
+            let fib = Running::start(FibConfig { enabled: false, ..main_table() });
             fib.fib.learn(vec![LearnRule {
                 from: LearnSource::Kernel,
                 protocols: vec![4],

@@ -3,7 +3,9 @@
 use bgp_proto::types::FibKind;
 use margay::kernel::{FibConfig, FibEvent, FibState, Leave, NextHopState};
 
-use crate::namespace::{Running, eventually, in_namespace, ip, routes, veth, via, without_metric};
+use crate::namespace::{
+    Running, eventually, in_namespace, ip, main_table, routes, veth, via, without_metric,
+};
 
 #[test]
 #[ignore = "needs root"]
@@ -150,7 +152,7 @@ fn a_fib_that_does_not_write_still_resolves() {
     in_namespace("ownership::a_fib_that_does_not_write_still_resolves", || {
         veth("v0", "10.0.0.1/24", "");
         ip("route add 10.7.0.0/16 via 10.0.0.2 proto 12");
-        let fib = Running::start(FibConfig { enabled: false, ..FibConfig::default() });
+        let fib = Running::start(FibConfig { enabled: false, ..main_table() });
         fib.fib.end_of_startup();
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
         fib.fib.track("10.0.0.2".parse().unwrap());
@@ -182,10 +184,10 @@ fn without_privilege_a_start_says_what_to_do_and_reading_works() {
             assert!(output.status.success(), "{text}");
             return;
         }
-        let error = margay::kernel::Fib::start(FibConfig::default(), |_| {}).err().unwrap();
+        let error = margay::kernel::Fib::start(main_table(), |_| {}).err().unwrap();
         let text = error.to_string();
         assert!(text.contains("CAP_NET_ADMIN") && text.contains("enabled = false"), "{text}");
-        let fib = Running::start(FibConfig { enabled: false, ..FibConfig::default() });
+        let fib = Running::start(FibConfig { enabled: false, ..main_table() });
         fib.fib.track("10.0.0.2".parse().unwrap());
         fib.wait_event(|event| {
             matches!(event, FibEvent::NextHop { state: NextHopState::Via { .. }, .. })

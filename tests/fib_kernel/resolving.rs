@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use bgp_proto::types::{FibRoute, Recursion};
-use margay::kernel::{FibConfig, FibEvent, Leave, NextHopState, Over};
+use margay::kernel::{FibEvent, Leave, NextHopState, Over};
 
-use crate::namespace::{Running, eventually, in_namespace, ip, veth, via};
+use crate::namespace::{Running, eventually, in_namespace, ip, main_table, veth, via};
 
 fn state(fib: &Running, addr: &str) -> NextHopState {
     let addr: IpAddr = addr.parse().unwrap();
@@ -107,7 +107,7 @@ fn a_next_hop_resolves_over_an_external_peers_route_and_never_over_itself() {
     let name = "resolving::a_next_hop_resolves_over_an_external_peers_route_and_never_over_itself";
     in_namespace(name, || {
         veth("v0", "10.0.0.1/24", "");
-        let fib = Running::start(FibConfig::default());
+        let fib = Running::start(main_table());
         fib.fib.end_of_startup();
         let submit = |prefix: &str, gateway: &str, recursion| {
             let prefix = prefix.parse().unwrap();

@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use margay::kernel::{Fib, FibConfig, FibState, Leave, RouteDefaults};
 
 use crate::namespace::{
-    Running, eventually, hop, ifindex, in_namespace, ip, routes, veth, via, without_metric,
+    Running, eventually, hop, ifindex, in_namespace, ip, main_table, routes, veth, via,
+    without_metric,
 };
 
 #[test]
@@ -150,7 +151,7 @@ fn another_table_protocol_and_metric() {
     in_namespace("writing::another_table_protocol_and_metric", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         let defaults = RouteDefaults { metric: Some(500), ..RouteDefaults::default() };
-        let config = FibConfig { table: 1000, protocol: 99, defaults, ..FibConfig::default() };
+        let config = FibConfig { defaults, ..FibConfig::new(1000, 99) };
         let fib = Running::start(config);
         fib.fib.end_of_startup();
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
@@ -241,7 +242,7 @@ fn a_hanging_thread_does_not_answer() {
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().unwrap();
         let own = Arc::clone(&gate);
-        let fib = Fib::start(FibConfig::default(), move |_| drop(own.lock())).unwrap();
+        let fib = Fib::start(main_table(), move |_| drop(own.lock())).unwrap();
         let mut answer = pin!(fib.ask_liveness());
         std::thread::sleep(Duration::from_millis(300));
         assert!(answer.as_mut().now_or_never().is_none());

@@ -149,7 +149,7 @@ mod tests {
         state: FibState,
         error: Option<&str>,
     ) -> serde_json::Value {
-        let config = FibConfig { table: 100, protocol: 77, ..FibConfig::default() };
+        let config = FibConfig::new(100, 77);
         let eth0 = Link {
             index: 2,
             name: "eth0".to_owned(),
