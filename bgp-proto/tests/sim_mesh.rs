@@ -1,6 +1,7 @@
-//! A mesh of Calico nodes that starts at one moment: of two nodes the one with the higher address dials only
-//! once, at its start, and the other again and again, soon after a refusal. Sessions are all there within
-//! two seconds of the last start, whoever starts first.
+//! A mesh of Calico nodes that start at about the same time. Of two nodes, the one with the higher
+//! address dials only once, at its start; the other dials repeatedly, also soon after a refusal.
+//! All sessions are established within two seconds of the last start, in whatever order nodes
+//! start.
 
 mod sim_support;
 
@@ -11,9 +12,10 @@ use bgp_proto::sim::{Direct, LinkSpec, NeighborSpec, Random, Sim, SpeakerId, Spe
 use bgp_proto::types::{Asn, RouterId};
 use sim_support::check_seeds;
 
+/// All sessions are established this long after the last start.
 const MESH_MAX: Duration = Duration::from_secs(2);
 
-/// Nodes of one AS, none started.
+/// A full mesh of `count` nodes in one AS, none of them started.
 fn nodes(seed: u64, count: usize, link: LinkSpec) -> Sim {
     let mut sim = Sim::new(seed, Box::new(|spec| Box::new(Direct::new(spec.address))));
     for index in 0..count {
@@ -29,16 +31,16 @@ fn nodes(seed: u64, count: usize, link: LinkSpec) -> Sim {
     sim
 }
 
-/// What the configuration of a Calico node makes of a session; `has_higher`: the neighbour's address is the
-/// higher one.
+/// Configures a session as on a Calico node; `has_higher`: the neighbour's address is the higher
+/// one.
 fn as_calico_does(spec: &mut NeighborSpec, has_higher: bool) {
     spec.session.passive = if has_higher { PassiveMode::AtStart } else { PassiveMode::Active };
     spec.session.redial = Redial::Steady;
     spec.session.hold_expiry = HoldExpiry::Death;
 }
 
-/// Starts nodes in this order, each so long after the one before; how long after the last all sessions are
-/// established.
+/// Starts the nodes in this order, `gap` apart; returns the time from the last start until all
+/// sessions are established.
 fn complete_after(sim: &mut Sim, order: &[usize], mut gap: impl FnMut() -> Duration) -> Duration {
     for (at, node) in order.iter().enumerate() {
         if at > 0 {
@@ -54,7 +56,7 @@ fn complete_after(sim: &mut Sim, order: &[usize], mut gap: impl FnMut() -> Durat
     sim.now().since(begin)
 }
 
-/// Every order of the first `count` numbers.
+/// Every permutation of `0..count`.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
@@ -121,9 +123,9 @@ fn a_mesh_of_forty_is_complete() {
 }
 
 #[test]
-fn every_session_of_three_hundred_nodes_is_there_in_time() {
-    // Sessions share nothing but the routes, so that each pair is a world of its own; all of them follow one
-    // timetable of starts, which the last one ends.
+fn every_session_of_three_hundred_nodes_is_established_in_time() {
+    // Sessions share nothing but the routes, so that each pair is simulated on its own. All pairs
+    // use the same start times, and the time is taken from the last of them.
     let mut random = Random::new(300);
     for spread in [0, 50, 900] {
         let spread = Duration::from_millis(spread);

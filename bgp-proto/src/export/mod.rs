@@ -56,12 +56,12 @@ pub enum Drain {
     /// No mark.
     #[default]
     Off,
-    /// In the last place: after policy. Routes to an external peer carry GRACEFUL_SHUTDOWN, those to an
-    /// internal peer LOCAL_PREF 0.
+    /// Routes to an external peer carry GRACEFUL_SHUTDOWN, those to an internal peer LOCAL_PREF 0.
+    /// Applied after policy.
     On,
-    /// As `On`, and a route of our own is withdrawn while a usable path of a neighbour to the same prefix is
-    /// known that is not marked itself. For peers that had time to move: before, theirs may be the only
-    /// other path, which they hear of when they leave ours.
+    /// As `On`, and a locally originated route is withdrawn while a peer announces a usable path to
+    /// the same prefix that is not itself marked. For peers that have had time to move: a peer may
+    /// learn that path only once it has stopped using ours.
     Withdraw,
 }
 

@@ -152,7 +152,7 @@ impl AdjRibsOut {
     /// Marks decided destinations pending in the groups that may advertise them.
     pub(crate) fn mark(&mut self, family: Family, decided: &[Decided], meter: &mut Meter) {
         for group in self.groups.values_mut().filter(|group| group.key.family == family) {
-            // Where routes of ours give way to others, any path may decide.
+            // With `Drain::Withdraw`, any path of a peer decides whether ours is withdrawn.
             let all_paths = group.key.add_path.is_some() || group.key.drain == Drain::Withdraw;
             let mut any = false;
             for change in decided.iter().filter(|change| change.best_changed || all_paths) {

@@ -112,7 +112,7 @@ pub(crate) enum Withholding {
     NoExportSubconfed,
     NotReflected,
     OnlyToCustomer,
-    /// Drained, and somebody else announces it.
+    /// The peer is drained, and another peer announces a path to the prefix.
     Drained,
     /// The policy and the rule.
     Policy(String),
@@ -319,8 +319,9 @@ fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) -> Result<(), Withho
     Ok(())
 }
 
-/// RFC 8326 §4.2, after policy: whatever a route was given, the receiver is to use another path if it
-/// has one. LOCAL_PREF says that inside an AS; GRACEFUL_SHUTDOWN asks an external neighbour to set it.
+/// RFC 8326 §4.2, applied after policy so that no policy overrides it: the receiver is to prefer
+/// any other path. LOCAL_PREF 0 says so within an AS; GRACEFUL_SHUTDOWN asks an external peer to
+/// set it.
 fn mark_drained(receiver: PeerType, attrs: &mut AttrEdit) {
     match receiver {
         PeerType::Internal => attrs.set_local_pref(0),

@@ -21,8 +21,8 @@ pub struct TableConfig {
     pub multipath_max: usize,
     /// How traffic is shared between the next hops of an ECMP route. Default equally.
     pub multipath_weights: MultipathWeights,
-    /// Whether the host is told of a backup path ([`FibRoute::backup`](crate::types::FibRoute::backup)) for each BGP route. Default
-    /// false.
+    /// Whether the host is told of a backup path
+    /// ([`FibRoute::backup`](crate::types::FibRoute::backup)) for each BGP route. Default false.
     pub backup_paths: bool,
     /// Which best routes are installed in the kernel. `None`: every BGP route, and our own
     /// blackholes.
@@ -50,8 +50,8 @@ pub enum MultipathWeights {
     /// Each leg gets the same.
     #[default]
     Equal,
-    /// By the Link Bandwidth extended community (draft-ietf-idr-link-bandwidth), transitive or not, the
-    /// first of a path. Equally where a path of the route has none.
+    /// By the Link Bandwidth extended community (draft-ietf-idr-link-bandwidth), transitive or
+    /// not, the first of a path. Equally where a path of the route has none.
     LinkBandwidth,
 }
 
@@ -112,8 +112,8 @@ pub struct ImportParams {
     pub limits: RouteLimits,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
-    /// Not `Off`: every route of the peer that import accepts gets LOCAL_PREF 0, as if it came with
-    /// GRACEFUL_SHUTDOWN: other paths are used where there are any. Default `Off`.
+    /// If not `Off`, every route of the peer that import accepts gets LOCAL_PREF 0, as if it
+    /// carried GRACEFUL_SHUTDOWN: other paths are preferred where there are any. Default `Off`.
     pub drain: Drain,
 }
 
@@ -126,7 +126,7 @@ pub struct ExportParams {
     pub next_hop: NextHopMode,
     /// Paths per destination for ADD-PATH peers.
     pub add_path_send: AddPathSend,
-    /// Whether the peer is asked to use other paths. Default `Off`.
+    /// Whether the peer is asked to use other paths (RFC 8326). Default `Off`.
     pub drain: Drain,
 }
 

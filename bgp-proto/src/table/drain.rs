@@ -1,32 +1,35 @@
-//! How far a drain (RFC 8326) has come: whether a neighbour was told, and what of it can be seen to
-//! use other paths.
+//! The progress of a drain (RFC 8326): whether a neighbour was sent the marked routes, and for how
+//! many prefixes it evidently uses other paths.
 //!
-//! A neighbour that uses another path than ours for a prefix announces that path to us, unless its
-//! policy or iBGP forbids it: by split horizon it would not while it used ours. So a path of its own
-//! beside one that it is sent proves that it has moved; that there is none proves nothing.
+//! A neighbour that uses a path other than ours for a prefix announces that path to us, unless its
+//! policy or the rules of iBGP forbid it; by split horizon it would not while it used ours. So a
+//! path of its own to a prefix that we advertise to it proves that it has moved; the absence of
+//! one proves nothing.
 
 use super::{Drain, Table};
 use crate::rib::{DestId, Refusal};
 use crate::types::{Family, PeerId};
 
-/// Destinations of one neighbour and family that one call looks at. Of one that announces more,
-/// `replaced` is what was found among these.
+/// Destinations per neighbour and family that one call examines. If the neighbour announces more,
+/// `replaced` counts only these.
 const LOOKED_AT_MAX: usize = 1 << 14;
 
-/// How far the drain of a neighbour has come.
+/// The progress of the drain of one neighbour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainProgress {
-    /// Its task has taken every message that marks our routes, in all families of the session.
+    /// Its session's task has taken every UPDATE with marked routes, in all families of the
+    /// session.
     pub told: bool,
-    /// Prefixes that it is sent.
+    /// Prefixes advertised to it.
     pub advertised: u32,
-    /// Of these, those for which it announces a path of its own that does not lead through us.
+    /// Of these, the prefixes to which it announces a path of its own that does not lead through
+    /// us.
     pub replaced: u32,
 }
 
 impl Table {
-    /// How far the drain of a neighbour has come; `None`: its session is not established. Looks at 16384
-    /// destinations of each family at most.
+    /// The progress of the drain of a neighbour; `None`: its session is not established. Examines
+    /// at most 16,384 destinations per family.
     pub fn drain_progress(&self, id: PeerId) -> Option<DrainProgress> {
         let peer = self.peers.get(id)?;
         peer.up?;
@@ -44,9 +47,10 @@ impl Table {
         Some(progress)
     }
 
-    /// Whether a neighbour has a path to what it is sent by us.
+    /// Whether a neighbour announces a path of its own to a destination that we advertise to it.
     fn has_moved(&self, id: PeerId, family: Family, dest: DestId) -> bool {
         let Some(source) = self.peers.get(id).map(|peer| peer.source) else { return false };
+        // Paths refused for these reasons carry our AS, router ID or cluster ID.
         let is_through_us = |refusal| {
             matches!(refusal, Refusal::AsLoop | Refusal::OriginatorLoop | Refusal::ClusterLoop)
         };

@@ -11,7 +11,7 @@ fn drained(routes: PeerRoutes) -> PeerRoutes {
     PeerRoutes { export, ..routes }
 }
 
-/// LOCAL_PREF of what a peer is sent, and whether it has GRACEFUL_SHUTDOWN.
+/// The routes advertised to a peer: LOCAL_PREF, and whether they carry GRACEFUL_SHUTDOWN.
 fn sent(table: &Table, to: u32) -> Vec<(Prefix, Option<u32>, bool)> {
     let filter = RouteFilter { advertised_to: Some(PeerId(to)), ..RouteFilter::default() };
     let (views, _) = table.view(&filter, 0, 100, Time::ZERO);
@@ -33,7 +33,7 @@ fn progress(table: &Table, of: u32) -> (bool, u32, u32) {
 }
 
 #[test]
-fn routes_of_ours_and_of_others_are_marked_and_nothing_is_withdrawn() {
+fn local_and_propagated_routes_are_marked_and_nothing_is_withdrawn() {
     let mut table = table();
     let (own, local) = ("10.9.0.0/16".parse().unwrap(), Some(LocalRoute::default()));
     table.handle_local(Time::ZERO, own, Source::Static, local);
@@ -58,7 +58,8 @@ fn routes_of_ours_and_of_others_are_marked_and_nothing_is_withdrawn() {
     assert_eq!(sent(&table, 5), [(own, None, false), (reflected, None, false)]);
     let counts = |table: &Table, id| table.counts(PeerId(id)).exports[Family::Ipv4];
     assert_eq!((counts(&table, 3).withdrawn, counts(&table, 4).withdrawn), (0, 0));
-    // Who comes up meanwhile hears it so at once, and is in the same group.
+    // A peer that comes up meanwhile is sent marked routes from the start, and is in the same
+    // group.
     let _later = up(&mut table, 6, 65006, drained(routes(6)));
     settle(&mut table);
     assert_eq!(sent(&table, 6), sent(&table, 4));
@@ -72,7 +73,7 @@ fn routes_of_ours_and_of_others_are_marked_and_nothing_is_withdrawn() {
 }
 
 #[test]
-fn what_comes_from_a_drained_peer_is_used_last() {
+fn paths_from_a_drained_peer_are_least_preferred() {
     let mut table = table();
     let _readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
     announce(&mut table, 2, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
@@ -93,7 +94,7 @@ fn what_comes_from_a_drained_peer_is_used_last() {
 }
 
 #[test]
-fn progress_tells_who_has_heard_and_who_has_other_paths() {
+fn progress_counts_peers_sent_the_marks_and_paths_of_their_own() {
     let mut table = table();
     let _source = up(&mut table, 2, 65002, routes(2));
     let mut reader = up(&mut table, 3, 65003, routes(3));
@@ -107,7 +108,7 @@ fn progress_tells_who_has_heard_and_who_has_other_paths() {
     assert_eq!(progress(&table, 3), (false, 2, 0), "it has not read that");
     read(&mut reader);
     assert_eq!(progress(&table, 3), (true, 2, 0));
-    // What it says goes on to us leads through us.
+    // A path whose AS_PATH contains our AS leads through us.
     let mut looped = AttrEdit::originate(Origin::Igp);
     looped.prepend_as(ASN, 1);
     looped.prepend_as(Asn(65003), 3);
@@ -119,7 +120,7 @@ fn progress_tells_who_has_heard_and_who_has_other_paths() {
     announce_with(&mut table, 3, &["10.1.0.0/16"], &longer);
     settle(&mut table);
     assert_eq!(progress(&table, 3), (true, 2, 1));
-    // Its path is the best: it is not sent ours, and needs none.
+    // Its path is the best, so nothing is advertised to it.
     announce(&mut table, 3, 65003, &["10.3.0.0/16"]);
     settle(&mut table);
     assert_eq!(progress(&table, 3), (true, 2, 1));
@@ -128,7 +129,7 @@ fn progress_tells_who_has_heard_and_who_has_other_paths() {
 }
 
 #[test]
-fn own_routes_give_way_only_to_paths_that_are_not_drained_themselves() {
+fn local_routes_are_withdrawn_only_beside_paths_that_are_not_marked() {
     let mut table = table();
     let (shared, alone): (Prefix, Prefix) =
         ("10.1.0.0/16".parse().unwrap(), "10.9.0.0/16".parse().unwrap());
@@ -148,17 +149,17 @@ fn own_routes_give_way_only_to_paths_that_are_not_drained_themselves() {
         settle(table);
     };
     settle(&mut table);
-    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "nobody else has it");
+    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "no peer announces it");
     tell(&mut table, 100);
-    assert_eq!(prefixes(&table), [(alone, true)], "ours stays the best path, and gives way");
+    assert_eq!(prefixes(&table), [(alone, true)], "ours is still the best path, but withdrawn");
     let explanation = table.explain(shared, Time::ZERO).unwrap();
     let rule = explanation.withheld.iter().find(|w| w.peer == PeerId(3)).map(|w| &*w.rule);
     assert_eq!(rule, Some("drained, and another peer announces it"));
     tell(&mut table, 0);
-    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "that one is drained too");
+    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "that path is marked as well");
     tell(&mut table, 100);
     assert_eq!(prefixes(&table), [(alone, true)]);
     table.down_now(2, None);
     settle(&mut table);
-    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "it is gone");
+    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "the other path is withdrawn");
 }
