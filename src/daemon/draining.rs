@@ -1,8 +1,8 @@
-//! Orders to drain neighbours and to end that.
+//! Commands that begin and end drains.
 //!
-//! An order is looked at as a whole before anything is done: a neighbour that is not there, or to which
-//! it cannot be done, refuses all of it. One that a pattern selected and to which it cannot be done is
-//! left out.
+//! A command is checked as a whole before anything is done: if a neighbour given by name or address
+//! is unknown, or already in the requested state, the whole command is refused. A neighbour that a
+//! pattern selected and that is already in that state is left out.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::ctl::{Lasts, Refusal, Selection};
 
 type Names = BTreeSet<Arc<str>>;
 
-/// Names in one order at most.
+/// Maximum number of names in one command.
 const NAMES_MAX: usize = 10_000;
-/// Names in a line of the log at most.
+/// Maximum number of names in one log line.
 const LOGGED_MAX: usize = 20;
 
 impl Daemon {
-    /// Begins or ends drains.
+    /// Begins or ends a drain, and puts the routing parameters of the neighbours into force.
     ///
     /// # Errors
-    /// Why nothing was done.
+    /// The command is refused as a whole, or the file cannot be written: nothing is changed.
     pub(super) fn drain(&mut self, order: &DrainOrder) -> Result<(), Refusal> {
         let registry = self.peers.registry();
         match &order.begin {
@@ -59,7 +59,8 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// Puts into force what follows some time after drains began; returns when that is due.
+    /// [`MOVE_TIME`] after the last drain began, withdraws the routes that others announce too.
+    /// Returns when that is due.
     pub(super) fn check_drains(&mut self) -> Option<Instant> {
         if self.drains_due.is_some_and(|due| due <= Instant::now()) {
             self.drains_due = None;
@@ -71,7 +72,7 @@ impl Daemon {
     }
 }
 
-/// Whom an order to drain concerns.
+/// The scope of a command to drain.
 fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
     if let Some(drained) = drains.of_all() {
         let since = crate::ctl::rfc3339(drained.since);
@@ -98,7 +99,7 @@ fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<S
     }
 }
 
-/// Whom the end of a drain concerns.
+/// The scope of a command to end drains.
 fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
     let of_all = drains.of_all().is_some();
     let Selection::Named(given) = peers else {
@@ -128,8 +129,8 @@ fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result
     }
 }
 
-/// The names of the peers that are meant by names and addresses, and of those that match patterns.
-/// `is_known`: names that mean something although there is no such peer now.
+/// The names of the peers given by name or address, and of those that match patterns. `is_known`:
+/// names that are accepted although there is no such peer at present.
 fn resolve(
     registry: &Registry,
     given: &[String],

@@ -1,24 +1,26 @@
-//! Neighbours that are drained (RFC 8326): asked to move to other paths before maintenance.
+//! Drained neighbours (RFC 8326): asked to move to other paths before maintenance.
 //!
 //! The contract:
 //!
-//! - A drain is of all neighbours, those that come later included, or of neighbours by name. Both may
-//!   be in force together.
-//! - Every route that a drained neighbour is sent, ours and propagated ones alike, is marked: with
-//!   GRACEFUL_SHUTDOWN towards external neighbours, with LOCAL_PREF 0 towards internal ones. Routes
-//!   *from* a neighbour that is drained by name get LOCAL_PREF 0 on import as well: we move to other
-//!   paths too. With a drain of all neighbours there is nothing to move to, and import stays as it is.
-//! - [`MOVE_TIME`] later, routes of our own that another neighbour announces too (service addresses of other
-//!   nodes, networks that two routers share) are withdrawn, as long as that path is usable and not one to
-//!   be left itself: not every neighbour honours the marks. Not at once: a neighbour may hear of
-//!   the other path only when it leaves ours. Routes that nobody else announces stay.
-//! - Nothing else is withdrawn and no session ends: it is the export of the update group that differs
+//! - A drain applies to all neighbours, including those added later, or to neighbours by name. Both
+//!   may be in force together.
+//! - Every route advertised to a drained neighbour, originated or propagated, is marked: with
+//!   GRACEFUL_SHUTDOWN towards external neighbours, with LOCAL_PREF 0 towards internal ones.
+//!   Routes *from* a neighbour that is drained by name get LOCAL_PREF 0 on import as well: we move
+//!   to other paths too. With a drain of all neighbours there is nothing to move to: import is
+//!   unchanged.
+//! - [`MOVE_TIME`] later, locally originated routes to which a neighbour announces a path as well
+//!   (service addresses of other nodes, networks that two routers share) are withdrawn, as long as
+//!   that path is usable and not itself marked: not every neighbour honours the marks. Not earlier:
+//!   a neighbour may learn the other path only once it has stopped using ours. Other routes stay.
+//! - Nothing else is withdrawn and no session ends: only the export of the update group changes
 //!   ([`bgp_proto::table::Drain`]), re-evaluated in slices as after a reload.
-//! - The state is held here and nowhere else. [`Drains::routes`] gives a peer's parameters as they are
-//!   in force; [`super::registry::Record`] has them as they are configured, which is what a reload
-//!   compares. Only the daemon's loop changes it, so that a reload and an order do not overlap.
-//! - It outlives the daemon until the machine is booted, unless the drain was begun for this run only
-//!   (`margay stop --drain`). A file that cannot be read is named, and nobody is drained then.
+//! - This is the only copy of the state. [`Drains::routes`] returns a peer's parameters as they are
+//!   in force; [`super::registry::Record`] has them as configured, which is what a reload compares.
+//!   Only the daemon's loop changes the state, so that a reload and a command do not overlap.
+//! - A drain outlives the daemon until the machine is booted, unless it was begun for this run only
+//!   (`margay stop --drain`). If its file cannot be read, `show status` names the file and no
+//!   neighbour is drained.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,38 +33,39 @@ use serde::{Deserialize, Serialize};
 use super::own_file::{OwnFile, Unread, boot};
 use crate::ctl::Lasts;
 
-/// How long neighbours have to move by the marks before routes that others announce too are withdrawn.
+/// How long neighbours have to act on the marks before routes that others announce too are
+/// withdrawn.
 pub(super) const MOVE_TIME: Duration = Duration::from_secs(3);
 
-/// The form of the file.
+/// Version of the file's format; a file of another version is not read.
 const VERSION: u32 = 1;
 
 /// A drain by an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Drained {
     pub(super) since: SystemTime,
-    /// For people; empty: none was given.
+    /// As given by the operator; empty if none was.
     pub(super) reason: String,
     pub(super) lasts: Lasts,
 }
 
-/// Whom a drain concerns.
+/// The neighbours that a drain applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Every neighbour.
+    /// Every neighbour, including those added later.
     All,
-    /// Those with these names.
+    /// Neighbours with these names, present or not.
     Named(Vec<Arc<str>>),
 }
 
-/// Who is drained.
+/// The drains in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     all: Option<Drained>,
     peers: BTreeMap<Arc<str>, Drained>,
 }
 
-/// Those of one daemon. Clones are the same.
+/// The drains of one daemon. Clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct Drains {
     state: Arc<Mutex<State>>,
@@ -72,7 +75,7 @@ pub(super) struct Drains {
 #[derive(Serialize, Deserialize)]
 struct Content {
     version: u32,
-    /// Which boot of the machine.
+    /// The kernel's boot id when it was written.
     boot: String,
     all: Option<Kept>,
     peers: BTreeMap<String, Kept>,
@@ -86,8 +89,8 @@ struct Kept {
 }
 
 impl Drains {
-    /// What the last run has left in the file beside this control socket. If that cannot be had, why:
-    /// nobody is drained then.
+    /// The drains that the previous run left in the file beside this control socket. If they
+    /// cannot be read, no neighbour is drained, and the second value says why.
     pub(super) fn of_last_run(socket: &Path) -> (Self, Option<String>) {
         let file = OwnFile::beside(socket, "drained");
         let (state, fault) = match read(&file) {
@@ -95,8 +98,8 @@ impl Drains {
             Err(why) => {
                 let path = file.path.display();
                 let fault = format!(
-                    "{path}, which names the neighbours that were drained, is not read ({why}): none is \
-                     drained; remove the file, and drain again what should be (margay drain)"
+                    "{path}, which names the neighbours that were drained, cannot be read ({why}): \
+                     none is drained; remove the file, then drain again as needed (margay drain)"
                 );
                 (State::default(), Some(fault))
             }
@@ -109,13 +112,13 @@ impl Drains {
         self.lock().all.clone()
     }
 
-    /// The drain of one neighbour, by name or with all others.
+    /// The drain of one neighbour: the one by name, else that of all neighbours.
     pub(super) fn of(&self, name: &str) -> Option<Drained> {
         let state = self.lock();
         state.peers.get(name).or(state.all.as_ref()).cloned()
     }
 
-    /// The names of those that are drained by name.
+    /// The names of the neighbours that are drained by name, present or not.
     pub(super) fn names(&self) -> Vec<Arc<str>> {
         self.lock().peers.keys().cloned().collect()
     }
@@ -142,7 +145,7 @@ impl Drains {
         let Some(first) = by_name.iter().copied().chain(&state.all).map(|d| d.since).min() else {
             return Arc::clone(configured);
         };
-        // A clock that was set back makes it wait.
+        // If the clock was set back, MOVE_TIME has not passed.
         let had_time = now.duration_since(first).is_ok_and(|since| since >= MOVE_TIME);
         let mut routes = PeerRoutes::clone(configured);
         routes.export.drain = if had_time { Drain::Withdraw } else { Drain::On };
@@ -152,15 +155,15 @@ impl Drains {
         Arc::new(routes)
     }
 
-    /// Whether anybody is drained.
+    /// Whether any drain is in force.
     pub(super) fn is_any(&self) -> bool {
         *self.lock() != State::default()
     }
 
-    /// Drains neighbours that are not drained.
+    /// Begins a drain; one of the same scope is replaced.
     ///
     /// # Errors
-    /// The file cannot be written: nobody is drained.
+    /// The file cannot be written: nothing is changed.
     pub(super) fn begin(&self, scope: &Scope, drained: &Drained) -> Result<(), String> {
         self.change(|state| match scope {
             Scope::All => state.all = Some(drained.clone()),
@@ -171,10 +174,10 @@ impl Drains {
         })
     }
 
-    /// Ends drains: all of them, or those of neighbours that are drained by name.
+    /// Ends all drains, those by name included, or those by these names.
     ///
     /// # Errors
-    /// The file cannot be written: they stay drained.
+    /// The file cannot be written: nothing is changed.
     pub(super) fn end(&self, scope: &Scope) -> Result<(), String> {
         self.change(|state| match scope {
             Scope::All => *state = State::default(),
@@ -182,7 +185,7 @@ impl Drains {
         })
     }
 
-    /// A neighbour has another name.
+    /// Moves the drain of a neighbour that was renamed to its new name.
     pub(super) fn rename(&self, old: &str, new: &Arc<str>) {
         if !self.is_named(old) {
             return;
@@ -207,7 +210,7 @@ impl Drains {
         Ok(())
     }
 
-    /// Writes what outlives the daemon, if that differs.
+    /// Writes the drains that outlive the daemon if they differ; without any, the file is removed.
     fn write(&self, before: &State, after: &State) -> std::io::Result<()> {
         let (was, is) = (kept(before), kept(after));
         if was == is {
@@ -226,7 +229,7 @@ impl Drains {
     }
 }
 
-/// What of the state outlives the daemon.
+/// The drains that outlive the daemon.
 fn kept(state: &State) -> (Option<Kept>, BTreeMap<String, Kept>) {
     let keep = |drained: &Drained| {
         let since = drained.since.duration_since(SystemTime::UNIX_EPOCH);
@@ -238,7 +241,7 @@ fn kept(state: &State) -> (Option<Kept>, BTreeMap<String, Kept>) {
     (state.all.as_ref().and_then(keep), peers.collect())
 }
 
-/// What the file holds, unless the machine was booted since.
+/// The content of the file; no drains if it does not exist or the machine was booted since.
 fn read(file: &OwnFile) -> Result<State, String> {
     let text = match file.read() {
         Ok(Some(text)) => text,
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_is_known_to_the_next_run_unless_it_is_for_this_one() {
+    fn a_drain_survives_a_restart_unless_it_is_for_this_run() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("margay.sock");
         let (run, fault) = Drains::of_last_run(&socket);
@@ -284,7 +287,7 @@ mod tests {
         run.begin(&named(&["a", "b"]), &drained("fan", Lasts::Boot)).unwrap();
         run.begin(&Scope::All, &drained("", Lasts::Run)).unwrap();
         run.rename("b", &Arc::from("c"));
-        assert!(run.of("z").is_some(), "everybody");
+        assert!(run.of("z").is_some(), "every neighbour is drained");
         let (next, fault) = Drains::of_last_run(&socket);
         assert_eq!((next.of_all(), fault), (None, None));
         assert_eq!(next.names(), [Arc::from("a"), Arc::from("c")]);
@@ -307,11 +310,11 @@ mod tests {
         assert!(refused.contains("no/such/margay.drained"), "{refused}");
         assert_eq!(run.of_all(), None);
         run.begin(&Scope::All, &drained("", Lasts::Run)).unwrap();
-        assert!(run.of_all().is_some(), "what is for this run needs no file");
+        assert!(run.of_all().is_some(), "a drain for this run needs no file");
     }
 
     #[test]
-    fn a_file_that_is_not_understood_is_named_and_nobody_is_drained() {
+    fn an_unreadable_file_is_named_and_no_neighbour_is_drained() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("margay.sock");
         let boot = boot().unwrap();
@@ -329,11 +332,11 @@ mod tests {
         let old = r#"{"version":1,"boot":"x","all":{"since":1,"reason":""},"peers":{}}"#;
         std::fs::write(folder.path().join("margay.drained"), old).unwrap();
         let (run, fault) = Drains::of_last_run(&socket);
-        assert_eq!((run.of_all(), fault), (None, None), "of another boot");
+        assert_eq!((run.of_all(), fault), (None, None), "written before the last boot");
     }
 
     #[test]
-    fn only_who_is_drained_by_name_is_moved_away_from() {
+    fn import_changes_only_for_a_neighbour_drained_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let (run, _) = Drains::of_last_run(&folder.path().join("margay.sock"));
         let configured = Arc::new(PeerRoutes::new("a"));

@@ -152,7 +152,7 @@ struct Daemon {
     listeners: Listeners,
     peers: Peers,
     drains: Drains,
-    /// When more follows from a drain that began.
+    /// When [`Daemon::check_drains`] is next due.
     drains_due: Option<Instant>,
     views: Views,
     /// Whether the table's changes reach the kernel.
@@ -299,7 +299,7 @@ impl Daemon {
             redistribution: threads.redistribution,
             next_hops: threads.next_hops,
             peers,
-            // Of a drain that the last run began just before it ended.
+            // The previous run may have ended within `MOVE_TIME` of the start of a drain.
             drains_due: drains.is_any().then(|| Instant::now() + drains::MOVE_TIME),
             drains,
             views,

@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pub(super) beside: FindOtherAddresses,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
-    /// Those that are drained.
+    /// The drains in force.
     pub(super) drains: Drains,
 }
 
@@ -238,8 +238,8 @@ impl Peers {
         });
     }
 
-    /// Drains began or ended: puts the parameters of these peers into force, all at once. Returns how
-    /// many peers are there.
+    /// Puts the routing parameters of these peers into force, all in one call, after drains began
+    /// or ended. Returns how many of the peers exist.
     pub(super) fn review_drains(&self, scope: &Scope) -> usize {
         let records = match scope {
             Scope::All => self.registry.all(),

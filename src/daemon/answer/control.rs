@@ -27,7 +27,7 @@ use crate::logging::Log;
 use crate::node::SessionOrigin;
 use crate::version;
 
-/// Octets of the reason for a drain at most, as of a shutdown communication.
+/// Maximum length of the reason for a drain, in octets; the same as of a shutdown communication.
 const REASON_LEN_MAX: usize = 255;
 
 /// The view for control clients, and their commands.

@@ -1,4 +1,4 @@
-//! Who is drained, and how far that has come.
+//! The drains in force and their progress.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::daemon::drains::{Drained, Drains};
 use crate::daemon::registry::Record;
 use crate::kernel::forwarded_packets;
 
-/// Neighbours that the table is asked about at once: a few milliseconds of its time at most.
+/// Neighbours per query to the table, which bounds its time per query to a few milliseconds.
 const ASKED_AT_ONCE: usize = 8;
-/// Neighbours named in an answer.
+/// Maximum number of neighbours named in a reply.
 const NAMED_MAX: usize = 20;
 
-/// Looks at drains.
+/// A view of the drains.
 #[derive(Clone)]
 pub(super) struct DrainView {
     pub(super) sources: Sources,
@@ -22,17 +22,17 @@ pub(super) struct DrainView {
 }
 
 impl DrainView {
-    /// The drain of all neighbours, as it is shown.
+    /// The drain of all neighbours, as shown.
     pub(super) fn of_all(&self) -> Option<item::Drained> {
         self.drains.of_all().map(shown)
     }
 
-    /// The drain of one neighbour, as it is shown.
+    /// The drain of one neighbour, by name or with all others, as shown.
     pub(super) fn of(&self, name: &str) -> Option<item::Drained> {
         self.drains.of(name).map(shown)
     }
 
-    /// Neighbours that are there and drained.
+    /// The drained neighbours that exist at present.
     pub(super) fn records(&self) -> Vec<Arc<Record>> {
         match self.drains.of_all() {
             Some(_) => self.sources.registry.all(),
@@ -43,7 +43,10 @@ impl DrainView {
         }
     }
 
-    /// How far all drains have come.
+    /// The progress of all drains.
+    ///
+    /// # Errors
+    /// The table does not answer.
     pub(super) async fn progress(&self) -> Result<Draining, Refusal> {
         let records = self.records();
         let mut progress = Draining {

@@ -18,11 +18,11 @@ pub(in crate::daemon) enum Order {
     Stop(Stop, oneshot::Sender<()>),
 }
 
-/// A drain begins, or ends.
+/// A command to begin or end drains.
 pub(in crate::daemon) struct DrainOrder {
-    /// Whom it concerns.
+    /// The neighbours that it applies to.
     pub(in crate::daemon) peers: Selection,
-    /// With what it begins; `None`: it ends.
+    /// The drain to begin; `None`: drains end.
     pub(in crate::daemon) begin: Option<Drained>,
 }
 
@@ -37,7 +37,7 @@ impl Orders {
         self.send(Order::Reload(reply), answer).await
     }
 
-    /// Drains begin or end.
+    /// Begins or ends drains. Fails if the command is refused or the daemon is stopping.
     pub(super) async fn drain(&self, order: DrainOrder) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Drain(order, reply), answer).await?
