@@ -1,8 +1,9 @@
 //! `margay drain`, `undrain` and `stop --drain`, and the wait until neighbours have moved.
 //!
-//! What proves that nobody sends here any more: every neighbour announces a path of its own for all
-//! that it is sent, or the kernel forwards next to nothing. A neighbour need not announce the path that it
-//! took, and pods of the node go on sending: then the bound on the time ends the wait.
+//! Two signs that neighbours no longer send traffic here: each announces a path of its own for
+//! every prefix advertised to it, or the kernel forwards next to nothing. Neither need appear (a
+//! neighbour may not announce the path that it uses, and pods of the node go on sending): hence
+//! the timeout.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -17,31 +18,32 @@ use super::{Output, TIMED_OUT, read_message};
 use crate::ctl::item::Draining;
 use crate::ctl::{Lasts, Request, Selection, StopMode};
 
-/// Between two looks at how far a drain has come.
+/// Interval between two queries of a drain's progress.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
-/// Time that the rate of forwarded packets is taken over.
+/// Shortest interval over which the rate of forwarded packets is measured.
 const RATE_TIME: Duration = Duration::from_secs(1);
-/// Packets per second up to which forwarding counts as quiet: neighbour discovery, a monitor's ping.
+/// Packets per second up to which forwarding counts as quiet: some may always be left, such as
+/// neighbour discovery or the ping of a monitor.
 const QUIET_RATE: f64 = 10.0;
-/// How long it has to be quiet.
+/// How long forwarding has to stay quiet.
 const QUIET_TIME: Duration = Duration::from_secs(2);
-/// The longest wait that can be asked for.
+/// Maximum of `--timeout`.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-/// Names in a line of progress.
+/// Maximum number of names in a progress line.
 const NAMES_MAX: usize = 5;
 
-/// Which neighbours are drained, and what is waited for.
+/// Which neighbours to drain, and whether to wait.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct DrainArgs {
-    /// Names or addresses, or patterns of names such as 'Mesh_*'; none: every peer, those that come
-    /// later too.
+    /// Names or addresses of peers, or patterns of names such as 'Mesh_*'. Without any, every peer
+    /// is drained, including those added later.
     #[arg(value_name = "PEER")]
     peers: Vec<String>,
-    /// Wait until they have moved to other paths: exit code 0 if they have, 3 if it is not known when
-    /// the time is over.
+    /// Wait until they have moved to other paths. Exit code 0: they have moved; 3: that is not
+    /// known when the timeout expires.
     #[arg(long)]
     wait: bool,
-    /// How long to wait at most, for example 90s or 5m; at most one hour.
+    /// Longest wait, for example 90s or 5m; at most one hour.
     #[arg(
         long,
         value_name = "TIME",
@@ -50,7 +52,7 @@ pub struct DrainArgs {
         value_parser = read_timeout
     )]
     timeout: Duration,
-    /// Why, for those who look at it.
+    /// Reason for the drain, shown by `show drain` and other commands.
     #[arg(long, value_name = "TEXT", value_parser = read_message)]
     reason: Option<String>,
     /// How to ask and print.
@@ -58,10 +60,11 @@ pub struct DrainArgs {
     pub(super) output: Output,
 }
 
-/// Whose drain ends.
+/// Which drains to end.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct UndrainArgs {
-    /// Names or addresses, or patterns of names such as 'Mesh_*'; none: everyone who is drained.
+    /// Names or addresses of peers, or patterns of names such as 'Mesh_*'. Without any, all drains
+    /// end.
     #[arg(value_name = "PEER")]
     peers: Vec<String>,
     /// How to ask and print.
@@ -69,7 +72,7 @@ pub struct UndrainArgs {
     pub(super) output: Output,
 }
 
-/// A time with its unit, or seconds.
+/// Parses a time with a unit, or a number of seconds; at most [`TIMEOUT_MAX`].
 pub(super) fn read_timeout(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -106,8 +109,8 @@ pub(super) fn undrain(args: UndrainArgs) -> ExitCode {
     ask(&Request::Undrain { peers: selection(peers) }, Demand::Nothing, &output)
 }
 
-/// `margay stop --drain`: the drain is of this run, and one that is in force already will do. It stops
-/// whether neighbours have moved in time or not.
+/// `margay stop --drain`: drains for this run, unless every peer is drained already, and waits.
+/// Then stops the daemon, whether or not neighbours have moved in time.
 pub(super) fn drain_and_stop(
     timeout: Duration,
     message: Option<String>,
@@ -150,7 +153,8 @@ impl End {
     }
 }
 
-/// Waits, and says on standard error what for. Returns what was seen last.
+/// Waits until neighbours have moved or the timeout expires, with progress on standard error.
+/// Returns the last progress queried.
 fn wait_moved(timeout: Duration, output: &Output) -> Result<(End, Draining), ClientError> {
     let (began, mut watch) = (Instant::now(), Watch::default());
     let mut said = String::new();
@@ -173,7 +177,7 @@ fn wait_moved(timeout: Duration, output: &Output) -> Result<(End, Draining), Cli
     }
 }
 
-/// Asks for the one item of an answer.
+/// Sends a request; returns the one item of the reply.
 fn one(request: &Request, output: &Output) -> Result<Draining, ClientError> {
     let mut client = Client::connect(&output.daemon.socket)?;
     let mut found = None;
@@ -206,19 +210,20 @@ enum State {
     Moved,
 }
 
-/// What was seen of a drain so far. Times are since the wait began.
+/// Observes the progress of a drain. Times are since the wait began.
 #[derive(Default)]
 struct Watch {
-    /// When packets were counted, once every neighbour had been told.
+    /// The last measurement of forwarded packets and its time; none before every neighbour was sent
+    /// the marked routes.
     counted: Option<(Duration, u64)>,
-    /// Since when forwarding is quiet.
+    /// Since when forwarding has been quiet.
     quiet_since: Option<Duration>,
-    /// Packets per second.
+    /// Packets per second forwarded between the last two measurements.
     rate: Option<f64>,
 }
 
 impl Watch {
-    /// Whether neighbours have moved, and what is waited for.
+    /// Whether neighbours have moved, and a progress line.
     fn look(&mut self, at: Duration, draining: &Draining) -> (State, String) {
         let Draining { peers, established, told, moved, .. } = *draining;
         if peers == 0 {
@@ -228,6 +233,7 @@ impl Watch {
             return (State::Moved, "no drained peer has a session".into());
         }
         if told < established {
+            // Forwarding that is quiet before every neighbour knows of the drain proves nothing.
             (self.counted, self.quiet_since, self.rate) = (None, None, None);
             let names = waiting(draining, |peer| !peer.told);
             return (
@@ -307,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn who_announces_other_paths_has_moved() {
+    fn peers_that_announce_other_paths_have_moved() {
         let mut watch = Watch::default();
         let (state, text) = watch.look(at(0), &draining(1, 1, None));
         assert_eq!((state, &*text), (State::Waiting, "1 of 2 peers told; waiting for a"));
@@ -315,15 +321,15 @@ mod tests {
         assert_eq!(state, State::Waiting);
         assert!(text.contains("not to be read"), "{text}");
         assert_eq!(watch.look(at(500), &draining(2, 2, None)).0, State::Moved);
-        assert_eq!(watch.look(at(500), &Draining::default()).0, State::Moved, "nobody is drained");
+        assert_eq!(watch.look(at(500), &Draining::default()).0, State::Moved, "no drained peer");
         let idle = Draining { peers: 3, ..Draining::default() };
-        assert_eq!(watch.look(at(500), &idle).0, State::Moved, "nobody is there");
+        assert_eq!(watch.look(at(500), &idle).0, State::Moved, "no session");
     }
 
     #[test]
-    fn quiet_forwarding_says_so_where_they_do_not() {
+    fn quiet_forwarding_counts_where_peers_announce_no_paths() {
         let mut watch = Watch::default();
-        // Quiet before everybody is told means nothing.
+        // Quiet before every peer is told proves nothing.
         for n in 0..20 {
             assert_eq!(watch.look(at(n * 250), &draining(1, 0, Some(5))).0, State::Waiting);
         }
@@ -347,11 +353,11 @@ mod tests {
             states.push(state);
         }
         let moved = states.iter().position(|state| *state == State::Moved);
-        assert_eq!(moved.map(|n| (n + 20) * 250), Some(10_000), "loud until 8 s");
+        assert_eq!(moved.map(|n| (n + 20) * 250), Some(10_000), "not quiet before 8 s");
     }
 
     #[test]
-    fn times_have_a_unit_or_are_seconds() {
+    fn a_timeout_has_a_unit_or_is_in_seconds() {
         assert_eq!(read_timeout("90"), Ok(Duration::from_secs(90)));
         assert_eq!(read_timeout("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(read_timeout("2m"), Ok(Duration::from_secs(120)));

@@ -1,7 +1,7 @@
 //! The command line, and every command but `run`.
 //!
-//! Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration, 3 what was waited for is not
-//! known to have happened in time. `calico doctor` has its own.
+//! Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration, 3 what was waited for is
+//! not known to have happened in time. `calico doctor` has its own.
 
 mod ask;
 mod birdcl;
@@ -40,7 +40,7 @@ use steering::Steer;
 const FAILED: u8 = 1;
 /// Exit code for wrong arguments or configuration.
 const WRONG: u8 = 2;
-/// What was waited for is not known to have happened.
+/// Exit code for a wait whose timeout expired.
 const TIMED_OUT: u8 = 3;
 /// Exit code of `margay calico doctor` if it found something unsafe.
 const UNSAFE: u8 = 2;
@@ -100,9 +100,9 @@ pub enum Command {
     /// Stop, start, reset, refresh or dial single peers.
     #[command(subcommand)]
     Peer(Steer),
-    /// Ask neighbours to move to other paths before maintenance (RFC 8326); no session ends.
+    /// Ask peers to move to other paths before maintenance (RFC 8326); no session ends.
     Drain(DrainArgs),
-    /// End what drain began.
+    /// End drains.
     Undrain(UndrainArgs),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
@@ -128,7 +128,7 @@ pub enum Command {
         /// Graceful restart or shutdown.
         #[command(flatten)]
         how: How,
-        /// How long --drain waits at most, for example 90s or 5m; at most one hour.
+        /// Longest wait of --drain, for example 90s or 5m; at most one hour.
         #[arg(
             long,
             value_name = "TIME",
@@ -203,7 +203,7 @@ pub enum Show {
     Groups,
     /// The BFD sessions.
     Bfd,
-    /// Who is drained, and how far that has come.
+    /// The drains, and whether peers have moved to other paths.
     Drain,
 }
 
@@ -289,8 +289,8 @@ pub struct How {
     /// Peers are notified, and our routes are removed from the kernel.
     #[arg(long)]
     pub shutdown: bool,
-    /// As --shutdown, after a drain: waits until neighbours have moved to other paths, and stops then
-    /// or when the time is over (exit code 3).
+    /// As --shutdown, after a drain: waits until peers have moved to other paths or the timeout
+    /// expires (exit code 3), then stops.
     #[arg(long)]
     pub drain: bool,
 }

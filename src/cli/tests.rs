@@ -73,7 +73,7 @@ fn commands_that_query_the_daemon_accept_a_leading_socket_option() {
 }
 
 #[test]
-fn times_are_for_what_waits() {
+fn a_timeout_needs_a_command_that_waits() {
     for line in [
         "drain",
         "drain a b --reason fan",

@@ -49,10 +49,10 @@ pub struct Status {
     pub peers: u32,
     /// Peers whose session is established.
     pub peers_established: u32,
-    /// The drain of all of them, if they are drained.
+    /// The drain of all peers, if one is in force.
     #[serde(default)]
     pub drained: Option<Drained>,
-    /// Those that are drained, by name or with all others.
+    /// Peers that are drained, by name or with all others.
     #[serde(default)]
     pub peers_drained: u32,
     /// Destinations in the table.
@@ -190,7 +190,7 @@ pub struct Peer {
     /// The shutdown by an operator, if the peer is shut down.
     #[serde(default)]
     pub shutdown: Option<Shutdown>,
-    /// That it is drained, by name or with all others, if so.
+    /// The drain of the peer, by name or with all others, if it is drained.
     #[serde(default)]
     pub drained: Option<Drained>,
     /// Negotiated families; while there is no session, the configured ones.
@@ -578,46 +578,47 @@ pub struct Shutdown {
 /// A drain by an operator (RFC 8326).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drained {
-    /// Since when, RFC 3339.
+    /// When it began, RFC 3339.
     pub since: String,
-    /// Why, as the operator said.
+    /// The reason given by the operator, if any.
     pub reason: Option<String>,
-    /// How long, at most.
+    /// How long it lasts at most.
     pub lasts: super::Lasts,
 }
 
-/// Who is drained, and how far that has come.
+/// The drains in force and their progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draining {
-    /// The drain of all neighbours, if they are drained.
+    /// The drain of all neighbours, if one is in force.
     pub all: Option<Drained>,
-    /// Names of those that are drained by name, those that are not there included.
+    /// Names of the neighbours that are drained by name, including those that do not exist at
+    /// present.
     pub by_name: Vec<String>,
-    /// Neighbours that are drained, by name or with all others.
+    /// Existing neighbours that are drained, by name or with all others.
     pub peers: u32,
-    /// Of these, established.
+    /// Of these, the established ones.
     pub established: u32,
-    /// Of the established ones, those that were sent every mark.
+    /// Of the established ones, those that were sent every marked route.
     pub told: u32,
-    /// Of these, those that announce a path of their own for all that they are sent.
+    /// Of these, those that announce a path of their own for every prefix advertised to them.
     pub moved: u32,
-    /// Established ones that were not told, or of which it is not known whether they have moved: the
-    /// first twenty.
+    /// Established ones that are not counted in `moved`; at most twenty.
     pub waiting: Vec<DrainWaiting>,
-    /// Packets that the kernel has forwarded since it started, IPv4 and IPv6; `null`: not to be read.
+    /// IPv4 and IPv6 packets that the kernel has forwarded since it started; `null`: they cannot be
+    /// read.
     pub forwarded_packets: Option<u64>,
 }
 
-/// A neighbour that a drain waits for.
+/// A drained neighbour that is not known to have moved to other paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainWaiting {
     /// Its name.
     pub name: String,
-    /// Whether it was sent every mark.
+    /// Whether it was sent every marked route.
     pub told: bool,
-    /// Prefixes that it is sent.
+    /// Prefixes advertised to it.
     pub advertised: u32,
-    /// Of these, those for which it announces a path of its own.
+    /// Of these, the prefixes to which it announces a path of its own.
     pub replaced: u32,
 }
 

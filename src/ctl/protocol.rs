@@ -68,21 +68,21 @@ pub enum Request {
     },
     /// Asks neighbours to move to other paths (RFC 8326): one [`super::item::Draining`].
     Drain {
-        /// Whom. [`Selection::All`]: those that come later too.
+        /// The neighbours to drain. [`Selection::All`] includes those added later.
         peers: Selection,
-        /// Why, for people. Empty: nothing is said.
+        /// Why, for people: one line of at most 255 octets. Empty: no reason is shown.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
-        /// How long, at most.
+        /// How long the drain lasts at most.
         #[serde(default)]
         lasts: Lasts,
     },
     /// Ends drains: one [`super::item::Draining`].
     Undrain {
-        /// Of whom. [`Selection::All`]: every drain, those by name too.
+        /// The neighbours to undrain. [`Selection::All`]: every drain ends, those by name included.
         peers: Selection,
     },
-    /// How far drains have come: one [`super::item::Draining`].
+    /// The drains and their progress: one [`super::item::Draining`].
     ShowDrain,
     /// Reloads the configuration: one [`super::item::Reloaded`].
     Reload,

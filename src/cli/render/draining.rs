@@ -4,7 +4,7 @@ use super::{clean, line};
 use crate::ctl::Lasts;
 use crate::ctl::item::{Drained, Draining};
 
-/// When it began, why, and how long it lasts.
+/// When a drain began, its reason, and how long it lasts at most.
 pub(super) fn drained(drained: &Drained) -> String {
     let reason = drained.reason.as_ref().map(|reason| format!(" ({})", clean(reason)));
     let until = match drained.lasts {

@@ -340,7 +340,7 @@ fn a_peer_shows_its_timers() {
 }
 
 #[test]
-fn a_drain_says_who_is_waited_for() {
+fn a_drain_names_the_peers_that_have_not_moved() {
     let idle = json!({"all": null, "by_name": [], "peers": 0, "established": 0, "told": 0,
         "moved": 0, "waiting": [], "forwarded_packets": 7});
     assert_eq!(rendered(&Request::ShowDrain, &[idle]), "no peer is drained\n");

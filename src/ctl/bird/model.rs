@@ -20,7 +20,7 @@ pub struct Status {
     pub configured: SystemTime,
     /// Restart recovery, while it lasts: the routes of the previous run are kept.
     pub recovery: Option<Recovery>,
-    /// That every peer is drained, in words; `None`: they are not.
+    /// The line that says that every peer is drained; `None` without such a drain.
     pub drained: Option<String>,
 }
 

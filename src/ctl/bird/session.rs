@@ -48,7 +48,7 @@ pub(super) fn status(reply: &mut Reply, status: &Status, clock: &Clock) {
     reply.line(UPTIME, format_args!("Last reboot on {}", clock.long(status.started)));
     reply.line(UPTIME, format_args!("Last reconfiguration on {}", clock.long(status.configured)));
     if let Some(drained) = &status.drained {
-        // Of BIRD's own lines none says it; readers skip what they do not know among these.
+        // BIRD has no such line; programs that parse this reply skip lines that they do not know.
         reply.line(UPTIME, format_args!("{drained}"));
     }
     if let Some(Recovery { waiting, timer }) = status.recovery {

@@ -29,7 +29,7 @@ use families::Families;
 pub struct MetricsSnapshot {
     /// Whether margay is ready.
     pub ready: bool,
-    /// Whether every peer is drained, those that come later too.
+    /// Whether every peer is drained, including those added later.
     pub drained: bool,
     /// Peers that are drained, by name or with all others.
     pub peers_drained: u64,
