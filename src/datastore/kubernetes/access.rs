@@ -1,5 +1,5 @@
-//! Which rights the account lacks: one SelfSubjectAccessReview for each verb that nothing else has
-//! proven.
+//! The rights that the account lacks: one SelfSubjectAccessReview for each verb that has not been
+//! used successfully already.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,23 +16,24 @@ use super::failure::Failure;
 use super::resource::{Gate, Resource};
 use super::source::{Wanted, calico_kinds, resources};
 
-/// Longest wait for an answer, and for each part of it.
+/// Longest wait for the head of a response, and for each part of its body.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Longest answer that is read, in octets.
+/// Longest response that is read, in octets.
 const ANSWER_LEN_MAX: usize = 64 << 10;
 /// Where reviews are created.
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// What has been shown by doing it.
+/// Rights that need no review because they have been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proven {
-    /// Every kind was listed.
+    /// `list`: every kind was listed.
     Listing,
-    /// Nothing.
+    /// None.
     Nothing,
 }
 
 impl Proven {
+    /// The verbs still to be reviewed.
     fn open(self) -> &'static [&'static str] {
         match self {
             Proven::Listing => &["watch"],
@@ -46,13 +47,13 @@ impl Proven {
 pub struct Lacking {
     /// `list` or `watch`.
     pub verb: &'static str,
-    /// The resource in the plural, with its API group behind a dot where it has one.
+    /// The resource in the plural, followed by a dot and its API group if it has one.
     pub resource: String,
-    /// The namespace; empty: all.
+    /// The namespace; empty: every namespace.
     pub namespace: String,
-    /// The object's name; empty: all.
+    /// The object's name; empty: every object.
     pub name: String,
-    /// Without it BGP does not begin; otherwise it begins without what these objects say.
+    /// Whether BGP waits for this right; otherwise it starts without these objects.
     pub holds_up: bool,
 }
 
@@ -82,7 +83,7 @@ struct Status {
     allowed: bool,
 }
 
-/// What is missing for Calico's objects and the Nodes.
+/// The rights missing for Calico's objects and the Nodes.
 pub(super) async fn of_calico<D: Dial>(
     api: &Api<D>,
     config: &KubernetesConfig,
@@ -98,7 +99,7 @@ pub(super) async fn of_calico<D: Dial>(
     lacking(api, &asked, "", proven).await
 }
 
-/// What is missing for Services, EndpointSlices and Secrets, as far as they are wanted.
+/// The rights missing for those Services, EndpointSlices and Secrets that are wanted.
 pub(super) async fn of_services<D: Dial>(
     api: &Api<D>,
     namespace: &str,
@@ -146,7 +147,7 @@ async fn lacking<D: Dial>(
     Ok(try_join_all(reviews).await?.into_iter().flatten().collect())
 }
 
-/// Asks for one right; `None`: it is there.
+/// Reviews one right; `None`: the account has it.
 async fn review<D: Dial>(
     api: &Api<D>,
     group: &str,

@@ -1,29 +1,29 @@
-//! Which block affinities are asked for: those that Calico labelled with the own node, or all, where
-//! it did not label them (before v3.31) or the node has none yet. Each list decides again.
+//! Which block affinities are requested: those labelled with the own node, or all of them if Calico
+//! does not label them (before v3.31) or the node has none yet. Every list decides anew.
 
 use super::label::{HOSTNAME_HASH, hostname_hash};
 use super::resource::Place;
 use crate::calico::model::{Decoded, Object};
 
-/// How the affinities of the own node are found.
+/// How to select the affinities of the own node.
 #[derive(Debug)]
 pub(super) struct Affinities {
     node: String,
-    /// All of them.
+    /// Selects all affinities.
     pub(super) whole: Place,
-    /// Those that have the label of the own node.
+    /// Selects those with the label of the own node.
     pub(super) labelled: Place,
-    /// Those without any label.
+    /// Selects those without the label.
     pub(super) unlabelled: Place,
     pub(super) labels: Labels,
 }
 
-/// Whether the labels are all there.
+/// Whether the label may be used to select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Labels {
-    /// It is asked at each list.
+    /// Each list finds out whether every affinity of the own node is labelled.
     Asked,
-    /// The server does not select by them.
+    /// The server refused the selectors.
     Unusable,
 }
 
@@ -38,16 +38,17 @@ impl Affinities {
         }
     }
 
-    /// The server refused the selectors.
+    /// Selects without labels from here on, because the server refused the selectors.
     pub(super) fn use_no_labels(&mut self) {
         self.labels = Labels::Unusable;
     }
 
-    /// Whether an affinity is the own node's. One that cannot be read is, if it is named like one.
+    /// Whether an affinity is the own node's. One that cannot be decoded counts as the own node's
+    /// if its name begins with the node's name and a hyphen.
     pub(super) fn concerns(&self, decoded: &Decoded) -> bool {
         match &decoded.object {
             Ok(Some(Object::BlockAffinity(affinity))) => affinity.node == self.node,
-            // Deleted, or not a host's: as if it were not there.
+            // Deleted, or not of a host: decoded as absent, which is harmless to keep.
             Ok(_) => true,
             Err(_) => {
                 let rest = decoded.id.name.strip_prefix(self.node.as_str());

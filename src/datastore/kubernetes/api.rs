@@ -1,11 +1,11 @@
 //! Requests to the API server over one connection.
 //!
-//! The connection is HTTP/2 and carries every list and watch. A server that offers HTTP/1.1 only gets
-//! one connection for each request. A connection that is lost, that the server ends (GOAWAY), or that
-//! is a day old is replaced at the next request; answers that are under way on the old one end there.
+//! The connection is HTTP/2 and carries every list and watch. A server that offers only HTTP/1.1
+//! gets one connection per request. A connection that is lost, that the server closes (GOAWAY), or
+//! that is a day old is replaced at the next request; responses in progress stay on the old one.
 //!
-//! Whoever asks waits until there is a connection: attempts are made one at a time, with growing
-//! pauses, and [`Api::trouble`] says why there is none.
+//! A request waits until there is a connection: attempts to connect are made one at a time, with
+//! growing pauses, and [`Api::trouble`] says why there is no connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,36 +25,37 @@ use super::failure::Failure;
 use super::random::Random;
 use crate::datastore::backoff;
 
-/// Longest wait for a connection with its handshakes.
+/// Longest wait for a connection, including its handshakes.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// First pause between attempts to connect; it doubles until [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// After this long a connection counts as good, and the backoff starts over.
+/// A connection that lasted this long resets the backoff.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
-/// After this long a connection is replaced, so that nodes spread over servers that came back.
+/// Age at which a connection is replaced, so that nodes spread over servers that have returned.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// An idle connection is asked whether it lives after this long, and is dead after [`PING_MAX`].
+/// An idle connection is probed with PING after this long, and is dead without an answer within
+/// [`PING_MAX`].
 const PING_AFTER: Duration = Duration::from_secs(15);
 /// Longest wait for the answer to a PING.
 const PING_MAX: Duration = Duration::from_secs(10);
-/// Lists that are read at once.
+/// Maximum number of lists read concurrently.
 const LISTS_MAX: usize = 4;
-/// A connection whose credentials are refused is replaced, so that they are read again, and one whose
-/// server fails, at most this often.
+/// Minimum age at which a connection is replaced because its credentials were refused, so that they
+/// are read again, or because its server fails.
 const RENEW_INTERVAL: Duration = Duration::from_secs(15);
-/// After so many answers 5xx in a row another server is tried.
+/// After this many 5xx responses in a row the connection is replaced, to try another server.
 const SERVER_ERRORS_MAX: u32 = 5;
-/// Longest text of a failure that is read, in octets.
+/// Longest body of an error response that is read, in octets.
 const FAILURE_MAX: usize = 64 << 10;
 
-/// Makes connections.
+/// Connects to the API server.
 pub(super) trait Dial: Send + Sync + 'static {
-    /// What octets go through.
+    /// The transport, TLS included.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Connects. Nothing in it limits how long that may take.
+    /// Connects. The caller has to limit the time.
     fn dial(&self) -> impl Future<Output = Result<Dialled<Self::Stream>, String>> + Send;
 }
 
@@ -65,31 +66,31 @@ pub(super) struct Dialled<S> {
     pub(super) scheme: Scheme,
     /// Host and port, for the request.
     pub(super) authority: String,
-    /// What stands before every path.
+    /// Prefix of every path; empty or `/PREFIX`.
     pub(super) prefix: String,
     pub(super) bearer: Bearer,
 }
 
-/// The version of HTTP that the server takes.
+/// The version of HTTP that was negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
     Http2,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     /// Path and query.
     pub(super) target: String,
-    /// Media types that are taken.
+    /// The `Accept` header.
     pub(super) accept: &'static str,
-    /// An object to create, as JSON; `None`: something is read.
+    /// An object to create, as JSON (POST); `None`: a GET.
     pub(super) create: Option<Bytes>,
 }
 
 impl Request {
-    /// Reads something.
+    /// A GET.
     pub(super) fn read(target: String, accept: &'static str) -> Request {
         Request { target, accept, create: None }
     }
@@ -102,16 +103,16 @@ pub(super) struct Trouble {
     pub(super) reason: Arc<str>,
 }
 
-/// How long what is asked for is read.
+/// Whether the source goes on after its first lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datastore) enum Span {
-    /// Lists, and what happens after them.
+    /// Lists, then watches.
     Followed,
-    /// Lists alone.
+    /// Lists only.
     Once,
 }
 
-/// The way to the API server.
+/// A client of one API server.
 pub(super) struct Api<D> {
     pub(super) span: Span,
     dial: D,
@@ -121,7 +122,8 @@ pub(super) struct Api<D> {
     pub(super) random: Random,
 }
 
-/// Which connection answered. Another number after it: what was watched may have changed unseen.
+/// The number of the connection that answered. If it changes, a watched kind may have changed
+/// unseen.
 pub(super) type Epoch = u64;
 
 struct Slot {
@@ -138,7 +140,7 @@ struct Current {
     begun: Instant,
 }
 
-/// Where requests go and what they carry besides their target.
+/// What requests on a connection have in common.
 #[derive(Clone)]
 struct Route {
     authority: String,
@@ -151,7 +153,7 @@ struct Route {
 #[derive(Clone)]
 enum Way {
     Http2(http2::SendRequest<Full<Bytes>>),
-    /// Dialled for each request.
+    /// A connection is dialled for each request.
     Http1,
 }
 
@@ -179,8 +181,8 @@ impl<D: Dial> Api<D> {
         self.lists.acquire().await.expect("the semaphore is never closed")
     }
 
-    /// Asks, and waits `head_max` for the head of the answer. A token that is refused is read again,
-    /// and if it is another one the request is repeated.
+    /// Sends a request, and waits `head_max` for the head of the response. A token that is refused
+    /// is read again; if it differs the request is repeated once.
     pub(super) async fn request(
         &self,
         request: &Request,
@@ -202,7 +204,7 @@ impl<D: Dial> Api<D> {
         request: &Request,
         head_max: Option<Duration>,
     ) -> Result<Answer, Failure> {
-        // A connection that the server has just ended refuses the request unsent.
+        // On a connection that the server has just closed the request fails unsent.
         for _ in 0..3 {
             let (route, epoch) = self.route().await;
             let sent = self.send(&route, epoch, request);
@@ -341,7 +343,7 @@ impl<D: Dial> Api<D> {
         });
     }
 
-    /// Uses the connection for no further request if it is at least so old.
+    /// Sends no further request on the connection if it is at least `age_min` old.
     async fn replace(&self, epoch: Epoch, age_min: Duration) {
         let mut slot = self.slot.lock().await;
         if slot.epoch == epoch
@@ -351,14 +353,15 @@ impl<D: Dial> Api<D> {
         }
     }
 
-    /// A request was sent and not answered.
+    /// A request was sent and not answered: drops the connection if it is closed.
     async fn note_lost(&self, epoch: Epoch) {
         let mut slot = self.slot.lock().await;
         if slot.epoch != epoch {
             return;
         }
         match slot.current.as_ref().map(|current| &current.route.way) {
-            // Each request had a connection of its own: what was watched is in doubt.
+            // Each request had its own connection, so it is not known which watches may have missed
+            // something: the new epoch puts all of them in doubt.
             Some(Way::Http1) => {
                 slot.epoch += 1;
                 slot.drop_current(&self.random);
@@ -403,7 +406,7 @@ impl Slot {
         }
     }
 
-    /// A connection that did not last counts as a failed attempt.
+    /// Drops the connection. One younger than [`GOOD_AFTER`] counts as a failed attempt.
     fn drop_current(&mut self, random: &Random) {
         let Some(current) = self.current.take() else { return };
         if current.begun.elapsed() >= GOOD_AFTER {
@@ -420,7 +423,7 @@ impl Slot {
     }
 }
 
-/// The answer to a request: its head, and its body as it comes.
+/// The response to a request: its head, and its body as it arrives.
 pub(super) struct Answer {
     pub(super) code: u16,
     pub(super) media_type: String,
@@ -449,14 +452,14 @@ impl Answer {
         }
     }
 
-    /// The next octets; `None`: that was all.
+    /// The next octets of the body; `None`: its end.
     pub(super) async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, Failure> {
         let next = timeout(limit, self.octets()).await;
         next.unwrap_or(Err(Failure::Silent("reading an answer", limit)))
     }
 
-    /// The same until an alarm goes off, which is `None` then. Setting a timer for each event costs
-    /// more than reading it.
+    /// The same until `alarm` fires, which returns `None`. The caller keeps the timer: setting one
+    /// for each event costs more than reading the event.
     pub(super) async fn next_until(
         &mut self,
         alarm: Pin<&mut Sleep>,
@@ -468,7 +471,7 @@ impl Answer {
         }
     }
 
-    /// Dropping the future loses nothing.
+    /// Cancel-safe.
     async fn octets(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let frame = match self.body.frame().await {
@@ -482,7 +485,7 @@ impl Answer {
         }
     }
 
-    /// The whole of a short answer: `what` it is, and the most octets that are read.
+    /// The whole body of a short response; at most `len_max` octets. `what` names it in an error.
     pub(super) async fn whole(
         &mut self,
         what: &'static str,
@@ -499,7 +502,7 @@ impl Answer {
         Ok(body)
     }
 
-    /// What an answer with another status than 200 says.
+    /// The failure that a response with a status other than 200 means.
     pub(super) async fn failure(mut self) -> Failure {
         let mut body = Vec::new();
         while let Ok(Some(octets)) = self.next(Duration::from_secs(5)).await {
@@ -520,7 +523,7 @@ impl Answer {
     }
 }
 
-/// An error of hyper's with its causes, each once.
+/// An error of hyper with its causes, each mentioned once.
 fn explain(error: &hyper::Error) -> String {
     let mut words = error.to_string();
     let mut source = std::error::Error::source(error);

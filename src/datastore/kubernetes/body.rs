@@ -1,4 +1,4 @@
-//! Answers of any length, cut into objects as they arrive.
+//! Response bodies of any length, split into objects as they arrive.
 
 use super::failure::Failure;
 
@@ -6,22 +6,22 @@ use super::failure::Failure;
 const OBJECT_MAX: usize = 32 << 20;
 /// Longest list, in octets.
 const LIST_MAX: u64 = 1 << 30;
-/// Longest text around the items of a list, in octets.
+/// Longest JSON around the items of a list, in octets.
 const FRAME_MAX: usize = 1 << 20;
 /// The key of a list's items.
 const ITEMS: &[u8] = b"items";
 
-/// Cuts the body of a list into its items, so that no more than one of them is held. What is around
-/// them, above all `metadata`, which comes before the items of core kinds and after those of custom
-/// resources, is kept for the end.
+/// Splits the body of a list into its items, so that at most one item is in memory. The JSON around
+/// them is kept for [`Items::finish`]: above all `metadata`, which precedes the items of core kinds
+/// and follows those of custom resources.
 #[derive(Debug, Default)]
 pub(super) struct Items {
     place: Place,
-    /// Of brackets and braces, outside text.
+    /// Nesting of brackets and braces, outside strings.
     depth: usize,
     is_text: bool,
     is_escaped: bool,
-    /// The last text in the outermost object, as far as it may be [`ITEMS`].
+    /// The last string in the outermost object, as long as it may be [`ITEMS`].
     key: Vec<u8>,
     item: Vec<u8>,
     frame: Vec<u8>,
@@ -61,7 +61,7 @@ impl Items {
         Ok(())
     }
 
-    /// What is around the items, as JSON with an empty list in their place.
+    /// The JSON around the items, with an empty list in their place.
     pub(super) fn finish(self) -> Vec<u8> {
         self.frame
     }
@@ -122,7 +122,7 @@ impl Items {
         self.item.push(octet);
     }
 
-    /// Takes an octet of a text, or its end.
+    /// Takes an octet of a string, or the end of the string.
     fn text(&mut self, octet: u8) {
         match octet {
             _ if self.is_escaped => self.is_escaped = false,
@@ -133,7 +133,7 @@ impl Items {
     }
 }
 
-/// Cuts the body of a watch into its lines, one event each.
+/// Splits the body of a watch into its lines, one event each.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_an_error_not_memory() {
+    fn bodies_beyond_the_limits_are_errors() {
         let mut lines = Lines::default();
         let part = vec![b'x'; OBJECT_MAX / 2 + 1];
         lines.push(&part, |_| Ok(())).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the body is cut and written: the items are those that serde_json reads.
+        /// However the body is formatted and split: the items are those that serde_json reads.
         #[test]
         fn items_are_those_of_the_whole(
             objects in prop::collection::vec(value(), 0..5),

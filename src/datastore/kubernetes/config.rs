@@ -1,4 +1,4 @@
-//! How the API server is reached, and what is read from it.
+//! How to reach the API server, and what to read from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,23 +13,23 @@ use crate::datastore::prefixed_variable;
 /// Where kubelet puts the credentials of a pod's service account.
 const ACCOUNT_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// How the API server is reached. Every file is read again for each connection, a token file once a
-/// minute as well, so that renewed ones come into use.
+/// How to reach the API server. Every file is read again for each connection, and a token file also
+/// once a minute, so that renewed credentials are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
     /// A kubeconfig; default: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
     /// The context in it; default: its `current-context`.
     pub context: Option<String>,
-    /// The server's URL, over that of the kubeconfig or of the pod's environment.
+    /// The server's URL; overrides that of the kubeconfig and of the pod's environment.
     pub endpoint: Option<String>,
     /// `https://HOST:PORT` from the pod's environment.
     pub in_cluster: Option<String>,
-    /// Authorities that may have signed the server's certificate, over those of the kubeconfig.
+    /// CA certificates for the server's certificate; override those of the kubeconfig.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key, over those of the kubeconfig.
+    /// Our client certificate and its key; override those of the kubeconfig.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// A bearer token, over that of the kubeconfig.
+    /// A file with a bearer token; overrides that of the kubeconfig.
     pub token_file: Option<PathBuf>,
     /// Folder with `token` and `ca.crt` of the service account.
     pub account: PathBuf,
@@ -53,22 +53,22 @@ impl Default for ApiConfig {
 /// Calico's objects and the Nodes in the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesConfig {
-    /// How the API server is reached.
+    /// How to reach the API server.
     pub api: ApiConfig,
     /// The node whose block affinities are read.
     pub node: String,
-    /// Blocks are the node's pod CIDRs (`USE_POD_CIDR`): no affinities are read.
+    /// The node's blocks are its pod CIDRs (`USE_POD_CIDR`): no affinities are read.
     pub use_pod_cidr: bool,
-    /// Where Calico's objects are; default: as the server says ([`Group`]).
+    /// The API group of Calico's objects; default: the server is asked.
     pub group: Option<Group>,
 }
 
-/// Services, EndpointSlices and Secrets in the Kubernetes API, as far as the plan asks for them.
+/// The Services, EndpointSlices and Secrets in the Kubernetes API that the plan needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicesConfig {
-    /// How the API server is reached.
+    /// How to reach the API server.
     pub api: ApiConfig,
-    /// Where Secrets are looked up (`NAMESPACE`).
+    /// The namespace of the Secrets (`NAMESPACE`).
     pub namespace: String,
 }
 
@@ -77,7 +77,7 @@ pub struct ServicesConfig {
 pub enum Group {
     /// `crd.projectcalico.org/v1`.
     V1,
-    /// `projectcalico.org/v3`, as CRDs of their own since Calico v3.32.
+    /// `projectcalico.org/v3`, served from CRDs since Calico v3.32.
     V3,
 }
 
@@ -90,7 +90,7 @@ impl Group {
         }
     }
 
-    /// Group and version as in a URL.
+    /// Group and version, as in a URL.
     pub fn path(self) -> &'static str {
         match self {
             Group::V1 => "crd.projectcalico.org/v1",
@@ -98,7 +98,7 @@ impl Group {
         }
     }
 
-    /// What `CALICO_API_GROUP` means: anything but v3 is v1, as in libcalico.
+    /// Reads `CALICO_API_GROUP`: any value other than v3 means v1, as in libcalico.
     pub fn from_variable(text: &str) -> Group {
         if text.eq_ignore_ascii_case(Group::V3.path()) { Group::V3 } else { Group::V1 }
     }
@@ -110,19 +110,19 @@ impl fmt::Display for Group {
     }
 }
 
-/// Why the environment does not say how the API server is reached.
+/// Why the environment does not determine how to reach the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ApiEnvError {
-    /// Nothing says where it is.
+    /// No variable names an API server.
     #[error(
         "DATASTORE_TYPE is kubernetes, and nothing says where the API server is: run in a pod with \
          a service account (KUBERNETES_SERVICE_HOST), or name a kubeconfig in KUBECONFIG"
     )]
     Nowhere,
-    /// None of the files that `KUBECONFIG` lists is there.
+    /// None of the files that `KUBECONFIG` lists exists.
     #[error("KUBECONFIG names {0}, which is not there: name a kubeconfig, or unset it")]
     NoKubeconfig(String),
-    /// A certificate without its key, or the other way round.
+    /// A certificate without its key, or a key without its certificate.
     #[error("{present} is set and {absent} is not: a certificate and its key come together")]
     Pair {
         /// The variable that is set.
@@ -130,13 +130,14 @@ pub enum ApiEnvError {
         /// The one that is missing.
         absent: &'static str,
     },
-    /// A server that is not verified would be believed about every route and password.
+    /// Verification of the server is turned off: whoever answers could set every route and
+    /// password.
     #[error(
         "K8S_INSECURE_SKIP_TLS_VERIFY is set, which margay refuses: name the authority of the API \
          server's certificate in K8S_CA_FILE"
     )]
     Insecure,
-    /// An endpoint that is no URL.
+    /// An endpoint that is not a URL.
     #[error(
         "K8S_API_ENDPOINT: \"{0}\" is not an endpoint: write https://HOST:PORT or http://HOST:PORT"
     )]
@@ -144,18 +145,18 @@ pub enum ApiEnvError {
 }
 
 impl ApiConfig {
-    /// What calico-node's environment says; `None` if it says nothing. Every variable may be spelled
-    /// with `CALICO_` in front, which wins; empty ones count as absent.
+    /// Reads calico-node's environment; `None` if it names no API server. Each variable may have
+    /// the prefix `CALICO_`, which takes precedence; an empty value counts as absent.
     ///
-    /// Read are `KUBECONFIG` (of a list the first file that exists), `K8S_CURRENT_CONTEXT`,
-    /// `K8S_API_ENDPOINT`, `K8S_CA_FILE`, `K8S_CERT_FILE`, `K8S_KEY_FILE`,
+    /// The variables are `KUBECONFIG` (a list: the first file that exists is used),
+    /// `K8S_CURRENT_CONTEXT`, `K8S_API_ENDPOINT`, `K8S_CA_FILE`, `K8S_CERT_FILE`, `K8S_KEY_FILE`,
     /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`. `K8S_CLIENT_QPS` and
-    /// `K8S_CLIENT_BURST` are accepted and have no effect: requests are paced by what they answer.
-    /// Differs from Calico: `K8S_INSECURE_SKIP_TLS_VERIFY` is refused, `$HOME/.kube/config` is not
-    /// read.
+    /// `K8S_CLIENT_BURST` are accepted and have no effect: the pace of requests follows from the
+    /// responses. Unlike in Calico, `K8S_INSECURE_SKIP_TLS_VERIFY` is refused and
+    /// `$HOME/.kube/config` is not read.
     ///
     /// # Errors
-    /// Variables that cannot be used or contradict each other.
+    /// A variable cannot be used, or variables contradict each other.
     pub fn from_env(env: &BTreeMap<String, String>) -> Result<Option<Self>, ApiEnvError> {
         let get = |name: &str| prefixed_variable(env, name);
         let kubeconfig = get("KUBECONFIG").map(first_existing).transpose()?;
@@ -212,7 +213,7 @@ fn read_endpoint(text: &str) -> Result<String, ApiEnvError> {
     }
 }
 
-/// Where the API server is, in a few words. Holds no token.
+/// The location of the API server, in a few words. Contains no credentials.
 impl fmt::Display for ApiConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.endpoint, &self.kubeconfig, &self.in_cluster) {
@@ -225,7 +226,7 @@ impl fmt::Display for ApiConfig {
     }
 }
 
-/// Variables that configure Typha for confd and Felix, in the order in which they win.
+/// Variables that configure Typha for confd and Felix, in order of precedence.
 const TYPHA: [&str; 6] = [
     "CONFD_TYPHAADDR",
     "FELIX_TYPHAADDR",
@@ -235,15 +236,14 @@ const TYPHA: [&str; 6] = [
     "CALICO_TYPHAK8SSERVICENAME",
 ];
 
-/// The variable that says that a Typha is there, if one does. It is not used: the API is read
-/// directly.
+/// The variable that configures a Typha, if one does. Typha is not used: the API is read directly.
 pub fn typha_variable(env: &BTreeMap<String, String>) -> Option<&'static str> {
     TYPHA.into_iter().find(|name| {
         env.get(*name).map(|value| value.trim()).is_some_and(|v| !v.is_empty() && v != "none")
     })
 }
 
-/// The variable that names a proxy which the server's host is not excluded from, if one does.
+/// The variable that names a proxy for the server's host, unless `NO_PROXY` excludes the host.
 /// Proxies are not supported.
 pub fn proxy_variable(env: &BTreeMap<String, String>, host: &str) -> Option<&'static str> {
     let get = |name: &str| env.get(name).map(|v| v.trim()).filter(|v| !v.is_empty());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_told_by_its_environment_where_the_server_is() {
+    fn the_environment_of_a_pod_locates_the_server() {
         let at = |host, port| {
             let variables = [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)];
             read(&variables).unwrap().unwrap().in_cluster.unwrap()
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_kubeconfigs_the_first_that_exists_counts() {
+    fn the_first_existing_kubeconfig_is_used() {
         let config = read(&[("KUBECONFIG", "/nonexistent:/etc/hostname:/etc/passwd")]);
         assert_eq!(config.unwrap().unwrap().kubeconfig, Some("/etc/hostname".into()));
     }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn typha_and_proxies_are_noticed() {
+    fn variables_for_typha_and_proxies_are_found() {
         assert_eq!(typha_variable(&env(&[("FELIX_TYPHAK8SSERVICENAME", "none")])), None);
         let typha = env(&[("FELIX_TYPHAK8SSERVICENAME", "calico-typha")]);
         assert_eq!(typha_variable(&typha), Some("FELIX_TYPHAK8SSERVICENAME"));

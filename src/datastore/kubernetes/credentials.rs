@@ -1,4 +1,4 @@
-//! Who we are to the API server and how it is verified, read from the files that say so.
+//! Our credentials for the API server and how its certificate is verified, read from files.
 
 use std::io;
 use std::path::Path;
@@ -25,14 +25,14 @@ const TOKEN_AGE_MAX: Duration = Duration::from_secs(60);
 /// Longest token that is read, in octets.
 const TOKEN_MAX: usize = 64 << 10;
 
-/// The way to the server as the files say at one moment.
+/// How to reach the server, resolved from the configuration and its files at one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Access {
-    /// As it stands in the URL, without brackets.
+    /// The host of the URL, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) scheme: Scheme,
-    /// What stands before every path; empty or `/PREFIX`.
+    /// Prefix of every path; empty or `/PREFIX`.
     pub(super) prefix: String,
     server_name: Option<String>,
     ca: Option<Content>,
@@ -48,10 +48,10 @@ pub(super) enum Scheme {
 }
 
 impl Access {
-    /// What the configuration, and the files that it names, say.
+    /// Reads the configuration and the files that it names.
     ///
     /// # Errors
-    /// In words; never with a credential.
+    /// Something is missing or not valid. The text never contains a credential.
     pub(super) fn resolve(config: &ApiConfig) -> Result<Access, String> {
         let context = config.context.as_deref();
         let file = config.kubeconfig.as_deref().map(|path| Kubeconfig::read(path, context));
@@ -94,7 +94,7 @@ impl Access {
             let path = config.account.join("token");
             return Err(format!("there is no token in {}: name a kubeconfig", path.display()));
         }
-        // A token would be readable on the way.
+        // Without TLS a token would be sent in the clear.
         if access.scheme == Scheme::Http {
             access.token = None;
         }
@@ -133,20 +133,20 @@ impl Access {
         })
     }
 
-    /// Host and port as HTTP writes them.
+    /// Host and port in the form of a `Host` header.
     pub(super) fn authority(&self) -> String {
         let Access { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// The name that the server's certificate must have.
+    /// The name that the server's certificate has to be valid for.
     pub(super) fn server_name(&self) -> Result<ServerName<'static>, String> {
         let name = self.server_name.clone().unwrap_or_else(|| self.host.clone());
         let owned = name.clone();
         ServerName::try_from(owned).map_err(|_| format!("\"{name}\" is not a name for TLS"))
     }
 
-    /// What TLS needs.
+    /// The configuration of TLS: roots, client certificate and ALPN.
     pub(super) fn tls(&self) -> Result<ClientConfig, String> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -182,14 +182,16 @@ impl Access {
         Ok(roots)
     }
 
-    /// What is wrong with our own certificate, in words; a server that refuses it does not say.
+    /// Why our own certificate is not valid at present, as text; a server that refuses it does not
+    /// say.
     pub(super) fn certificate_fault(&self, now: SystemTime) -> Option<String> {
         let (certificate, _) = self.certificate.as_ref()?;
         let fault = Validity::of_pem(&certificate.read().ok()?)?.fault_at(now)?;
         Some(format!("our certificate in {} {fault}", certificate.name()))
     }
 
-    /// Our token, of which `known` is the last that was read.
+    /// Our token; `known` holds the last one read, and is cleared if it is of another file or
+    /// context.
     pub(super) fn bearer(&self, known: &Arc<Mutex<LastToken>>) -> Bearer {
         let mut last = known.lock().unwrap_or_else(PoisonError::into_inner);
         if last.of != self.token {
@@ -228,8 +230,8 @@ fn certificates(content: &Content) -> Result<Vec<CertificateDer<'static>>, Strin
     }
 }
 
-/// The last token that was read. Outlives connections, so that a file that is missing for a moment
-/// costs nothing.
+/// The last token read. It outlives connections, so that a file that is missing for a moment does
+/// no harm.
 #[derive(Debug, Default)]
 pub(super) struct LastToken {
     of: Option<Token>,
@@ -242,20 +244,20 @@ pub(super) struct LastToken {
 pub(super) struct Bearer(Arc<Mutex<LastToken>>);
 
 impl Bearer {
-    /// Nobody.
+    /// No token.
     #[cfg(test)]
     pub(super) fn none() -> Bearer {
         Bearer(Arc::default())
     }
 
-    /// From a file.
+    /// The token in a file.
     #[cfg(test)]
     pub(super) fn of_file(path: &Path) -> Bearer {
         let of = Some(Token::File(path.to_path_buf()));
         Bearer(Arc::new(Mutex::new(LastToken { of, ..LastToken::default() })))
     }
 
-    /// The header that says who we are; `None`: no token.
+    /// The `Authorization` header; `None`: there is no token.
     ///
     /// # Errors
     /// The token's file cannot be read and never could.
@@ -274,7 +276,7 @@ impl Bearer {
         Ok(Some(header))
     }
 
-    /// Reads the token at once; whether it is another one.
+    /// Reads the token now; returns whether it has changed.
     pub(super) fn renew(&self) -> Renewed {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last.value.clone();
@@ -282,7 +284,7 @@ impl Bearer {
         if last.value == before { Renewed::Same } else { Renewed::Other }
     }
 
-    /// What is wrong with the token by its own words, for the message only.
+    /// Why the token is not valid at present by its own claims, for error texts only.
     pub(super) fn fault(&self, now: SystemTime) -> Option<String> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let claims = Claims::of(last.value.as_ref()?.reveal())?;
@@ -305,7 +307,7 @@ impl Bearer {
     }
 }
 
-/// Whether a token that was read again differs.
+/// Whether a token that was read again has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Renewed {
     Other,
@@ -313,7 +315,7 @@ pub(super) enum Renewed {
 }
 
 impl LastToken {
-    /// Reads the token; an old one is kept where there is no new one.
+    /// Reads the token; the last one is kept if the file cannot be read.
     fn read(&mut self) -> Result<(), String> {
         let read = match &self.of {
             None => return Ok(()),
@@ -345,7 +347,7 @@ fn token_in(path: &Path) -> Result<Secret, String> {
     }
 }
 
-/// What a token says about itself (RFC 7519 §4.1), unverified.
+/// The claims of a token (RFC 7519 §4.1), unverified.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Claims {
@@ -360,7 +362,7 @@ impl Claims {
     }
 }
 
-/// Why TLS failed, and what to do.
+/// The reason why TLS failed, and what to do.
 pub(super) fn explain_tls(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
@@ -396,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_taken_apart() {
+    fn urls_are_parsed() {
         let at = |url| {
             let access = Access::at(url).unwrap();
             (access.authority(), access.prefix, access.scheme)
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_its_token_is_told_so_and_plain_http_gets_none() {
+    fn a_pod_without_a_token_is_an_error_and_plain_http_gets_none() {
         let folder = scratch("account");
         let mut config = ApiConfig {
             in_cluster: Some("https://10.96.0.1:443".into()),
@@ -454,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_why_it_is_refused() {
+    fn the_claims_of_a_token_explain_a_refusal() {
         let folder = scratch("claims");
         let path = folder.join("token");
         let at = |now: u64, claims: &str| {

@@ -16,7 +16,7 @@ use super::api::{Dial, Dialled, Protocol};
 use super::config::ApiConfig;
 use super::credentials::{Access, LastToken, Scheme, explain_tls};
 
-/// Connects as the configuration says, and reads the files that it names each time.
+/// Connects to the configured server; every attempt reads the files that the configuration names.
 pub(super) struct Dialer {
     config: ApiConfig,
     token: Arc<Mutex<LastToken>>,
@@ -37,7 +37,7 @@ impl Dial for Dialer {
         let at = |what: String| format!("{authority}: {what}");
         let tcp = TcpStream::connect((access.host.as_str(), access.port)).await;
         let tcp = tcp.map_err(|e| at(e.to_string()))?;
-        // Requests are small and wait for each other.
+        // Requests are small, and some wait for the response to another.
         tcp.set_nodelay(true).map_err(|e| at(e.to_string()))?;
         let bearer = access.bearer(&self.token);
         let (stream, protocol) = match access.scheme {
@@ -61,7 +61,7 @@ impl Dial for Dialer {
     }
 }
 
-/// Octets to and from the server.
+/// The transport to the server.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),

@@ -1,8 +1,8 @@
-//! Where Calico's objects are: in which of its two API groups.
+//! Which of its two API groups holds Calico's objects.
 //!
-//! Differs from Calico: libcalico takes every failure to ask for `crd.projectcalico.org`, and chooses
-//! once per process. Here it is asked until it is answered, and again when the kinds are no longer served: the
-//! last step of a migration from one group to the other deletes the first.
+//! Differs from Calico: libcalico treats every failed query as `crd.projectcalico.org`, and chooses
+//! once per process. Here the query is repeated until it is answered, and made again when the kinds
+//! are no longer served: the last step of a migration between the groups deletes the first one.
 
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::list;
 use super::resource::{From, Place, Resource};
 
-/// Longest wait for an answer, and for each part of it.
+/// Longest wait for the head of a response, and for each part of its body.
 const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 /// Longest list of groups that is read, in octets.
 const GROUPS_MAX: usize = 4 << 20;
@@ -30,10 +30,10 @@ struct Named {
     name: String,
 }
 
-/// Asks which group holds Calico's objects; `None`: the server has neither.
+/// Asks the server which group holds Calico's objects; `None`: it has neither.
 ///
-/// Where both are, `projectcalico.org` is an aggregated API server over the CRDs of the other, or a
-/// migration is under way: the CRDs count.
+/// If it has both, either `projectcalico.org` is an aggregated API server on top of the CRDs of the
+/// other, or a migration is in progress: the group of those CRDs is used.
 pub(super) async fn discover<D: Dial>(api: &Api<D>) -> Result<Option<Group>, Failure> {
     match groups(api).await {
         Ok(names) => {
@@ -44,7 +44,7 @@ pub(super) async fn discover<D: Dial>(api: &Api<D>) -> Result<Option<Group>, Fai
                 (false, false) => None,
             })
         }
-        // Clusters without the role system:discovery.
+        // Discovery is forbidden in clusters without the role system:discovery.
         Err(Failure::Forbidden(_)) => by_listing(api).await,
         Err(failure) => Err(failure),
     }
@@ -70,7 +70,7 @@ async fn by_listing<D: Dial>(api: &Api<D>) -> Result<Option<Group>, Failure> {
         match list::read(api, &place, &From::Any, |_| {}).await {
             Ok(_) => return Ok(Some(group)),
             Err(Failure::NotFound) => {}
-            // A group that is not there is forbidden to whoever has no rights on it.
+            // 403 does not mean that the group exists: the server checks rights first.
             Err(failure @ Failure::Forbidden(_)) => refusal = Some(failure),
             Err(failure) => return Err(failure),
         }

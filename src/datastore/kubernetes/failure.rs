@@ -1,10 +1,10 @@
-//! Why a request failed, in words that say what to do, and what follows from it.
+//! Why a request failed, with texts that say what to do.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Longest text of a server's that is passed on.
+/// Longest text of a server that is included in ours, in characters.
 const TEXT_MAX: usize = 300;
 
 /// Why a request failed.
@@ -12,35 +12,35 @@ const TEXT_MAX: usize = 300;
 pub(super) enum Failure {
     /// The connection ended before the answer did.
     Lost(String),
-    /// No octets were received for so long.
+    /// Nothing was received for this long; what was waited for.
     Silent(&'static str, Duration),
     /// 401.
     Unauthorized(String),
     /// 403.
     Forbidden(String),
-    /// 404: the kind, or its group, is not there.
+    /// 404: the server does not have the kind or its group.
     NotFound,
-    /// 410, as status or in a watch: the version is not kept any more.
+    /// 410, as status or in a watch: the server no longer has the version.
     Expired,
-    /// 504: the server has not seen the version yet, or never will.
+    /// 504: the version is newer than the server's; `Retry-After`.
     VersionTooLarge(Option<Duration>),
-    /// 429.
+    /// 429; `Retry-After`.
     Busy(Option<Duration>),
-    /// 400, 406, 422: the server does not know a parameter.
+    /// 400, 406, 415, 422: the server does not know a parameter.
     Refused(u16, String),
     /// Another status.
     Server(u16, String),
-    /// 200, and no JSON of Kubernetes' shape: its media type, and how it begins.
+    /// 200 with a body that is not JSON of the Kubernetes API: its media type and beginning.
     NotKubernetes(String),
-    /// Longer than what is read: what, and octets.
+    /// A body, or part of one, is longer than the limit: what it is, and the limit in octets.
     TooLong(&'static str, u64),
     /// A watch ended at once without an event.
     EndedAtOnce,
-    /// The server is at an older version than what it said before: it was restored from a backup.
+    /// The server returned an older version than before: its store was restored from a backup.
     WentBack,
 }
 
-/// The answer of a request that failed, and the `object` of a watch's `ERROR`.
+/// The body of an error response, or the `object` of an `ERROR` event of a watch.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Status {
@@ -65,7 +65,7 @@ struct Cause {
 }
 
 impl Failure {
-    /// What an answer with another status than 200 says.
+    /// The failure that a response with a status other than 200 means.
     pub(super) fn of_answer(code: u16, retry_after: Option<Duration>, body: &[u8]) -> Failure {
         match serde_json::from_slice::<Status>(body) {
             Ok(status) => Failure::of_status(code, retry_after, &status),
@@ -77,7 +77,7 @@ impl Failure {
         }
     }
 
-    /// What the `ERROR` of a watch says.
+    /// The failure that an `ERROR` event of a watch means.
     pub(super) fn of_error_event(object: &[u8]) -> Failure {
         match serde_json::from_slice::<Status>(object) {
             Ok(status) => Failure::of_status(status.code, None, &status),
@@ -112,7 +112,7 @@ impl Failure {
         }
     }
 
-    /// What an answer is that should have been a list or watch and is not.
+    /// The failure for a body that should have been a list or a watch and is neither.
     pub(super) fn not_kubernetes(media_type: &str, body: &[u8]) -> Failure {
         let begin = body.get(..body.len().min(60)).unwrap_or_default();
         let begin = shortened(&String::from_utf8_lossy(begin));
@@ -120,7 +120,7 @@ impl Failure {
         Failure::NotKubernetes(format!("{what}, beginning with \"{begin}\""))
     }
 
-    /// A word for it in metrics.
+    /// Its label value in metrics.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Failure::Lost(_) => "connection-lost",
@@ -141,7 +141,7 @@ impl Failure {
     }
 }
 
-/// What happened and what to do about it. A credential's own fault is added by who knows it.
+/// What happened and what to do. The caller adds why a credential is not valid, if it knows.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -192,7 +192,7 @@ fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.is_empty() { default } else { text }
 }
 
-/// One line, not too long.
+/// The text on one line of at most [`TEXT_MAX`] characters.
 fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(TEXT_MAX) {
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_a_real_server_are_told_apart() {
+    fn responses_of_a_real_server_are_classified() {
         let of = |code, body: &str| Failure::of_answer(code, None, body.as_bytes());
         let status = |code: u16, rest: &str| {
             format!(r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"code":{code},{rest}}}"#)
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_a_watch_are_told_apart() {
+    fn errors_in_a_watch_are_classified() {
         let expired = br#"{"kind":"Status","status":"Failure","message":"too old resource version: 1 (217)","reason":"Expired","code":410}"#;
         assert_eq!(Failure::of_error_event(expired), Failure::Expired);
         let other = Failure::of_error_event(br#"{"code":500,"message":"no"}"#);

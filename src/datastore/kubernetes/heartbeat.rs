@@ -1,8 +1,8 @@
-//! Telling the heartbeats of Nodes from changes without decoding them.
+//! Recognises heartbeats of Nodes without decoding them.
 //!
-//! Where only metadata is read, what a Node is to us follows from its name, labels and annotations. An
-//! event in which these are the octets that were last seen of that Node changes nothing. Octets that
-//! differ prove no change: the event is decoded then and compared as any other.
+//! Where only metadata is read, everything that we use of a Node follows from its name, labels and
+//! annotations. An event in which these have the same octets as last seen of that Node changes
+//! nothing. Different octets do not prove a change: the event is decoded and compared as any other.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -10,22 +10,23 @@ use std::hash::{BuildHasher, RandomState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What was last seen of each Node, as hashes with keys of this process.
+/// A hash of what was last seen of each Node. The keys of the hash are random per process.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// By the hash of the name.
+    /// Content hashes by the hash of the name.
     of: HashMap<u64, u64>,
     keys: RandomState,
 }
 
-/// What was seen of a Node.
+/// Hashes of a Node's name, and of its labels and annotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     name: u64,
     content: u64,
 }
 
-/// An event of a Node, as far as it counts. Text with escapes cannot be borrowed, and makes it none.
+/// An event of a Node, with the fields that matter. A string with escapes cannot be borrowed:
+/// reading such an event fails.
 #[derive(Deserialize)]
 pub(super) struct Beat<'a> {
     #[serde(rename = "type")]
@@ -34,7 +35,7 @@ pub(super) struct Beat<'a> {
     pub(super) object: Node<'a>,
 }
 
-/// A Node, in an event or in a list: the server writes both alike.
+/// A Node, in an event or in a list: the server formats both alike.
 #[derive(Deserialize)]
 pub(super) struct Node<'a> {
     #[serde(borrow)]
@@ -53,7 +54,7 @@ struct Metadata<'a> {
 }
 
 impl<'a> Beat<'a> {
-    /// Reads a line of a watch of Nodes; `None`: it has to be decoded.
+    /// Reads a line of a watch of Nodes; `None`: the line has to be decoded.
     pub(super) fn read(line: &'a [u8]) -> Option<Self> {
         let beat: Self = serde_json::from_slice(line).ok()?;
         matches!(beat.kind, "ADDED" | "MODIFIED").then_some(beat)
@@ -61,7 +62,7 @@ impl<'a> Beat<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// Reads an item of a list of Nodes; `None`: nothing can be kept of it.
+    /// Reads an item of a list of Nodes; `None`: no mark can be made of it.
     pub(super) fn read(item: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(item).ok()
     }
@@ -76,29 +77,29 @@ impl<'a> Node<'a> {
 }
 
 impl Marks {
-    /// What is to be kept of a Node.
+    /// The mark of a Node.
     pub(super) fn mark(&self, node: &Node<'_>) -> Mark {
         let metadata = &node.metadata;
         let content = (metadata.labels.map(RawValue::get), metadata.annotations.map(RawValue::get));
         Mark { name: self.keys.hash_one(metadata.name), content: self.keys.hash_one(content) }
     }
 
-    /// Whether the same was last seen of that Node.
+    /// Whether this is the last mark of that Node: its event is a heartbeat.
     pub(super) fn has(&self, mark: Mark) -> bool {
         self.of.get(&mark.name) == Some(&mark.content)
     }
 
-    /// The Node was taken in.
+    /// Records the mark of a Node whose object was processed.
     pub(super) fn set(&mut self, mark: Mark) {
         self.of.insert(mark.name, mark.content);
     }
 
-    /// Nothing is known of a Node any more.
+    /// Removes the mark of a Node.
     pub(super) fn forget(&mut self, name: &str) {
         self.of.remove(&self.keys.hash_one(name));
     }
 
-    /// A list was taken in: there are these Nodes and no others.
+    /// Replaces all marks, after a complete list.
     pub(super) fn replace(&mut self, marks: Vec<Mark>) {
         self.of = marks.into_iter().map(|mark| (mark.name, mark.content)).collect();
     }
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_makes_the_mark() {
+    fn a_mark_depends_on_labels_and_annotations_only() {
         let mut marks = Marks::default();
         let mark =
             |marks: &Marks, line: &str| marks.mark(&Beat::read(line.as_bytes()).unwrap().object);
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_at_a_glance_is_decoded() {
+    fn lines_that_cannot_be_borrowed_are_decoded() {
         let text = of(7, "");
         assert_eq!(Beat::read(text.as_bytes()).map(|beat| beat.object.version()), Some("7"));
         let metadata = |text: &str| line("MODIFIED", &format!(r#""metadata":{text}"#));

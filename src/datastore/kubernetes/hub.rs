@@ -1,5 +1,5 @@
-//! What the tasks of a source have in common: what is known, how each kind is reached, and what
-//! follows from both for the consumer.
+//! The state shared by the tasks of a source: the known objects, whether each kind can be read, and
+//! what the consumer is sent as a result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::calico::Problem;
 use crate::calico::model::{ApiObject, Decoded, ObjectId};
 use crate::datastore::{Change, Event, Sender, State};
 
-/// Most objects without a name that are named as problems, of each kind.
+/// Maximum number of problems about unnamed objects, per kind.
 const FAULTS_MAX: usize = 5;
 
 /// The state of a source.
@@ -26,45 +26,46 @@ pub(super) struct Hub {
 
 struct Inner {
     entries: BTreeMap<Resource, Entry>,
-    /// The source knows all that it has to ask for.
+    /// `entries` has every resource that the source needs.
     is_complete: bool,
+    /// The consumer was sent its first list.
     is_listed: bool,
     /// Why there is no connection.
     trouble: Option<Trouble>,
-    /// Why it is not known where Calico's objects are.
+    /// Why the API group of Calico's objects is unknown.
     lost_group: Option<Trouble>,
-    /// Problems that are not those of one kind, by what they concern.
+    /// Problems that do not belong to one kind, by topic.
     notes: BTreeMap<&'static str, Problem>,
     state: Option<State>,
     problems: Vec<Problem>,
 }
 
-/// A kind.
+/// The state of a resource.
 #[derive(Default)]
 struct Entry {
     known: Known,
     standing: Standing,
-    /// It was listed once.
+    /// It has been listed.
     is_answered: bool,
-    /// Nothing waits for its first list any more.
+    /// The first list of the source does not wait for it.
     is_excused: bool,
     faults: Vec<Problem>,
     problem: Option<Problem>,
 }
 
-/// How a kind is reached.
+/// Whether a resource can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Not yet, or not again.
+    /// Not listed yet, or to be listed again.
     #[default]
     Waiting,
-    /// What is known of it is in force.
+    /// Listed or watched: the known objects are current.
     InForce,
-    /// The server does not have it.
+    /// The server does not have the kind (404).
     Missing,
-    /// The server does not give it to us, and nothing else depends on it.
+    /// The server refuses access, and BGP does not depend on it.
     Refused,
-    /// It cannot be read.
+    /// It cannot be read; `cause` is the label value in metrics.
     Failing { since: Instant, cause: &'static str, reason: Arc<str> },
 }
 
@@ -85,7 +86,7 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // What is known is whole between any two statements that can panic.
+        // No statement that can panic leaves the state inconsistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -94,7 +95,7 @@ impl Hub {
         self.sender.closed().await;
     }
 
-    /// Says what the source is made of; nothing is sent before all of it was listed.
+    /// Sets the resources of the source; nothing is sent before all of them are listed.
     pub(super) fn expect(&self, resources: impl IntoIterator<Item = Resource>) {
         let mut inner = self.lock();
         for resource in resources {
@@ -104,7 +105,7 @@ impl Hub {
         inner.publish(&self.sender);
     }
 
-    /// Takes all other resources out, with their objects.
+    /// Removes all other resources, and withdraws their objects.
     pub(super) fn keep_only(&self, resources: &BTreeSet<Resource>) {
         let mut inner = self.lock();
         let gone: Vec<Resource> = inner
@@ -121,14 +122,15 @@ impl Hub {
         inner.publish(&self.sender);
     }
 
-    /// Takes an object into a list.
+    /// Adds an object to a list that is being read.
     pub(super) fn list(&self, resource: &Resource, listing: &mut Listing, object: ApiObject) {
         if let Some(entry) = self.lock().entries.get(resource) {
             entry.known.list(listing, object);
         }
     }
 
-    /// A list is complete; how much of it is new.
+    /// A list is complete: sends what differs. Returns the number of differences, deletions that
+    /// are held included.
     pub(super) fn listed(
         &self,
         resource: &Resource,
@@ -149,7 +151,7 @@ impl Hub {
         count
     }
 
-    /// An object is new or different.
+    /// An event contained an object: sends it if it differs.
     pub(super) fn put(&self, resource: &Resource, object: ApiObject) {
         let mut inner = self.lock();
         let change = inner.entry(resource).known.put(object);
@@ -163,19 +165,19 @@ impl Hub {
         inner.tell(&self.sender, change.into_iter().collect());
     }
 
-    /// Asks what is known of a resource.
+    /// Calls `ask` with the known objects of a resource.
     pub(super) fn with<T>(&self, resource: &Resource, ask: impl FnOnce(&mut Known) -> T) -> T {
         ask(&mut self.lock().entry(resource).known)
     }
 
-    /// The deletions that were held are certain.
+    /// Sends the deletions that were held.
     pub(super) fn release(&self, resource: &Resource) {
         let mut inner = self.lock();
         let changes = inner.entry(resource).known.release();
         inner.tell(&self.sender, changes);
     }
 
-    /// Says how a resource is reached.
+    /// Sets whether a resource can be read. A failure that continues keeps its start time.
     pub(super) fn set_standing(&self, resource: &Resource, standing: Standing) {
         let mut inner = self.lock();
         let before = inner.of_group();
@@ -194,28 +196,28 @@ impl Hub {
         self.group.send_if_modified(|known| std::mem::replace(known, of_group) != of_group);
     }
 
-    /// Says what is wrong with a resource though nothing is failing; `None`: nothing.
+    /// Sets the problem of a resource that can be read or is not needed; `None`: there is none.
     pub(super) fn set_problem(&self, resource: &Resource, problem: Option<Problem>) {
         let mut inner = self.lock();
         inner.entry(resource).problem = problem;
         inner.publish(&self.sender);
     }
 
-    /// Nothing waits for the resource any more.
+    /// The first list no longer waits for the resource.
     pub(super) fn excuse(&self, resource: &Resource) {
         let mut inner = self.lock();
         inner.entry(resource).is_excused = true;
         inner.publish(&self.sender);
     }
 
-    /// Nothing waits for any resource any more.
+    /// The first list no longer waits for any resource.
     pub(super) fn excuse_all(&self) {
         let mut inner = self.lock();
         inner.entries.values_mut().for_each(|entry| entry.is_excused = true);
         inner.publish(&self.sender);
     }
 
-    /// Says what is wrong in general; `None`: nothing any more.
+    /// Sets the problem of a topic that is not one resource; `None`: there is none.
     pub(super) fn set_note(&self, about: &'static str, problem: Option<Problem>) {
         let mut inner = self.lock();
         match problem {
@@ -225,14 +227,14 @@ impl Hub {
         inner.publish(&self.sender);
     }
 
-    /// Why there is no connection.
+    /// Sets why there is no connection; `None`: there is one.
     pub(super) fn set_trouble(&self, trouble: Option<Trouble>) {
         let mut inner = self.lock();
         inner.trouble = trouble;
         inner.publish(&self.sender);
     }
 
-    /// Why it is not known where Calico's objects are.
+    /// Sets why the API group of Calico's objects is unknown; `None`: it is known.
     pub(super) fn set_lost_group(&self, reason: Option<String>) {
         let mut inner = self.lock();
         inner.lost_group = reason.map(|reason| {
@@ -247,24 +249,25 @@ impl Hub {
         self.sender.heard(revision);
     }
 
-    /// How Calico's kinds are reached, of those that count.
+    /// Whether Calico's essential kinds can be read.
     pub(super) fn of_group(&self) -> OfGroup {
         self.lock().of_group()
     }
 
-    /// The same whenever it changes.
+    /// The same, notified on change.
     pub(super) fn watch_group(&self) -> watch::Receiver<OfGroup> {
         self.group.subscribe()
     }
 }
 
-/// How the kinds of Calico's group are reached as a whole.
+/// Whether the essential kinds of Calico's group can be read, as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OfGroup {
-    /// One at least is in force.
+    /// At least one is current.
     InForce,
     /// The server has none of them.
     Missing,
+    /// Neither.
     Unknown,
 }
 
@@ -276,14 +279,14 @@ impl Inner {
         self.entries.get_mut(resource).expect("it was put there")
     }
 
-    /// Sends changes, unless they are part of the list that is still to be sent.
+    /// Sends changes, unless the first list, which will contain them, is still to be sent.
     fn tell(&mut self, sender: &Sender, changes: Vec<Change>) {
         if self.is_listed && !changes.is_empty() {
             sender.send(Event::Changed(changes));
         }
     }
 
-    /// Tells what follows from how the kinds are reached.
+    /// Sends the first list when it is complete, and problems and state if they have changed.
     fn publish(&mut self, sender: &Sender) {
         if !self.is_listed && self.may_list() {
             self.is_listed = true;
@@ -308,8 +311,9 @@ impl Inner {
         sender.set_cause(self.cause());
     }
 
-    /// The first of Calico's kinds is there: what the others were a while ago says nothing, and the first
-    /// list waits until they have been asked for again.
+    /// The first of Calico's kinds has appeared. The 404 of the others may be out of date, because
+    /// CRDs are installed one after the other: the first list waits until they have been requested
+    /// again.
     fn forget_missing(&mut self) {
         if self.is_listed {
             return;
@@ -332,12 +336,14 @@ impl Inner {
         }
     }
 
-    /// Whether the server has one of Calico's kinds at least.
+    /// Whether the server has at least one of Calico's essential kinds.
     fn has_group(&self) -> bool {
         let mut calico = self.entries.iter().filter(|(resource, _)| resource.is_essential());
         calico.any(|(_, entry)| entry.standing == Standing::InForce)
     }
 
+    /// Whether the first list may be sent. A kind of Calico that the server does not have counts as
+    /// empty if another one is there.
     fn may_list(&self) -> bool {
         let has_group = self.has_group();
         self.is_complete
@@ -366,7 +372,7 @@ impl Inner {
         problems
     }
 
-    /// Why [`Inner::state`] is away, in a word for metrics.
+    /// Why [`Inner::state`] is `Away`, as a label value for metrics.
     fn cause(&self) -> Option<&'static str> {
         if self.trouble.is_some() {
             return Some("no-connection");

@@ -1,9 +1,10 @@
-//! Following one kind: list, watch from there, watch again where the last one ended, and list after
-//! any doubt.
+//! Follows one kind: a list, a watch from its version, further watches from where the last one
+//! ended, and another list in any doubt.
 //!
-//! A doubt is: a version that is not kept any more (410) or went back; a new connection, because the
-//! server may have been restored from a backup meanwhile; a watch that ended before its time. Small
-//! kinds are listed then; of kinds with thousands of objects one is asked for ([`super::past`]).
+//! In doubt means: the server no longer has the version (410), or its version went back; there is
+//! a new connection, as the server may have been restored from a backup meanwhile; a watch ended
+//! before its time. Small kinds are listed then; for kinds with thousands of objects one object is
+//! probed ([`super::past`]).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -25,40 +26,41 @@ use super::resource::{From, Gate, Place, Resource, Size};
 use crate::calico::Problem;
 use crate::calico::model::{ApiObject, Fault, Kind, ObjectId, decode_api, decode_api_node};
 
-/// Least time between two lists of a kind.
+/// Minimum interval between two lists of a kind.
 const LIST_INTERVAL: Duration = Duration::from_millis(500);
-/// Deletions of Calico's kinds are sent after this long without a further one.
+/// Deletions of Calico's kinds are held until this long after the last of them.
 const HOLD: Duration = Duration::from_secs(3);
-/// The same where the kind was not served for a while: its objects may come back one by one.
+/// The same after the kind was not served: its objects may be created again one by one.
 const HOLD_AFTER_MISSING: Duration = Duration::from_secs(30);
-/// Within this long all of Calico's CRDs are installed.
+/// Time allowed for the installation of Calico's other CRDs once the first is served.
 const INSTALLING: Duration = Duration::from_secs(5);
-/// Deletions are held this long at most while others follow.
+/// Longest time that deletions are held while others follow.
 const HOLD_MAX: Duration = Duration::from_secs(30);
-/// A watch that lasted so long counts as good, and the backoff starts over.
+/// A watch that lasted this long resets the backoff.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
-/// Lists that only serve to find what watches missed are this far apart, at random.
+/// Interval, at random, of the lists that only find what watches missed.
 const RESYNC: [Duration; 2] = [Duration::from_secs(6 * 3600), Duration::from_secs(12 * 3600)];
-/// So many times 429 or a watch that ends at once are no reason to call a kind unreadable.
+/// Failures in a row that soon pass, such as 429 or a watch that ends at once, before a kind is
+/// reported as unreadable.
 const PATIENCE: u32 = 3;
-/// So many times "too large" before it is believed.
+/// "Too large resource version" in a row before the server is taken to have been restored.
 const TOO_LARGE_MAX: u32 = 3;
-/// A kind of which only services or passwords depend does not hold up BGP so long after it was
-/// refused. A server that just started refuses some requests wrongly.
+/// How long BGP waits for a refused kind that only services or passwords depend on. A server that
+/// has just started refuses some requests wrongly.
 const EXCUSED_AFTER: Duration = Duration::from_secs(5);
 
-/// One kind that is followed.
+/// Follows one resource.
 pub(super) struct Follow<'a, D> {
     pub(super) api: &'a Api<D>,
     pub(super) hub: &'a Hub,
     pub(super) resource: Resource,
     /// Where it is listed and watched.
     pub(super) place: Place,
-    /// The same as long as the server takes every parameter.
+    /// The same with all parameters, before the server refused any.
     original: Place,
     /// The own node's name.
     pub(super) node: String,
-    /// With `USE_POD_CIDR` the own Node is followed by itself.
+    /// With `USE_POD_CIDR` the own Node is followed as a resource of its own.
     pub(super) is_own_apart: bool,
     pub(super) affinities: Option<Affinities>,
     own: OwnNode,
@@ -68,38 +70,38 @@ pub(super) struct Follow<'a, D> {
     pub(super) epoch: Option<Epoch>,
     next: Next,
     failures: u32,
-    /// The last failure in a word, and how many of it came in a row.
+    /// The name of the last failure, and how many of these came in a row.
     last_failure: (&'static str, u32),
     too_large: u32,
     last_list: Option<Instant>,
     hold: Option<Hold>,
-    /// The held deletions are sent if the next list confirms them.
+    /// The next list, if it confirms the held deletions, releases them.
     is_confirming: bool,
     was_missing: bool,
     resync_at: Option<Instant>,
-    /// The next list serves to find what watches missed, and nothing else.
+    /// The next list only serves to find what watches missed.
     is_resync: bool,
-    /// An early end of a watch was followed by a list then.
+    /// When an early end of a watch last caused a list.
     pub(super) early_list: Option<Instant>,
     refused_since: Option<Instant>,
-    /// The last event, of kinds that are not listed after every doubt.
+    /// The last event, for kinds that are not listed after every doubt.
     pub(super) anchor: Anchor,
     /// What was last seen of each Node.
     pub(super) marks: Marks,
-    /// Nothing is in force before a probe was answered.
+    /// The known objects are not current until a probe is answered.
     pub(super) is_in_doubt: bool,
-    /// A watch was cut off.
+    /// A watch was cut off by the loss of its connection or stream.
     was_lost: bool,
 }
 
-/// What comes next.
+/// The next request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     List(From),
     Watch,
 }
 
-/// Since when deletions are held.
+/// When held deletions arrived, and how long after the last of them they are released.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     first: Instant,
@@ -162,7 +164,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         }
     }
 
-    /// Lists, and tells what differs.
+    /// Lists, and sends what differs. The next step is a watch.
     async fn list(&mut self, from: &From) -> Result<(), Failure> {
         if let Some(last) = self.last_list {
             sleep_until(last + LIST_INTERVAL).await;
@@ -197,15 +199,15 @@ impl<'a, D: Dial> Follow<'a, D> {
         Ok(())
     }
 
-    /// Takes a complete list in.
+    /// Processes a complete list.
     fn take_list(&mut self, listing: Listing) {
         let deletion = self.deletion();
         let changes = self.hub.listed(&self.resource, listing, deletion);
         if std::mem::take(&mut self.is_resync) && changes > 0 {
             warn!(
                 resource = %self.resource, changes,
-                "the API server had not told of changes that its list has: the list of every 6 to 12 \
-                 hours found them"
+                "the periodic list (every 6 to 12 hours) found changes that the API server had not \
+                 sent as watch events"
             );
         }
         self.set_in_force();
@@ -222,11 +224,12 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.was_missing = false;
     }
 
-    /// After a version that the server did not know: was the store restored from a backup, or is the
-    /// server behind?
+    /// Processes the version of a list read from etcd because the server did not know ours: either
+    /// its store was restored from a backup, or its watch cache is behind.
     ///
-    /// With an etcd that is too old for it, a list of what etcd has names a version that this kind
-    /// does not reach until it changes; a watch must begin at what the server has at hand.
+    /// If etcd is too old to report progress per kind, a list from etcd has a version that the
+    /// watch cache of this kind reaches only with its next change; the watch has to begin at the
+    /// version of the cache then.
     async fn note_newest_list(&mut self, read: &list::Read) -> Result<(), Failure> {
         if is_older(&read.version, self.version.as_deref().unwrap_or_default()) {
             let (from, to) = (self.version.as_deref().unwrap_or_default(), &read.version);
@@ -242,7 +245,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         Ok(())
     }
 
-    /// Reads a list of objects that concern us.
+    /// Reads a list, and keeps the objects that concern us.
     pub(super) async fn read_into(
         &mut self,
         place: &Place,
@@ -261,13 +264,14 @@ impl<'a, D: Dial> Follow<'a, D> {
         .await
     }
 
-    /// What is to be kept of an item of a list. Of the own Node nothing: what it is depends on more.
+    /// The mark of an item of a list; `None` for the own Node, whose content also depends on what
+    /// [`OwnNode`] keeps.
     fn mark(&self, item: &[u8]) -> Option<Mark> {
         let node = (self.resource == Resource::Nodes).then(|| Node::read(item)).flatten()?;
         (node.name() != self.node).then(|| self.marks.mark(&node))
     }
 
-    /// Reads an object; `None`: it does not concern us.
+    /// Decodes an object; `None`: it does not concern us.
     pub(super) fn decode(&mut self, octets: &[u8]) -> Result<Option<ApiObject>, Fault> {
         let object = match self.resource {
             Resource::Nodes => decode_api_node(octets)?,
@@ -285,7 +289,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         Ok((!is_foreign).then_some(object))
     }
 
-    /// Which object it is.
+    /// The id of an object.
     pub(super) fn identify(&self, octets: &[u8]) -> Result<ObjectId, Fault> {
         let object = match self.resource {
             Resource::Nodes => decode_api_node(octets)?,
@@ -294,7 +298,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         Ok(object.decoded.id)
     }
 
-    /// The own Node is what the server says it is, however bare.
+    /// Uses the own Node as the server has it, without the annotations that were kept.
     pub(super) fn give_up_own(&mut self) {
         if let Some(object) = self.own.give_up() {
             self.hub.put(&self.resource, object);
@@ -302,12 +306,12 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.hub.set_note("own-node", None);
     }
 
-    /// What becomes of objects that the server does not have any more.
+    /// How deletions of this kind are treated.
     pub(super) fn deletion(&self) -> Deletion {
         if self.resource.is_calico() { Deletion::Held } else { Deletion::Told }
     }
 
-    /// A deletion is held.
+    /// A deletion was received: (re)starts the hold, for kinds whose deletions are held.
     pub(super) fn note_deletion(&mut self) {
         if self.deletion() == Deletion::Told {
             return;
@@ -324,12 +328,12 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.hold.map(|hold| (hold.last + hold.quiet).min(hold.first + HOLD_MAX.max(hold.quiet)))
     }
 
-    /// What is due by itself while a watch goes on.
+    /// When [`Follow::act`] has something to do during a watch.
     pub(super) fn due(&self) -> Option<Instant> {
         [self.hold_due(), self.own.due(), self.resync_at].into_iter().flatten().min()
     }
 
-    /// Does what is due; whether the watch goes on.
+    /// Does what is due; returns whether the watch goes on.
     pub(super) fn act(&mut self, now: Instant) -> Goes {
         if self.own.due().is_some_and(|due| due <= now) {
             self.give_up_own();
@@ -338,6 +342,7 @@ impl<'a, D: Dial> Follow<'a, D> {
             self.hold = None;
             let (held, is_emptying) =
                 self.hub.with(&self.resource, |known| (known.held(), known.is_emptying()));
+            // The deletion of most objects may be that of their CRD: a list shows whether it is.
             if held > 0 && is_emptying {
                 debug!(resource = %self.resource, held, "most objects were deleted: listing");
                 self.is_confirming = true;
@@ -355,7 +360,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         Goes::On
     }
 
-    /// At least what is known.
+    /// A list at least as recent as what is known.
     pub(super) fn not_older(&self) -> From {
         self.version.clone().map_or(From::Any, From::NotOlderThan)
     }
@@ -370,7 +375,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         }
     }
 
-    /// Says whether the Secret is there.
+    /// Sets or clears the problem that a Secret does not exist.
     pub(super) fn note_absence(&self) {
         let Resource::Secret(name) = &self.resource else { return };
         let is_absent = self.hub.with(&self.resource, |known| known.len() == 0);
@@ -379,15 +384,15 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.hub.set_problem(&self.resource, problem);
     }
 
-    /// A watch was in force for so long.
+    /// A watch lasted this long: resets the backoff if that is long enough.
     pub(super) fn note_watched(&mut self, lasted: Duration) {
         if lasted >= GOOD_AFTER {
             self.failures = 0;
         }
     }
 
-    /// Whether a watch goes on where another one was cut off, or on another connection. Whatever the
-    /// server before did not know may be known to this one.
+    /// Whether a watch continues one that was cut off, or is on another connection. If so,
+    /// parameters that the previous server refused are used again: this one may know them.
     pub(super) fn is_anew(&mut self, epoch: Epoch) -> bool {
         let is_anew = self.was_lost || self.epoch.is_some_and(|known| known != epoch);
         if is_anew {
@@ -402,14 +407,15 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.next = next;
     }
 
-    /// Lists at a moment within a few seconds: every node may have the same reason.
+    /// Makes a list the next step, after a random pause: every node may have the same reason to
+    /// list.
     pub(super) async fn list_soon(&mut self) {
         self.next = Next::List(self.not_older());
         sleep(pace::spread(&self.api.random)).await;
     }
 
-    /// The server answers again, whatever became of the watch that waits for its head; whether that
-    /// is news.
+    /// The server answers again, though the watch still waits for the head of its response. Returns
+    /// whether it had failed before.
     pub(super) fn note_answer(&mut self) -> bool {
         std::mem::take(&mut self.failures) > 0
     }
@@ -418,7 +424,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.place.size == Size::Small
     }
 
-    /// Says what failed, waits, and decides what comes next.
+    /// Decides what comes next, reports the failure, and waits.
     async fn after_failure(&mut self, failure: Failure) {
         self.failures = self.failures.saturating_add(1);
         self.is_resync = false;
@@ -448,8 +454,9 @@ impl<'a, D: Dial> Follow<'a, D> {
         }
     }
 
-    /// Returns when another of Calico's kinds is there after none was. Where all were gone, CRDs are
-    /// being installed, one after the other.
+    /// Returns when another of Calico's kinds can be read after none could. If the server had none
+    /// of them, the CRDs are being installed one after the other: waits until they should all be
+    /// there.
     async fn group_appears(&self) {
         let mut group = self.hub.watch_group();
         let mut last = *group.borrow_and_update();
@@ -525,7 +532,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         }
         let standing = match failure {
             Failure::NotFound if self.resource.is_calico() => Standing::Missing,
-            // These are answered by what comes next.
+            // The next request usually succeeds.
             Failure::Expired | Failure::WentBack | Failure::Lost(_)
                 if self.failures <= PATIENCE =>
             {
@@ -545,7 +552,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.hub.set_standing(&self.resource, standing);
     }
 
-    /// After how long nothing waits for the kind any more.
+    /// The remaining time that BGP waits for the kind; `None`: it was not refused.
     fn excused_in(&self) -> Option<Duration> {
         let at = self.refused_since? + EXCUSED_AFTER;
         Some(at.saturating_duration_since(Instant::now()))

@@ -1,10 +1,10 @@
-//! The objects of a resource as last sent, so that differences only are sent.
+//! The objects of a resource as last sent, so that only differences are sent.
 //!
-//! Compared is the decoded model, never versions or octets: the heartbeat of a Node changes both.
+//! The decoded model is compared, never versions or octets: the heartbeat of a Node changes both.
 //!
-//! Deletions of Calico's own kinds are *held*: sent only once they are certain. The deletion of a
-//! CRD deletes its objects one after the other, and so does the last step of a migration from one
-//! API group to the other, which is no reason to take a node's routing away.
+//! Deletions of Calico's own kinds are *held*: they are sent only when they are certain. The
+//! deletion of a CRD deletes its objects one after the other, and so does the last step of a
+//! migration from one API group to the other; neither is a reason to withdraw a node's routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use super::heartbeat::Mark;
 use crate::calico::model::{ApiObject, Decoded, Fault, Object, ObjectId};
 use crate::datastore::Change;
 
-/// What is known of a resource.
+/// The known objects of a resource.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     objects: BTreeMap<ObjectId, Result<Option<Object>, Fault>>,
-    /// Deleted on the server and not sent yet.
+    /// Objects deleted on the server whose deletion has not been sent.
     held: BTreeSet<ObjectId>,
 }
 
-/// What becomes of an object that the server does not have any more.
+/// How the deletion of an object is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
     /// It is sent at once.
@@ -34,25 +34,25 @@ pub(super) enum Deletion {
 pub(super) struct Listing {
     seen: BTreeSet<ObjectId>,
     put: Vec<Decoded>,
-    /// Objects without a name, in words.
+    /// Items that cannot be identified, and why.
     pub(super) faults: Vec<Fault>,
-    /// Of Nodes: what heartbeats are told by.
+    /// The marks of Nodes, by which heartbeats are recognised.
     pub(super) marks: Vec<Mark>,
 }
 
 impl Listing {
-    /// How many objects it holds.
+    /// The number of objects.
     pub(super) fn len(&self) -> usize {
         self.seen.len()
     }
 }
 
 impl Known {
-    /// Takes an object into a list.
+    /// Adds an object to a list that is being read.
     pub(super) fn list(&self, listing: &mut Listing, object: ApiObject) {
         let ApiObject { decoded, .. } = object;
         let is_known = self.objects.get(&decoded.id) == Some(&decoded.object);
-        // Of two with one name the last counts.
+        // If two have the same name, the last one wins.
         if !listing.seen.insert(decoded.id.clone()) {
             listing.put.retain(|put| put.id != decoded.id);
         }
@@ -61,7 +61,7 @@ impl Known {
         }
     }
 
-    /// Puts a complete list in the place of what was known; what there is to tell about it.
+    /// Replaces the known objects by a complete list; returns the changes to send.
     pub(super) fn apply(&mut self, listing: Listing, deletion: Deletion) -> Vec<Change> {
         let Listing { seen, put, .. } = listing;
         let gone: Vec<ObjectId> =
@@ -76,7 +76,7 @@ impl Known {
         changes
     }
 
-    /// Takes an object in; what there is to tell about it.
+    /// Adds or replaces an object; returns the change to send, if it differs.
     pub(super) fn put(&mut self, object: ApiObject) -> Option<Change> {
         let ApiObject { decoded, .. } = object;
         if !self.held.is_empty() {
@@ -90,7 +90,7 @@ impl Known {
         Some(Change::Put(decoded))
     }
 
-    /// Takes an object out; what there is to tell about it.
+    /// Deletes an object, or holds its deletion; returns the change to send.
     pub(super) fn delete(&mut self, id: &ObjectId, deletion: Deletion) -> Option<Change> {
         if !self.objects.contains_key(id) {
             return None;
@@ -108,18 +108,17 @@ impl Known {
         }
     }
 
-    /// How many deletions are held.
+    /// The number of deletions that are held.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether most objects are among those whose deletion is held: reason to ask before it is
-    /// believed.
+    /// Whether the deletions held are of more than half of the objects: a list has to confirm them.
     pub(super) fn is_emptying(&self) -> bool {
         self.held.len() * 2 > self.objects.len()
     }
 
-    /// The deletions that were held are certain; what there is to tell about them.
+    /// Deletes the objects whose deletion was held; returns the changes to send.
     pub(super) fn release(&mut self) -> Vec<Change> {
         let held = std::mem::take(&mut self.held);
         for id in &held {
@@ -128,12 +127,13 @@ impl Known {
         held.into_iter().map(Change::Withdraw).collect()
     }
 
-    /// The kind is no longer served, its objects may still exist: those whose deletion was held stay.
+    /// Discards the deletions that are held: the kind is no longer served, and its objects may
+    /// still exist.
     pub(super) fn spare(&mut self) {
         self.held.clear();
     }
 
-    /// Everything, as it is first sent.
+    /// All objects, as sent in the first list.
     pub(super) fn objects(&self) -> impl Iterator<Item = Decoded> + '_ {
         let decoded = |(id, object): (&ObjectId, &Result<Option<Object>, Fault>)| Decoded {
             id: id.clone(),
@@ -142,13 +142,13 @@ impl Known {
         self.objects.iter().map(decoded)
     }
 
-    /// How many objects are in force.
+    /// The number of objects, including those whose deletion is held.
     pub(super) fn len(&self) -> usize {
         self.objects.len()
     }
 }
 
-/// Whether a version is older than another, as far as both are numbers.
+/// Whether a version is older than another; `false` unless both are numbers.
 pub(super) fn is_older(version: &str, than: &str) -> bool {
     let number = |text: &str| text.parse::<u64>().ok();
     number(version).zip(number(than)).is_some_and(|(version, than)| version < than)
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_told() {
+    fn only_differences_are_sent() {
         let mut known = Known::default();
         assert_eq!(names(&list(&mut known, &[("a", 1), ("b", 1)], Deletion::Told)), ["+a", "+b"]);
         assert_eq!(list(&mut known, &[("a", 1), ("b", 1)], Deletion::Told), []);
@@ -202,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn held_deletions_are_told_when_they_are_certain() {
+    fn held_deletions_are_sent_when_they_are_certain() {
         let mut known = Known::default();
         list(&mut known, &[("a", 1), ("b", 1), ("c", 1)], Deletion::Held);
         assert_eq!(known.delete(&id("a"), Deletion::Held), None);
         assert!(!known.is_emptying());
-        // Deleted and created again: as if nothing had been.
+        // Deleted and created again: no change.
         assert_eq!(known.put(object("a", 1, 5)), None);
         assert_eq!(list(&mut known, &[("c", 1)], Deletion::Held), []);
         assert!(known.is_emptying());
@@ -219,10 +219,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is seen or missed, and held or not: after a list and what is held, exactly what
-        /// the server has is known, and what was sent says the same.
+        /// Whatever events were seen or missed, and deletions held or not: after a list and a
+        /// release the known objects are those of the server, and so are the objects sent.
         #[test]
-        fn what_was_told_is_what_the_server_has(
+        fn the_objects_sent_are_those_of_the_server(
             steps in prop::collection::vec((0usize..4, prop::option::of(0u32..3), 0u8..4), 0..60),
         ) {
             const NAMES: [&str; 4] = ["a", "b", "c", "d"];

@@ -1,4 +1,4 @@
-//! A kubeconfig file, as far as a daemon has use for it.
+//! The parts of a kubeconfig file that a daemon can use.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use serde::Deserialize;
 use crate::calico::yaml;
 use crate::datastore::Secret;
 
-/// What a kubeconfig says about one context.
+/// The settings of one context of a kubeconfig.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kubeconfig {
     /// The server's URL.
     pub(super) server: String,
-    /// Authorities of its certificate; `None`: the system's.
+    /// CA certificates for its certificate; `None`: those of the system.
     pub(super) ca: Option<Content>,
-    /// The name in its certificate, where it is not the URL's host.
+    /// The name in its certificate, if it is not the URL's host.
     pub(super) server_name: Option<String>,
     /// Our certificate and its key.
     pub(super) certificate: Option<(Content, Content)>,
@@ -24,12 +24,12 @@ pub(super) struct Kubeconfig {
     pub(super) token: Option<Token>,
 }
 
-/// Something in PEM.
+/// Certificates or a key in PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Content {
-    /// In a file.
+    /// In a file, which is read for each connection.
     File(PathBuf),
-    /// Here.
+    /// In the kubeconfig itself.
     Here(Vec<u8>),
 }
 
@@ -46,9 +46,9 @@ impl std::fmt::Debug for Content {
 /// A bearer token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// In a file, which is renewed.
+    /// In a file, which kubelet or another program renews.
     File(PathBuf),
-    /// Here.
+    /// In the kubeconfig itself.
     Here(Secret),
 }
 
@@ -89,7 +89,8 @@ struct Context {
     user: String,
 }
 
-/// Keys of a cluster that change whom we talk to, and are not supported.
+/// Keys of a cluster that would change which server is reached, and are not supported: ignoring
+/// them would be wrong.
 const CLUSTER_REFUSED: [(&str, &str); 2] = [
     ("insecure-skip-tls-verify", "name the server's authority in certificate-authority"),
     ("proxy-url", "margay connects to the API server directly"),
@@ -106,10 +107,11 @@ const USER_REFUSED: [(&str, &str); 6] = [
 ];
 
 impl Kubeconfig {
-    /// Reads a file and what it says about a context; `None`: its `current-context`.
+    /// Reads the settings of a context from a file; `None`: of its `current-context`.
     ///
     /// # Errors
-    /// In words, with the file's name and what to write. Never quotes a credential.
+    /// The file cannot be read or used. The text names the file and what to write, and never
+    /// quotes a credential.
     pub(super) fn read(path: &Path, context: Option<&str>) -> Result<Kubeconfig, String> {
         let name = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {name}: {e}"))?;
@@ -165,12 +167,12 @@ impl Kubeconfig {
 /// A cluster or user.
 struct Entry<'a> {
     map: &'a serde_json::Map<String, serde_json::Value>,
-    /// What relative paths are relative to.
+    /// Base of relative paths.
     folder: &'a Path,
 }
 
 impl<'a> Entry<'a> {
-    /// A text; an empty one counts as absent.
+    /// A string; an empty one counts as absent.
     fn text(&self, key: &str) -> Result<Option<&'a str>, String> {
         match self.map.get(key) {
             None | Some(serde_json::Value::Null) => Ok(None),
@@ -181,7 +183,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What `KEY-data` holds, or else the file that `KEY` names.
+    /// The content of `KEY-data`, else the file that `KEY` names.
     fn content(&self, key: &str) -> Result<Option<Content>, String> {
         let data = format!("{key}-data");
         if let Some(encoded) = self.text(&data)? {
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_relative_to_the_kubeconfig_and_data_wins() {
+    fn files_are_relative_to_the_kubeconfig_and_data_takes_precedence() {
         let read = parse(
             "certificate-authority: ca.pem, tls-server-name: name",
             "client-certificate-data: Y2VydA==, client-certificate: x, client-key: /k, \
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_by_its_key() {
+    fn keys_that_are_not_supported_are_refused() {
         for (cluster, user, key) in [
             ("insecure-skip-tls-verify: true", "", "insecure-skip-tls-verify"),
             ("proxy-url: 'http://p'", "", "proxy-url"),
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_entries_are_named() {
         let fault =
             |text: &str, context| Kubeconfig::parse(text, Path::new("/"), context).unwrap_err();
         let whole = config("", "");

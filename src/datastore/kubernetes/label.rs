@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_calico() {
-        // api/pkg/apis/projectcalico/v3/constants_test.go names this pair.
+        // The pair is from api/pkg/apis/projectcalico/v3/constants_test.go.
         let hash = "MOQSB7OYLUK2BUOV4OFQGD3GCG56JJGA7AQVZCJLN4326O4KVP7A";
         assert_eq!(hostname_hash("kube-master"), hash);
     }

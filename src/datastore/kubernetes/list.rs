@@ -1,4 +1,4 @@
-//! Reading one list, item by item.
+//! Reads one list, item by item.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::body::Items;
 use super::failure::Failure;
 use super::resource::{From, Place, Reading, Size};
 
-/// Longest wait for the head of a list.
+/// Longest wait for the head of the response.
 const HEAD_MAX: Duration = Duration::from_secs(10);
-/// Longest time without an octet of a list.
+/// Longest time without an octet of the body.
 const BODY_MAX: Duration = Duration::from_secs(60);
-/// Objects that are asked for at once, of kinds that have many.
+/// Objects per page, for kinds that have many.
 const PAGE: u32 = 500;
-/// Most pages of one list.
+/// Maximum number of pages of one list.
 const PAGES_MAX: usize = 100_000;
 
 /// What surrounds the items of a list.
@@ -39,18 +39,18 @@ struct Metadata {
 pub(super) struct Read {
     /// The version to watch from.
     pub(super) version: String,
-    /// The connection that it came over.
+    /// The connection that answered.
     pub(super) epoch: Epoch,
 }
 
-/// Reads a list; `item` is given each item.
+/// Reads a list, with paging where the server supports it; `item` is called with each item.
 pub(super) async fn read<D: Dial>(
     api: &Api<D>,
     place: &Place,
     from: &From,
     mut item: impl FnMut(&[u8]),
 ) -> Result<Read, Failure> {
-    // With a version the whole list comes from the server's memory.
+    // With a version the server answers from its watch cache, which does not page.
     let is_paged = place.size == Size::Large
         && place.reading == Reading::Paged
         && !matches!(from, From::NotOlderThan(_));
@@ -76,7 +76,7 @@ pub(super) struct Page {
     epoch: Epoch,
 }
 
-/// Reads one page; `item` is given each item.
+/// Reads one page; `item` is called with each item.
 pub(super) async fn page<D: Dial>(
     api: &Api<D>,
     request: &super::api::Request,

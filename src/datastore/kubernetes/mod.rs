@@ -1,10 +1,10 @@
 //! Calico's objects in the Kubernetes API.
 //!
-//! - [`config`], [`kubeconfig`], [`credentials`]: where the API server is, and who we are to it.
+//! - [`config`], [`kubeconfig`], [`credentials`]: how to reach the API server, and our credentials.
 //! - [`api`], [`dial`], [`body`], [`failure`]: requests over one HTTP/2 connection.
-//! - [`resource`], [`discovery`], [`affinities`]: what is asked for, and in which API group it is.
+//! - [`resource`], [`discovery`], [`affinities`]: what is requested, and in which API group it is.
 //! - [`kind`], [`list`], [`watch`], [`heartbeat`], [`past`], [`pace`]: following one kind.
-//! - [`known`], [`hub`], [`own_node`]: the last state sent, and what follows from how kinds are reached.
+//! - [`known`], [`hub`], [`own_node`]: the last state sent, and whether each kind can be read.
 //! - [`access`]: which rights are missing.
 //! - [`source`]: Calico's kinds with the Nodes; Services, EndpointSlices and Secrets.
 //!
@@ -12,21 +12,22 @@
 //!
 //! # Why the client is our own
 //!
-//! `kube-client` 5.0.0 without its runtime (`client`, `rustls-tls`, `ring`; it needs `k8s-openapi`) was
-//! measured for what a library does better, credentials: its `Config` read the kubeconfig, made the TLS
-//! configuration and the layer that renews tokens, and the requests were hyper's, over one HTTP/2
-//! connection. The same program without it is the other line (fat LTO, stripped, CPU time of the whole
-//! build; the limits were 1 MB and 60 s more).
+//! `kube-client` 5.0.0 without its runtime (`client`, `rustls-tls`, `ring`; it needs
+//! `k8s-openapi`) was measured for what a library does best, credentials: its `Config` read the
+//! kubeconfig and made the TLS configuration and the layer that renews tokens; the requests were
+//! made by hyper over one HTTP/2 connection. The first line of the table is the same program
+//! without it (fat LTO, stripped, CPU time of the whole build). The limits set beforehand were 1
+//! MB and 60 s more.
 //!
 //! | | binary | build |
 //! |---|---|---|
 //! | hyper, hyper-util, tokio-rustls, rustls-native-certs | 2.46 MB | 166 s |
 //! | with `kube-client` | 6.70 MB | 444 s |
 //!
-//! So it is not used. What it would bring besides, `exec` plugins and OIDC, a daemon on a node has no use
-//! for; what it does not do is most of this module: lists item by item, a version that went back, 410 as
-//! an HTTP status at the start of a watch, one connection for everything. It would be looked at again
-//! for credentials of those kinds, or for writing objects.
+//! Hence it is not used. A daemon on a node has no use for what it would add, `exec` plugins and
+//! OIDC; and it does not do most of what this module does: lists item by item, a version that went
+//! back, 410 as an HTTP status at the start of a watch, one connection for everything. It would be
+//! considered again for credentials of those kinds, or for writing objects.
 
 mod access;
 mod affinities;
@@ -72,7 +73,7 @@ pub use config::{
 };
 pub use source::{Services, Wanted};
 
-/// The way to one API server, shared by the sources that read it.
+/// The client of one API server, shared by the sources that read it.
 #[derive(Clone)]
 pub(super) struct Server(Arc<Api<Dialer>>);
 
@@ -89,7 +90,7 @@ pub(super) async fn follow(server: Server, config: KubernetesConfig, sender: Sen
     source::follow_calico(&*server.0, &config, sender).await;
 }
 
-/// The rights that following Calico's objects and the Nodes needs and the account does not have.
+/// The rights for Calico's objects and the Nodes that the account lacks.
 pub(super) async fn lacking(
     server: &Server,
     config: &KubernetesConfig,
@@ -98,7 +99,7 @@ pub(super) async fn lacking(
     access::of_calico(&*server.0, config, proven).await.map_err(|failure| failure.to_string())
 }
 
-/// The same of what the plan asks for.
+/// The same for the Services, EndpointSlices and Secrets that the plan needs.
 pub(super) async fn lacking_for_services(
     server: &Server,
     config: &ServicesConfig,
@@ -109,7 +110,8 @@ pub(super) async fn lacking_for_services(
     lacking.await.map_err(|failure| failure.to_string())
 }
 
-/// Follows what the plan asks for until the receiver is dropped.
+/// Follows the Services, EndpointSlices and Secrets that the plan needs until the receiver is
+/// dropped.
 pub(super) async fn follow_services(
     server: Server,
     config: ServicesConfig,

@@ -1,4 +1,4 @@
-//! Listing the affinities of the own node ([`super::affinities`]).
+//! Lists the affinities of the own node ([`super::affinities`]).
 
 use super::affinities::Labels;
 use super::api::Dial;
@@ -10,7 +10,7 @@ use super::resource::From;
 use crate::calico::model::{Decoded, Kind, decode_api};
 
 impl<D: Dial> Follow<'_, D> {
-    /// Lists the affinities, and settles where they are watched.
+    /// Lists the affinities, and decides whether the watch selects by label.
     pub(super) async fn read_affinities(
         &mut self,
         from: &From,
@@ -30,7 +30,7 @@ impl<D: Dial> Follow<'_, D> {
                 others += usize::from(decoded.is_ok_and(|d| self.is_own_block(&d)));
             })
             .await?;
-            // A node without a block does not show yet whether its first one will have a label.
+            // While the node has no block, it is unknown whether its first one will have a label.
             if others == 0 && has_labels {
                 self.place = labelled;
                 return Ok(read);

@@ -1,8 +1,9 @@
-//! The own Node after it was deleted and kubelet registered it again.
+//! The own Node after it was deleted and registered again by kubelet.
 //!
-//! The new object has none of Calico's annotations until calico-node writes them again, which was
-//! seen to take seven minutes (projectcalico/calico#13848). Differs from BIRD: what the old object
-//! said about BGP holds for ten minutes as long as its address is one of this machine.
+//! The new object has none of Calico's annotations until calico-node writes them again, which has
+//! been seen to take seven minutes (projectcalico/calico#13848). Differs from BIRD: the BGP
+//! settings of the old object are kept for ten minutes, provided that its address is one of this
+//! machine.
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use crate::calico::Problem;
 use crate::calico::model::{ApiObject, Node, Object};
 
-/// How long the old annotations hold.
+/// How long the old annotations are kept.
 const KEPT: Duration = Duration::from_secs(600);
 
 /// The own Node.
@@ -21,12 +22,13 @@ const KEPT: Duration = Duration::from_secs(600);
 pub(super) struct OwnNode {
     /// The last object with an address.
     last: Option<Arc<Node>>,
-    /// Since when the object on the server lacks one, and that object.
+    /// When the object on the server lost an address, and that object.
     bare: Option<(Instant, ApiObject)>,
 }
 
 impl OwnNode {
-    /// The object as it counts. `is_local` says whether an address is one of this machine.
+    /// The object to use, with the annotations that are kept. `is_local` returns whether an
+    /// address is one of this machine.
     pub(super) fn apply(
         &mut self,
         object: ApiObject,
@@ -61,19 +63,20 @@ impl OwnNode {
         self.last = has_address.then(|| Arc::clone(node));
     }
 
-    /// When the old annotations hold no longer, and what the object is then.
+    /// When the old annotations expire, if any are kept.
     pub(super) fn due(&self) -> Option<Instant> {
         self.bare.as_ref().map(|(since, _)| *since + KEPT)
     }
 
-    /// The object on the server, once [`OwnNode::due`] has come.
+    /// Forgets the old annotations; returns the object as the server has it. To be called when
+    /// [`OwnNode::due`] has passed.
     pub(super) fn give_up(&mut self) -> Option<ApiObject> {
         let (_, object) = self.bare.take()?;
         self.last = None;
         Some(object)
     }
 
-    /// What is wrong with it.
+    /// The problem to report while old annotations are kept.
     pub(super) fn problem(&self) -> Option<Problem> {
         let (_, object) = self.bare.as_ref()?;
         let text = format!(
@@ -85,7 +88,7 @@ impl OwnNode {
     }
 }
 
-/// Addresses of the one that the other has none in the place of.
+/// The addresses of `last` in families for which `node` has no address.
 fn lost_addresses(last: &Node, node: &Node) -> Vec<IpAddr> {
     [(&last.ipv4, &node.ipv4), (&last.ipv6, &node.ipv6)]
         .into_iter()
@@ -94,7 +97,7 @@ fn lost_addresses(last: &Node, node: &Node) -> Vec<IpAddr> {
         .collect()
 }
 
-/// The node with what it lacks of what BGP needs.
+/// The node, with BGP settings that it lacks taken from `last`.
 fn kept(node: &Node, last: &Node) -> Node {
     let cluster_id = if node.cluster_id.is_empty() { &last.cluster_id } else { &node.cluster_id };
     Node {
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_was_registered_again_keeps_its_address_for_a_while() {
+    async fn a_node_that_is_registered_again_keeps_its_address_for_ten_minutes() {
         let mut own = OwnNode::default();
         let now = Instant::now();
         assert_eq!(own.apply(node(""), now, |_| true), node(""), "it never had one");
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn annotations_that_come_back_end_it_and_a_foreign_address_is_not_kept() {
+    async fn returning_annotations_end_the_wait_and_a_foreign_address_is_not_kept() {
         let mut own = OwnNode::default();
         let now = Instant::now();
         own.apply(full(), now, |_| true);

@@ -1,4 +1,4 @@
-//! How long to wait before a kind is asked for again.
+//! How long to wait before a kind is requested again.
 
 use std::time::Duration;
 
@@ -8,26 +8,27 @@ use crate::datastore::backoff;
 
 /// First pause after a failure; it doubles until [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause after a failure that may pass at any moment.
+/// Longest pause after a failure that may end at any moment.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// First and longest pause after 403.
 const FORBIDDEN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
-/// Pause after 404, give or take a half.
+/// Average pause after 404; at random between half of it and one and a half.
 const MISSING: Duration = Duration::from_secs(30);
-/// After so many times 404, which are about ten minutes, the pause is [`MISSING_LONG`].
+/// After this many failures in a row, about ten minutes, the pause after 404 is [`MISSING_LONG`].
 const MISSING_OFTEN: u32 = 20;
 /// Pause after many times 404.
 const MISSING_LONG: Duration = Duration::from_secs(300);
-/// Lists of a kind that follow from one event for every node lie within this.
+/// Lists that one event causes on every node are spread over this time.
 const SPREAD: Duration = Duration::from_secs(5);
-/// Longest `Retry-After` that is obeyed.
+/// A longer `Retry-After` is reduced to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// How long to wait after the `failures`-th failure in a row, of which the last `alike` were this one.
+/// How long to wait after the `failures`-th failure in a row, the last `alike` of which were of
+/// this kind.
 ///
-/// A server that has just begun answers 403 until it has read the rights: what failed for other
-/// reasons before does not make that pause longer.
-/// From the second minute on a failure that lasts costs at most ten requests a minute.
+/// A server that has just started answers 403 until it has read the roles: earlier failures for
+/// other reasons do not lengthen that pause. From the second minute on, a failure that persists
+/// costs at most ten requests per minute.
 pub(super) fn pause(failure: &Failure, failures: u32, alike: u32, random: &Random) -> Duration {
     let growing = || backoff::pause(PAUSE, PAUSE_MAX, failures, 1, random.bits());
     match failure {
@@ -41,14 +42,14 @@ pub(super) fn pause(failure: &Failure, failures: u32, alike: u32, random: &Rando
         }
         Failure::NotFound if failures > MISSING_OFTEN => MISSING_LONG,
         Failure::NotFound => random.between(MISSING / 2, MISSING * 3 / 2),
-        // The first of each: every node may have been told the same at once.
+        // The first in a row: every node may have received the same at once.
         Failure::Expired if failures <= 1 => spread(random),
         Failure::Lost(_) | Failure::WentBack if failures <= 1 => Duration::ZERO,
         _ => growing(),
     }
 }
 
-/// A moment within [`SPREAD`].
+/// A random pause of at most [`SPREAD`].
 pub(super) fn spread(random: &Random) -> Duration {
     random.between(Duration::ZERO, SPREAD)
 }
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_that_come_late_after_other_failures_are_not_waited_for_long() {
+    fn the_pause_after_403_does_not_grow_with_other_failures() {
         let random = Random::seeded(1);
         let forbidden = Failure::Forbidden(String::new());
         assert!(pause(&forbidden, 40, 1, &random) <= FORBIDDEN[0]);
@@ -87,9 +88,10 @@ mod tests {
     }
 
     proptest! {
-        /// Twelve requests in the first minute, ten in each later one, and never an hour's wait.
+        /// At most twelve requests in the first minute and ten in each later one, and no pause of
+        /// more than five minutes.
         #[test]
-        fn a_failure_that_lasts_costs_few_requests(failure in failures(), seed: u64) {
+        fn a_failure_that_persists_costs_few_requests(failure in failures(), seed: u64) {
             let random = Random::seeded(seed);
             let minute = Duration::from_secs(60);
             let (mut now, mut counts) = (Duration::ZERO, [0u32; 5]);

@@ -1,12 +1,13 @@
-//! Whether a watch on another connection goes on in the history that was known, or the store was
-//! restored from a backup meanwhile.
+//! Whether a watch on another connection continues the known history, or the store was restored
+//! from a backup meanwhile.
 //!
-//! Versions alone do not tell once writes have carried a restored store past the version that was
-//! known: the watch delivers what lies above it, and what was written below it is never delivered. A
-//! list would tell, and is too much for kinds with thousands of objects. So the last event of such a
-//! kind is kept, whole. If etcd still has exactly that object, everything up to its version is what was
-//! known, and the watch begins at that version, not at the last one: in the known history nothing of
-//! the kind lies between, in another one whatever does is delivered.
+//! Versions alone do not show that once writes have taken a restored store past the known version:
+//! a watch from there delivers later writes, but never those of the new history below it. A list
+//! would show it, and is too expensive for kinds with thousands of objects. Hence the last event
+//! of such a kind is kept, whole: the anchor. If etcd still has exactly that object, the history
+//! up to its version is the known one, and the watch begins at that version instead of the last
+//! one: in the known history there is nothing of the kind in between, in a new one whatever there
+//! is is delivered.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use super::known::is_older;
 /// Longest event that is kept, in octets.
 const EVENT_MAX: usize = 256 << 10;
 
-/// The last object of a kind that was put, if nothing but bookmarks came after it.
+/// The last object of a kind that was added or modified, if only bookmarks came after it.
 #[derive(Debug, Default)]
 pub(super) struct Anchor {
     is_set: bool,
@@ -44,7 +45,7 @@ struct Name {
 }
 
 impl Anchor {
-    /// Keeps an event. Into the memory that is there: every heartbeat of every node comes here.
+    /// Keeps an event, in memory that is reused: this is called for every heartbeat of every node.
     pub(super) fn set(&mut self, event: &[u8], version: &str) {
         self.event.clear();
         self.is_set = event.len() <= EVENT_MAX;
@@ -54,22 +55,23 @@ impl Anchor {
         }
     }
 
-    /// Something else happened last.
+    /// Drops the event: it is no longer the last.
     pub(super) fn clear(&mut self) {
         self.is_set = false;
     }
 
-    /// Where a watch may begin if the object is still there.
+    /// The version from which to watch if etcd still has the object.
     pub(super) fn version(&self) -> Option<&str> {
         self.is_set.then_some(self.version.as_str())
     }
 
+    /// The name of the object.
     pub(super) fn name(&self) -> Option<String> {
         let event = || serde_json::from_slice::<Event>(&self.event).ok();
         self.is_set.then(event).flatten().map(|event| event.object.metadata.name)
     }
 
-    /// Compares what etcd has under the name.
+    /// Compares the object with the one that etcd has under its name.
     pub(super) fn compare(&self, found: Option<&[u8]>) -> Past {
         if !self.is_set {
             return Past::Same;
@@ -90,11 +92,11 @@ impl Anchor {
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Past {
-    /// Up to the anchor, or without one: the server is not behind.
+    /// The history up to the anchor is the known one; without an anchor, the version is not older.
     Same,
-    /// The store was restored.
+    /// The store was restored from a backup.
     Differs,
-    /// The object has changed since: only a list tells.
+    /// The object has changed since: only a list can tell.
     Unknown,
 }
 
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_object_is_the_past() {
+    fn only_an_identical_object_confirms_the_history() {
         let mut anchor = Anchor::default();
         assert_eq!((anchor.version(), anchor.compare(None)), (None, Past::Same));
         let event = format!(r#"{{"type":"MODIFIED","object":{}}}"#, object("a", 5));

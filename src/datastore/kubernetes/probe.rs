@@ -1,4 +1,4 @@
-//! Asking etcd whether it still has the past that was known ([`super::past`]).
+//! Asks etcd whether its history is still the known one ([`super::past`]).
 
 use super::api::Dial;
 use super::failure::Failure;
@@ -9,8 +9,8 @@ use super::past::Past;
 use super::resource::Resource;
 
 impl<D: Dial> Follow<'_, D> {
-    /// Asks etcd for the object of the last event. A server whose etcd does not answer would go on
-    /// from memory, and a watch be silent.
+    /// Requests the object of the last event, read from etcd: a server that has lost etcd would
+    /// still answer from its watch cache, and its watches would stay silent.
     pub(super) async fn probe(&mut self) -> Result<Past, Failure> {
         self.is_in_doubt = true;
         let past = self.ask_etcd().await?;

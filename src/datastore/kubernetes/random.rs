@@ -1,10 +1,10 @@
-//! Jitter: what keeps thousands of nodes from asking at once.
+//! Jitter, so that thousands of nodes do not send requests at the same moment.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A source of random shares.
+/// A source of random numbers.
 #[derive(Debug)]
 pub(super) struct Random {
     seed: RandomState,
@@ -18,7 +18,7 @@ impl Random {
         Random { seed: RandomState::new(), count: AtomicU64::new(0), fixed: None }
     }
 
-    /// The same shares for the same seed.
+    /// The same sequence for the same seed.
     #[cfg(test)]
     pub(super) fn seeded(seed: u64) -> Self {
         Random { fixed: Some(seed), ..Random::of_process() }
@@ -40,7 +40,7 @@ impl Random {
         u32::try_from(hash >> 32).unwrap_or(u32::MAX)
     }
 
-    /// A duration from `least` until `most`.
+    /// A duration between `least` and `most`, uniformly distributed.
     pub(super) fn between(&self, least: Duration, most: Duration) -> Duration {
         let share = f64::from(self.bits()) / f64::from(u32::MAX);
         least + most.saturating_sub(least).mul_f64(share)

@@ -1,4 +1,4 @@
-//! What is asked for: kinds, where they are, and which of their objects.
+//! What is requested: kinds, their paths, and the selection of objects.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -16,9 +16,9 @@ pub(super) enum Resource {
     BgpPeers,
     BgpFilters,
     BlockAffinities,
-    /// Which release of Calico it is.
+    /// The release of Calico.
     ClusterInformations,
-    /// Which routes Felix writes.
+    /// Which routes Felix installs.
     FelixConfigurations,
     /// Every Node, metadata only.
     Nodes,
@@ -42,7 +42,7 @@ impl Resource {
         Resource::FelixConfigurations,
     ];
 
-    /// The name in URLs, and in roles.
+    /// The name in URLs and roles.
     pub(super) fn plural(&self) -> &'static str {
         match self {
             Resource::IpPools => "ippools",
@@ -76,7 +76,8 @@ impl Resource {
         }
     }
 
-    /// Whether plans wait for it: a missing right on the others is named, and nothing more.
+    /// Whether BGP waits for it. A missing right on a kind that it does not wait for is only
+    /// reported.
     pub(super) fn gate(&self) -> Gate {
         match self {
             Resource::ClusterInformations
@@ -88,7 +89,7 @@ impl Resource {
         }
     }
 
-    /// Whether it is one of Calico's kinds without which the group counts as missing.
+    /// Whether it is one of the kinds by which Calico's group is judged to be served or not.
     pub(super) fn is_essential(&self) -> bool {
         self.is_calico() && self.gate() == Gate::Holds
     }
@@ -99,16 +100,16 @@ impl Resource {
     }
 }
 
-/// Whether plans wait for a kind.
+/// Whether BGP waits for a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// Until it was listed.
+    /// Until it has been listed.
     Holds,
-    /// For a moment only: what it says can come later.
+    /// For a limited time: its objects may follow later.
     Yields,
 }
 
-/// As a role would name it: `bgppeers.crd.projectcalico.org` without the group.
+/// The name in a role, without the group: `bgppeers`.
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,41 +119,41 @@ impl fmt::Display for Resource {
     }
 }
 
-/// Where a resource is, and in which form its objects come.
+/// The path of a resource, the selection of its objects, and their form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Path without a query.
     pub(super) path: String,
-    /// What is always in the query, encoded.
+    /// A selector that is part of every query, percent-encoded.
     pub(super) selector: Option<String>,
     pub(super) form: Form,
     pub(super) size: Size,
     pub(super) reading: Reading,
 }
 
-/// Whether lists may be asked for in parts.
+/// Whether lists may be requested in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// In pages, of kinds that have many objects.
+    /// In pages, for kinds that have many objects.
     Paged,
     /// All at once: the server does not know `limit`.
     AtOnce,
 }
 
-/// How many objects there may be.
+/// How many objects a kind may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
-    /// Read at once.
+    /// Few: read at once.
     Small,
-    /// Read in pages, where the server does that.
+    /// Thousands: read in pages if the server supports that.
     Large,
 }
 
-/// How objects come.
+/// The form in which objects are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Whole,
-    /// `PartialObjectMetadata`: a fifth of a Node.
+    /// `PartialObjectMetadata`: a fifth of the size of a Node.
     Metadata,
 }
 
@@ -175,16 +176,16 @@ impl Form {
 /// How recent a list must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum From {
-    /// Whatever the server has at hand.
+    /// Any version: the content of the server's watch cache.
     Any,
-    /// At least that version.
+    /// At least this version.
     NotOlderThan(String),
-    /// What etcd says at this moment.
+    /// The current content of etcd.
     Newest,
 }
 
 impl Place {
-    /// Where a resource is. `node` is the own node, `namespace` that of Secrets.
+    /// The place of a resource. `node` is the own node, `namespace` that of Secrets.
     pub(super) fn of(resource: &Resource, group: Group, node: &str, namespace: &str) -> Place {
         let named = |name: &str| {
             Some(format!("fieldSelector={}", encoded(&format!("metadata.name={name}"))))
@@ -195,7 +196,7 @@ impl Place {
             Resource::Services => ("/api/v1/services".to_owned(), None),
             Resource::EndpointSlices => (
                 "/apis/discovery.k8s.io/v1/endpointslices".to_owned(),
-                // Slices of headless services: often most of them, and never announced.
+                // Slices of headless services are often the majority, and never announced.
                 Some(format!("labelSelector={}", encoded("!service.kubernetes.io/headless"))),
             ),
             Resource::Secret(name) => {
@@ -211,7 +212,7 @@ impl Place {
         Place { path, selector, form, size, reading: Reading::Paged }
     }
 
-    /// The same without anything that a server might not know.
+    /// The same without parameters that a server might not know.
     pub(super) fn plain(&self) -> Place {
         let is_labels = |s: &&String| s.starts_with("labelSelector");
         let selector = self.selector.clone().filter(|s| !is_labels(&s));
@@ -232,14 +233,14 @@ impl Place {
         query
     }
 
-    /// Asks for a list, or for its next page.
+    /// Requests a list, or its next page.
     pub(super) fn list(&self, from: &From, limit: Option<u32>, next: Option<&str>) -> Request {
         let mut query = self.query();
         if let Some(limit) = limit {
             query.push(&format!("limit={limit}"));
         }
         match (next, from) {
-            // A page belongs to the version of the first.
+            // A further page has the version of the first.
             (Some(token), _) => query.push(&format!("continue={}", encoded(token))),
             (None, From::Any) => query.push("resourceVersion=0"),
             (None, From::NotOlderThan(version)) => {
@@ -251,14 +252,14 @@ impl Place {
         Request::read(query.0, self.form.accept_list())
     }
 
-    /// Asks for one object by its name, as etcd has it.
+    /// Requests one object by its name, read from etcd.
     pub(super) fn probe(&self, name: &str) -> Request {
         let mut query = Query(self.path.clone());
         query.push(&format!("fieldSelector={}", encoded(&format!("metadata.name={name}"))));
         Request::read(query.0, self.form.accept_list())
     }
 
-    /// Asks for what happens after a version.
+    /// Requests a watch from a version.
     pub(super) fn watch(&self, version: &str, lasts: Duration) -> Request {
         let mut query = self.query();
         query.push("watch=true&allowWatchBookmarks=true");
@@ -277,7 +278,8 @@ impl Query {
     }
 }
 
-/// A text as it may stand in a query or as part of a path (RFC 3986 §2.3).
+/// Percent-encodes a text for a query or a path segment: everything but the unreserved characters
+/// of RFC 3986 §2.3.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for octet in text.bytes() {
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_selected_where_that_is_safe() {
+    fn selectors_and_forms_are_those_of_each_kind() {
         let secret = place(&Resource::Secret("bgp-secrets".into()));
         let expected =
             "/api/v1/namespaces/kube-system/secrets?fieldSelector=metadata.name%3Dbgp-secrets";

@@ -1,5 +1,5 @@
-//! The two sources of the API: Calico's objects with the Nodes, and Services with EndpointSlices and
-//! Secrets.
+//! The two sources in the Kubernetes API: Calico's objects with the Nodes, and Services with
+//! EndpointSlices and Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -24,37 +24,37 @@ use super::pace;
 use super::resource::{Place, Resource};
 use crate::datastore::Sender;
 
-/// How often it is looked whether Calico's kinds are there at all.
+/// Pause before the state of Calico's kinds is checked again while none can be read.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Pause between questions where they are, at random.
+/// Pause, at random, between queries for their API group.
 const ASK_INTERVAL: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
-/// BGP does not wait longer for what services and passwords need.
+/// Longest time that BGP waits for Services, EndpointSlices and Secrets.
 const EXCUSED_AFTER: Duration = Duration::from_secs(60);
 
-/// What the plan asks of the second source.
+/// What the plan needs from the second source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Names of Secrets with keys of sessions.
+    /// Names of the Secrets with passwords of sessions.
     pub secrets: BTreeSet<String>,
-    /// Services and their endpoints: a range of service addresses is configured.
+    /// Whether Services and their endpoints are needed.
     pub services: Services,
 }
 
-/// Whether services are asked for.
+/// Whether Services and EndpointSlices are needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Services {
-    /// No range is configured.
+    /// No range of service addresses is configured.
     #[default]
     Unused,
-    /// Their addresses may have to be announced.
+    /// A range is configured: addresses of services may have to be announced.
     Used,
 }
 
 type Following<'a> = Pin<Box<dyn Future<Output = Infallible> + Send + 'a>>;
-/// Whatever is over when one of its kind is.
+/// One of several futures that all end when the first of them does.
 type Part<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Follows all of them. One that is woken does not wake the others.
+/// Polls all of them, each only when it is woken.
 async fn together<'a>(following: impl IntoIterator<Item = Following<'a>>) -> Infallible {
     let mut following: FuturesUnordered<_> = following.into_iter().collect();
     match following.next().await {
@@ -81,7 +81,7 @@ pub(super) async fn follow_calico<D: Dial>(
         follow.is_own_apart = config.use_pod_cidr;
         Box::pin(follow.run())
     };
-    // One that is woken does not wake the others: a `select!` would poll them all for each heartbeat.
+    // Each is polled only when it is woken: a `select!` would poll all of them for each heartbeat.
     let mut parts: FuturesUnordered<Part<'_>> = FuturesUnordered::new();
     for resource in [Resource::Nodes].into_iter().chain(own) {
         let follow = core(resource);
@@ -100,7 +100,7 @@ pub(super) fn calico_kinds(config: &KubernetesConfig) -> impl Iterator<Item = Re
         .filter(move |resource| !use_pod_cidr || *resource != Resource::BlockAffinities)
 }
 
-/// Follows Calico's kinds in the group where they are, and in the other one when they move.
+/// Follows Calico's kinds in the API group that has them, and in the other one after a migration.
 async fn follow_groups<D: Dial>(api: &Api<D>, hub: &Hub, config: &KubernetesConfig) -> Infallible {
     let mut group = match config.group {
         Some(group) => group,
@@ -120,7 +120,7 @@ async fn follow_groups<D: Dial>(api: &Api<D>, hub: &Hub, config: &KubernetesConf
     }
 }
 
-/// Asks until it is answered.
+/// Asks for the group of Calico's objects until there is one.
 async fn first_group<D: Dial>(api: &Api<D>, hub: &Hub) -> Group {
     let mut failures = 0;
     loop {
@@ -155,8 +155,8 @@ fn not_installed() -> String {
     )
 }
 
-/// Which of the two is meant only the operator knows: during a migration what is in the other group is
-/// out of date.
+/// The configured group is not replaced by the one found: only the operator knows which is meant,
+/// as the objects of one group are out of date during a migration.
 fn wrong_group(given: Group, other: Group) -> String {
     format!(
         "CALICO_API_GROUP (or api-group) names {given}, and the server has Calico's kinds in {other} \
@@ -164,8 +164,8 @@ fn wrong_group(given: Group, other: Group) -> String {
     )
 }
 
-/// Returns when Calico's kinds are in another group than that. `given` is the one that the
-/// environment names.
+/// Returns when Calico's kinds are in a group other than `group`. `given` is the configured group,
+/// from which there is no change.
 async fn other_group<D: Dial>(
     api: &Api<D>,
     hub: &Hub,
@@ -174,7 +174,7 @@ async fn other_group<D: Dial>(
 ) -> Group {
     let mut of_group = hub.watch_group();
     loop {
-        // Nothing is woken while there is nothing to look at.
+        // Does not wake up periodically while the kinds can be read.
         if *of_group.borrow_and_update() == OfGroup::InForce {
             hub.set_lost_group(None);
             if of_group.changed().await.is_err() {
@@ -208,7 +208,7 @@ async fn other_group<D: Dial>(
     }
 }
 
-/// Tells why there is no connection.
+/// Passes on to the hub why there is no connection.
 async fn follow_connection<D: Dial>(api: &Api<D>, hub: &Hub) {
     let mut trouble = api.trouble();
     loop {
@@ -220,8 +220,8 @@ async fn follow_connection<D: Dial>(api: &Api<D>, hub: &Hub) {
     }
 }
 
-/// Follows what the plan asks for until the receiver is dropped. Nothing is sent before it is known
-/// what that is.
+/// Follows what the plan needs until the receiver is dropped. Nothing is sent before the plan has
+/// stated it.
 pub(super) async fn follow_services<D: Dial>(
     api: &Api<D>,
     config: &ServicesConfig,
@@ -229,7 +229,7 @@ pub(super) async fn follow_services<D: Dial>(
     sender: Sender,
 ) {
     let hub = &Hub::new(sender);
-    // Each with the handle that ends it.
+    // Each with the handle that aborts it.
     let mut following: BTreeMap<Resource, AbortHandle> = BTreeMap::new();
     let mut running = FuturesUnordered::new();
     let mut excused_at = None;
@@ -271,7 +271,7 @@ pub(super) async fn follow_services<D: Dial>(
             changed = wanted.changed(), if !is_final => is_final = changed.is_err(),
             () = excused => {
                 hub.excuse_all();
-                // What is asked for later never holds anything up.
+                // From here on nothing waits for a resource that is requested later.
                 excused_at = Some(tokio::time::Instant::now() + Duration::from_secs(86_400));
             }
             () = &mut connection => {}

@@ -25,11 +25,11 @@ use crate::calico::model::{Decoded, Kind, ObjectId, decode_api, decode_api_node}
 use crate::datastore::{Change, Event, Receiver, State, outbox};
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Longer than any pause and any hold, except that after many times 404.
+/// Longer than any pause and any hold, except the pause after many times 404.
 const SETTLED: Duration = Duration::from_secs(120);
 const CALICO: [&str; 5] = [POOLS, CONFIGURATIONS, PEERS, FILTERS, AFFINITIES];
 
-/// A source on the double, and what it told.
+/// A source on the double, and what it has sent.
 struct Lab {
     double: Double,
     receiver: Receiver,
@@ -77,7 +77,7 @@ impl Lab {
         }
     }
 
-    /// Lets time pass, and takes what is told.
+    /// Lets time pass, and applies the events.
     async fn run(&mut self, time: Duration) {
         let end = sleep(time);
         let mut end = std::pin::pin!(end);
@@ -95,7 +95,7 @@ impl Lab {
     fn take(&mut self, event: Event) {
         match event {
             Event::Listed(objects) => {
-                assert!(!self.is_listed, "told once");
+                assert!(!self.is_listed, "the first list is sent once");
                 self.is_listed = true;
                 self.objects = objects.into_iter().map(|o| (o.id.clone(), o)).collect();
             }
@@ -132,7 +132,7 @@ impl Lab {
         }
     }
 
-    /// What was told is what the server has.
+    /// Asserts that the objects sent are those of the server.
     #[track_caller]
     fn assert_same(&self) {
         let mut expected: BTreeMap<ObjectId, Decoded> = BTreeMap::new();
@@ -193,7 +193,7 @@ fn labelled(mut affinity: Value) -> Value {
     affinity
 }
 
-/// Whether the Calico that writes affinities labels them.
+/// Whether Calico labels the affinities that it writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Labels {
     Absent,
@@ -262,7 +262,7 @@ async fn a_watch_that_ends_normally_costs_no_list() {
     assert_eq!(lists(&lab.double), before, "three hours");
     assert!(lab.double.asked(PEERS, "watch") >= watches + 8);
     assert_eq!((lab.changes, lab.double.lock().dials), (0, 1));
-    // What is missed by watches is found within half a day.
+    // The periodic list is within half a day.
     lab.run(MINUTE * 60 * 12).await;
     assert!(lists(&lab.double).iter().zip(&before).all(|(now, before)| now > before));
 }
@@ -280,7 +280,7 @@ async fn a_restart_of_the_server_costs_one_list_of_each_kind() {
     assert_eq!((lab.changes, lab.withdrawn.len()), (1, 0));
     let costs =
         |after: &[u64]| -> Vec<u64> { after.iter().zip(&before).map(|(a, b)| a - b).collect() };
-    // Affinities are listed with the label and without; of the Nodes one was asked for before.
+    // Affinities are listed with the label and without; the Nodes were probed before.
     assert_eq!(costs(&lists(&lab.double)), [1, 1, 1, 1, 2, 2]);
 }
 
@@ -300,14 +300,14 @@ async fn a_lost_connection_costs_no_list_of_the_nodes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_go_on_after_goaway_and_requests_go_elsewhere() {
+async fn after_goaway_streams_continue_and_requests_use_a_new_connection() {
     let mut lab = lab().await;
     lab.double.cut(Cut::GoAway);
     lab.run(Duration::from_secs(1)).await;
     lab.double.put(PEERS, "new", peer(1));
     lab.run(Duration::from_secs(1)).await;
     lab.assert_same();
-    assert_eq!(lab.double.lock().dials, 1, "the watches go on");
+    assert_eq!(lab.double.lock().dials, 1, "the watches continue");
     lab.run(MINUTE * 30).await;
     assert_eq!(lab.double.lock().dials, 2);
     lab.assert_same();
@@ -315,7 +315,7 @@ async fn streams_go_on_after_goaway_and_requests_go_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_on_which_nothing_comes_is_noticed_by_ping() {
+async fn a_silent_connection_is_detected_by_ping() {
     let mut lab = lab().await;
     lab.double.cut(Cut::Freeze);
     lab.double.put(PEERS, "new", peer(1));
@@ -325,7 +325,7 @@ async fn a_connection_on_which_nothing_comes_is_noticed_by_ping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_refuses_connections_is_asked_rarely_and_named() {
+async fn a_server_that_refuses_connections_is_dialled_rarely_and_reported() {
     let mut lab = lab().await;
     lab.double.change(|state| state.refuses_connections = true);
     lab.double.cut(Cut::Reset);
@@ -341,7 +341,7 @@ async fn a_server_that_refuses_connections_is_asked_rarely_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_lasting_failure_is_named_keeps_all_and_costs_few_requests() {
+async fn every_lasting_failure_is_reported_keeps_all_and_costs_few_requests() {
     for (wrong, named, cause) in [
         (Wrong::Status(401, "Unauthorized"), "check the token", "unauthorized"),
         (Wrong::Status(403, "forbidden: cannot list"), "ClusterRole", "forbidden"),
@@ -396,7 +396,7 @@ async fn a_head_that_is_held_back_until_the_first_event_harms_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_was_restored_is_believed_however_far_it_has_come_since() {
+async fn a_restored_store_is_recognised_however_many_writes_it_has_had() {
     for writes in [0, 1, 50] {
         let mut lab = lab().await;
         for number in 0..10 {
@@ -422,14 +422,14 @@ async fn a_store_that_was_restored_is_believed_however_far_it_has_come_since() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crd_that_is_deleted_takes_nothing_with_it() {
+async fn the_deletion_of_a_crd_withdraws_nothing() {
     let mut lab = lab().await;
     lab.double.delete_crd(PEERS);
     lab.run(MINUTE * 5).await;
     assert!(lab.withdrawn.is_empty(), "{:?}", lab.withdrawn);
     let named = |problem: &Problem| problem.object == "bgppeers" && problem.text.contains("404");
     assert!(lab.problems.iter().any(named), "{:?}", lab.problems);
-    // Put back, and its objects one by one.
+    // Created again, and its objects one by one.
     lab.double.change(|state| state.missing.clear());
     lab.run(MINUTE).await;
     lab.double.put(PEERS, "tor", peer(64600));
@@ -441,7 +441,7 @@ async fn a_crd_that_is_deleted_takes_nothing_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_that_come_back_in_time_were_never_gone() {
+async fn objects_that_are_recreated_in_time_are_not_withdrawn() {
     let mut lab = lab().await;
     lab.double.delete_crd(PEERS);
     lab.run(MINUTE).await;
@@ -459,14 +459,14 @@ async fn objects_that_come_back_in_time_were_never_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_really_deleted_is_told_after_a_moment() {
+async fn a_deletion_is_sent_after_the_hold() {
     let mut lab = lab().await;
     lab.double.delete(PEERS, "tor");
     lab.run(Duration::from_secs(2)).await;
     assert!(lab.withdrawn.is_empty());
     lab.run(Duration::from_secs(2)).await;
     assert_eq!(lab.withdrawn, ["BGPPeer/tor"]);
-    // The last one of a kind: it is asked once more.
+    // The last object of a kind: a list has to confirm it.
     let before = lab.double.asked(PEERS, "list");
     lab.double.delete(PEERS, "tor-2");
     lab.run(Duration::from_secs(5)).await;
@@ -484,7 +484,7 @@ async fn a_migration_from_v1_to_v3_changes_nothing() {
     let mut lab = lab().await;
     let v3 =
         |collection: &str| collection.replace("crd.projectcalico.org/v1", "projectcalico.org/v3");
-    // Both groups are there for a while.
+    // Both groups are served for a while.
     lab.double.change(|state| state.groups.insert("projectcalico.org".into()));
     for collection in CALICO {
         for (name, object) in lab.double.objects(collection) {
@@ -522,7 +522,7 @@ async fn crds_that_are_missing_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_was_named_wrongly_is_named_with_the_other() {
+async fn a_wrongly_configured_group_is_reported_with_the_other() {
     let double = cluster();
     double.change(|state| state.groups = ["projectcalico.org".to_owned()].into());
     let mut lab = Lab::with(double, KubernetesConfig { group: Some(Group::V1), ..config() }, 1);
@@ -546,13 +546,13 @@ async fn kinds_that_appear_are_listed_together() {
         while !lab.is_listed {
             lab.run(Duration::from_millis(100)).await;
         }
-        // Not one kind after the other, each when its pause after 404 is over.
+        // All kinds together, not each at the end of its own pause after 404.
         lab.assert_same();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_kind_that_never_was_counts_as_empty() {
+async fn a_kind_that_the_server_never_had_counts_as_empty() {
     let double = cluster();
     double.change(|state| state.missing.insert(FILTERS.to_owned()));
     let mut lab = Lab::new(double);
@@ -565,7 +565,7 @@ async fn one_kind_that_never_was_counts_as_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_that_may_not_be_read_is_named_and_holds_nothing_up() {
+async fn a_forbidden_cluster_information_is_reported_and_delays_nothing() {
     let release = POOLS.replace("ippools", "clusterinformations");
     let felix = POOLS.replace("ippools", "felixconfigurations");
     let double = cluster();
@@ -613,7 +613,7 @@ async fn discovery_that_is_forbidden_is_replaced_by_asking_for_the_kinds() {
     lab.settle().await;
     assert!(lab.is_current());
     lab.assert_same();
-    // A group that is named is not asked for.
+    // With a configured group there is no discovery.
     let double = cluster();
     let config = KubernetesConfig { group: Some(Group::V1), ..config() };
     let mut lab = Lab::with(double, config, 1);
@@ -629,7 +629,7 @@ async fn affinities_without_labels_are_found_until_calico_has_labelled_them() {
     lab.settle().await;
     lab.assert_same();
     assert_eq!(lab.objects.keys().filter(|id| id.kind == Kind::BlockAffinity).count(), 2);
-    // Another node's block changes hands while all are watched.
+    // A block of another node changes its owner while all are watched.
     lab.double.put(AFFINITIES, "n1-10-65-2-0-26", labelled(affinity("me", "10.65.2.0/26")));
     lab.run(Duration::from_secs(5)).await;
     lab.assert_same();
@@ -642,7 +642,7 @@ async fn affinities_without_labels_are_found_until_calico_has_labelled_them() {
     lab.double.restart();
     lab.settle().await;
     lab.assert_same();
-    // Only what is selected is sent.
+    // Only the selected affinities are sent.
     lab.double.put(AFFINITIES, "me-10-65-10-0-26", labelled(affinity("me", "10.65.10.0/26")));
     lab.run(Duration::from_secs(5)).await;
     lab.assert_same();
@@ -684,7 +684,7 @@ async fn pod_cidrs_come_from_the_own_node_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_object_that_cannot_be_read_spoils_nothing() {
+async fn one_unreadable_object_does_not_affect_others() {
     let double = cluster();
     double.put(PEERS, "bad", json!({"metadata": {}, "spec": {"asNumber": 42_000_000_000_000u64}}));
     double.put(PEERS, "worse", json!({"metadata": {}, "spec": "hello"}));
@@ -727,7 +727,7 @@ async fn a_token_that_is_refused_is_read_again_at_once() {
     lab.run(Duration::from_secs(7)).await;
     lab.assert_same();
     assert!(lab.is_current());
-    // One that is never renewed is named.
+    // One that is never renewed is reported.
     lab.double.require_tokens(&["third"], &link);
     lab.double.end_watches();
     lab.run(MINUTE).await;
@@ -747,7 +747,7 @@ async fn a_server_without_http2_serves_as_well() {
     lab.assert_same();
     let before = lists(&lab.double);
     lab.run(MINUTE * 60).await;
-    assert_eq!(lists(&lab.double), before, "a connection for each watch is no doubt");
+    assert_eq!(lists(&lab.double), before, "a connection per watch causes no doubt");
     lab.double.restart();
     lab.double.put(PEERS, "newer", peer(1));
     lab.settle().await;

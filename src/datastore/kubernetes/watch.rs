@@ -18,21 +18,21 @@ use super::past::Past;
 use super::resource::Resource;
 use crate::calico::model::Fault;
 
-/// How long a watch is asked to last, at random.
+/// Requested duration of a watch, at random.
 const LASTS: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(1200)];
-/// The server is given this long beyond it.
+/// How much longer the server may take to end the watch.
 const LATE_MAX: Duration = Duration::from_secs(30);
-/// A proxy may hold the head of an answer back until the first event. After this long without one
-/// it is asked whether the server answers at all.
+/// After this long without the head of the response, a probe checks whether the server answers at
+/// all: a proxy may hold back the head until the first event.
 const HEAD_MAX: Duration = Duration::from_secs(30);
-/// After this long without event or bookmark it is asked whether the server is where it was.
+/// After this long without an event or bookmark, a probe checks the history of the server.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 /// Pause between two watches.
 const PAUSE: Duration = Duration::from_millis(250);
-/// An end within this long, without an event, is a failure.
+/// A watch that ends within this time without an event has failed.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// A small kind whose watch ends before its time is listed, at most this often: its CRD may have been
-/// replaced.
+/// Minimum interval between lists of one of Calico's kinds because its watch ended before its
+/// time: its CRD may have been replaced.
 const EARLY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// A line of a watch.
@@ -57,7 +57,11 @@ struct Metadata {
 }
 
 impl<D: Dial> Follow<'_, D> {
-    /// Watches until the watch ends or is in doubt.
+    /// Watches until the watch ends or something else has to be done first.
+    ///
+    /// A watch on another connection, or after one was cut off, is not trusted: small kinds are
+    /// listed again; for large ones the next watch begins at the anchor, and a probe has to
+    /// confirm it before the known objects count as current.
     pub(super) async fn watch(&mut self) -> Result<(), Failure> {
         let [least, most] = LASTS;
         let lasts = self.api.random.between(least, most);
@@ -106,7 +110,8 @@ impl<D: Dial> Follow<'_, D> {
         Ok(())
     }
 
-    /// Asks to watch; the answer once its head is there. `None`: it is decided what comes first.
+    /// Sends the request; returns the response once its head has arrived. `None`: the next step has
+    /// been set to a list.
     async fn begin(&mut self, lasts: Duration) -> Result<Option<Answer>, Failure> {
         let anchor = self.anchor.version().filter(|_| self.is_in_doubt);
         let version = anchor.or(self.version.as_deref()).unwrap_or_default().to_owned();
@@ -114,7 +119,7 @@ impl<D: Dial> Follow<'_, D> {
         let api = self.api;
         let mut asked = std::pin::pin!(api.request(&request, None));
         let answer = loop {
-            // Both at once: the request may be the one that makes the connection.
+            // Concurrently, because the request may be what makes the connection.
             let late = async {
                 sleep(HEAD_MAX).await;
                 self.probe().await
@@ -126,7 +131,7 @@ impl<D: Dial> Follow<'_, D> {
                         return Err(Failure::WentBack);
                     }
                     if self.note_answer() {
-                        // The request may be one that is never answered.
+                        // The request may never be answered.
                         self.set_next(Next::List(self.not_older()));
                         return Ok(None);
                     }
@@ -141,7 +146,7 @@ impl<D: Dial> Follow<'_, D> {
         let mut lines = Lines::default();
         let mut events = 0usize;
         let mut heard = Instant::now();
-        // Set again when it goes off, not with each event: mostly it is early then.
+        // Reset when it fires, not with each event; when it fires early, nothing is due yet.
         let mut alarm = pin!(sleep_until(until.min(heard + SILENCE_MAX)));
         loop {
             if let Some(due) = self.due()
@@ -167,13 +172,13 @@ impl<D: Dial> Follow<'_, D> {
                     if self.probe().await? == Past::Differs {
                         return Err(Failure::WentBack);
                     }
-                    // Unknown: the change is on its way to us.
+                    // Unknown: the event of the change is on its way.
                     now = Instant::now();
                     heard = now;
                 }
                 None => {}
             }
-            // Also where events never pause.
+            // Checked after events too, as they may arrive without a pause.
             if self.due().is_some_and(|due| due <= now) && self.act(now) == Goes::Ends {
                 return Ok(Ended { events, goes: Goes::Ends });
             }
@@ -183,7 +188,7 @@ impl<D: Dial> Follow<'_, D> {
         }
     }
 
-    /// Takes a heartbeat in; `false`: it is none.
+    /// Processes a heartbeat; `false`: the line is not one.
     fn beat(&mut self, line: &[u8], beat: &Beat<'_>, mark: Mark) -> Result<bool, Failure> {
         if !self.marks.has(mark) {
             return Ok(false);
@@ -193,7 +198,7 @@ impl<D: Dial> Follow<'_, D> {
         Ok(true)
     }
 
-    /// Takes an event in.
+    /// Processes an event.
     fn event(&mut self, line: &[u8]) -> Result<(), Failure> {
         let is_of_others = |beat: &Beat<'_>| beat.object.name() != self.node;
         let is_nodes = self.resource == Resource::Nodes;
@@ -219,7 +224,7 @@ impl<D: Dial> Follow<'_, D> {
                         self.marks.set(mark);
                     }
                 }
-                // It concerned us, maybe, and does no longer.
+                // The object may have concerned us before.
                 Ok(None) => self.forget(octets)?,
                 Err(fault) => self.skip(octets, &fault)?,
             },
@@ -237,7 +242,7 @@ impl<D: Dial> Follow<'_, D> {
         Ok(())
     }
 
-    /// Takes an object out, if it was there.
+    /// Deletes an object if it is known.
     fn forget(&mut self, object: &[u8]) -> Result<(), Failure> {
         self.note_version(&version_of(object))?;
         match self.identify(object) {
@@ -274,7 +279,7 @@ impl<D: Dial> Follow<'_, D> {
 /// How a watch ended.
 struct Ended {
     events: usize,
-    /// Whether the next watch follows, or what was decided already.
+    /// `On`: another watch follows; `Ends`: the next step has been set.
     goes: Goes,
 }
 

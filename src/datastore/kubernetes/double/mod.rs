@@ -1,5 +1,5 @@
-//! An API server in the process, over real HTTP/2, in simulated time: what tests play on it is what
-//! real ones were seen to do.
+//! An in-process API server over real HTTP/2, in simulated time. It imitates what real servers have
+//! been seen to do.
 
 mod server;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::api::{Dial, Dialled, Protocol};
 use super::credentials::{Bearer, Scheme};
 
-/// A collection, by its path.
+/// The path of a collection.
 pub(super) const NODES: &str = "/api/v1/nodes";
 pub(super) const POOLS: &str = "/apis/crd.projectcalico.org/v1/ippools";
 pub(super) const PEERS: &str = "/apis/crd.projectcalico.org/v1/bgppeers";
@@ -23,72 +23,72 @@ pub(super) const CONFIGURATIONS: &str = "/apis/crd.projectcalico.org/v1/bgpconfi
 pub(super) const FILTERS: &str = "/apis/crd.projectcalico.org/v1/bgpfilters";
 pub(super) const AFFINITIES: &str = "/apis/crd.projectcalico.org/v1/blockaffinities";
 
-/// How long the storage of a kind takes to begin.
+/// How long the storage of a kind takes to initialise.
 const BEGINNING: Duration = Duration::from_millis(200);
-/// Versions that can be restored.
+/// Number of past versions that can be restored.
 const HISTORY_MAX: usize = 40;
 
-/// The server, as a test holds it.
+/// The handle of a test to the server.
 #[derive(Clone)]
 pub(super) struct Double {
     state: Arc<Mutex<State>>,
-    /// Told at every change of the state.
+    /// Notified at every change of the state.
     changed: watch::Sender<u64>,
 }
 
-/// What happens to the connections of the moment.
+/// What happens to the current connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// They end without a word.
+    /// They are reset.
     Reset,
-    /// GOAWAY; streams go on.
+    /// GOAWAY; open streams continue.
     GoAway,
     /// Nothing is read or written any more.
     Freeze,
 }
 
-/// How requests are answered instead.
+/// How requests are answered wrongly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
     /// A status with a body.
     Status(u16, &'static str),
     /// 429 with `Retry-After`.
     Busy(u64),
-    /// 200 and a page of a proxy.
+    /// 200 with the HTML page of a proxy.
     Html,
     /// A stream error after the head.
     Broken,
-    /// The head comes after this long.
+    /// The head is sent after this long.
     Late(Duration),
     /// 422 for a request with a parameter that not every server knows.
     Odd,
     /// Watches end right after the head; lists are answered.
     EndsAtOnce,
-    /// 504 for whatever waits for etcd: a server or relay in between has lost it.
+    /// 504 for requests that read from etcd: the server has lost it.
     Stuck,
 }
 
-/// What a server does besides, that is allowed.
+/// Variations that the API allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Manners {
     /// No bookmarks are sent.
     pub(super) has_no_bookmarks: bool,
     /// Every event is sent twice.
     pub(super) repeats: bool,
-    /// A page has so many objects at most; 0: as many as the limit says.
+    /// Maximum number of objects per page; 0: the requested limit.
     pub(super) page_max: usize,
 }
 
 pub(super) struct State {
     pub(super) version: u64,
-    /// Writes since the start, whatever was restored: no two objects are alike.
+    /// Writes since the start, restores included, so that no two objects are alike.
     writes: u64,
-    /// The newest version that a watch is not served from.
+    /// The newest version from which no watch is served any more.
     pub(super) compacted: u64,
     objects: Objects,
-    /// Every change since the start: version, collection, type, object, object before.
+    /// Every change since the start.
     log: Vec<Change>,
-    /// Versions before the newest, for a restore.
+    /// Earlier versions, for a restore.
     history: Vec<(u64, Objects)>,
     pub(super) missing: BTreeSet<String>,
     pub(super) groups: BTreeSet<String>,
@@ -96,22 +96,23 @@ pub(super) struct State {
     pub(super) wrong: BTreeMap<String, Wrong>,
     pub(super) refuses_connections: bool,
     pub(super) tokens: Option<BTreeSet<String>>,
-    /// Requests that were answered, by target without its query, "list" or "watch".
+    /// Number of requests by path, and "list" or "watch".
     pub(super) asked: BTreeMap<(String, &'static str), u64>,
     pub(super) dials: u64,
-    /// What happens to connections older than their number.
+    /// What happens to connections up to a number.
     cuts: Vec<(u64, Cut)>,
-    /// Watches of streams older than that number end: normally, or with RST_STREAM.
+    /// Counters of `end_watches` and `reset_watches`: a watch that began before ends normally, or
+    /// with RST_STREAM.
     ends: u64,
     resets: u64,
-    /// Octets that go into one frame.
+    /// Octets per frame.
     pub(super) chunk: usize,
     pub(super) manners: Manners,
-    /// So many watches more begin with an event from before their version.
+    /// How many further watches begin with an event from before their version.
     pub(super) stale_events: u32,
-    /// So many pages more are refused, because their version is not kept any more.
+    /// How many further pages are refused because their version has expired.
     pub(super) expired_pages: u32,
-    /// Kinds whose storage begins, and until when they answer 429.
+    /// Kinds whose storage initialises, and until when they answer 429.
     pub(super) begins: BTreeMap<String, Instant>,
     pub(super) is_http1: bool,
     token_file: Option<std::path::PathBuf>,
@@ -130,7 +131,7 @@ struct Change {
 }
 
 impl Double {
-    /// With Calico's CRDs of the first group and nothing in them.
+    /// With Calico's CRDs of `crd.projectcalico.org`, and without objects.
     pub(super) fn new() -> Self {
         let state = State {
             version: 100,
@@ -165,7 +166,7 @@ impl Double {
         self.state.lock().unwrap()
     }
 
-    /// Changes the state, and wakes whoever waits for that.
+    /// Changes the state, and wakes the watches.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let done = change(&mut self.lock());
         self.changed.send_modify(|count| *count += 1);
@@ -177,7 +178,7 @@ impl Double {
         self.change(|state| state.put(collection, name, object));
     }
 
-    /// Writes an object of which no watch is told.
+    /// Writes an object without an event in any watch.
     pub(super) fn put_unseen(&self, collection: &str, name: &str, object: Value) {
         let mut state = self.lock();
         state.put(collection, name, object);
@@ -188,12 +189,12 @@ impl Double {
         self.change(|state| state.delete(collection, name));
     }
 
-    /// Everything that the server has, by name.
+    /// The names of all objects.
     pub(super) fn names(&self) -> BTreeSet<String> {
         self.lock().objects.keys().map(|(_, name)| name.clone()).collect()
     }
 
-    /// What the server has, as text.
+    /// The objects of a collection, by name.
     pub(super) fn objects(&self, collection: &str) -> BTreeMap<String, Value> {
         let state = self.lock();
         let of = state.objects.iter().filter(|((c, _), _)| c == collection);
@@ -217,13 +218,13 @@ impl Double {
         self.change(|state| state.resets += 1);
     }
 
-    /// The process is started anew: connections end, and old versions are not kept.
+    /// Restarts the process: connections end, and old versions are lost.
     pub(super) fn restart(&self) {
         self.cut(Cut::Reset);
         self.change(|state| state.compacted = state.version);
     }
 
-    /// The store is restored as it was so many changes ago, and the process started anew.
+    /// Restores the store as it was `back` changes ago, and restarts the process.
     pub(super) fn restore(&self, back: usize) {
         self.change(|state| {
             let at = state.history.len().saturating_sub(back.max(1));
@@ -237,7 +238,7 @@ impl Double {
         self.restart();
     }
 
-    /// A CRD is deleted: its objects first.
+    /// Deletes a CRD, its objects first.
     pub(super) fn delete_crd(&self, collection: &str) {
         for name in self.objects(collection).keys() {
             self.delete(collection, name);
@@ -246,7 +247,7 @@ impl Double {
         self.end_watches();
     }
 
-    /// The CRD is put back, without its objects.
+    /// Creates the CRD again, without its objects.
     pub(super) fn restore_crd(&self, collection: &str) {
         self.change(|state| {
             state.missing.remove(collection);
@@ -254,17 +255,17 @@ impl Double {
         });
     }
 
-    /// How often something was asked.
+    /// The number of "list" or "watch" requests for a collection.
     pub(super) fn asked(&self, collection: &str, how: &'static str) -> u64 {
         self.lock().asked.get(&(collection.to_owned(), how)).copied().unwrap_or_default()
     }
 
-    /// Requests of all kinds.
+    /// The number of all requests.
     pub(super) fn asked_in_all(&self) -> u64 {
         self.lock().asked.values().sum()
     }
 
-    /// Only these tokens are taken, and ours is in that file.
+    /// Accepts only these tokens; the client reads its token from `file`.
     pub(super) fn require_tokens(&self, tokens: &[&str], file: &std::path::Path) {
         self.change(|state| {
             state.tokens = Some(tokens.iter().map(|t| (*t).to_owned()).collect());

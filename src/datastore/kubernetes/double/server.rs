@@ -1,4 +1,4 @@
-//! The double's side of a connection.
+//! The server's side of a connection to the double.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -68,7 +68,7 @@ pub(super) async fn serve(double: Double, stream: DuplexStream, number: u64, pro
     }
 }
 
-/// The next thing that happens to a connection, and its place in the list.
+/// The next cut of a connection, and the number of cuts seen after it.
 async fn next_cut(double: &Double, number: u64, seen: usize) -> (usize, Cut) {
     let mut changed = double.changed.subscribe();
     loop {
@@ -84,7 +84,7 @@ async fn next_cut(double: &Double, number: u64, seen: usize) -> (usize, Cut) {
     }
 }
 
-/// A request, taken apart.
+/// A parsed request.
 struct Asked {
     collection: String,
     query: BTreeMap<String, String>,
@@ -129,7 +129,7 @@ impl Asked {
         })
     }
 
-    /// An object as it stands in a list or event.
+    /// The form of an object in a list or event.
     fn form(&self, object: &Value, place: Place) -> Value {
         let mut object = object.clone();
         if self.is_metadata {
@@ -139,7 +139,7 @@ impl Asked {
                 "metadata": object["metadata"],
             });
         }
-        // Items of core lists have neither kind nor version.
+        // Items of core lists have neither kind nor apiVersion.
         if place == Place::Event || self.collection.starts_with("/apis/") {
             object["kind"] = json!("Some");
             object["apiVersion"] = json!("some/v1");
@@ -218,7 +218,7 @@ async fn answer(double: &Double, request: &Request<Incoming>) -> Response<Octets
             let (_, body) = Writer::new(1);
             return streamed(body);
         }
-        // What is at hand is answered, as by a server whose etcd is frozen.
+        // Reads from the watch cache are still answered, as by a server whose etcd is frozen.
         Some(Wrong::Stuck) if !is_watch && asked.get("resourceVersion") != Some("0") => {
             return failed(
                 504,
@@ -288,7 +288,7 @@ async fn list(double: &Double, asked: &Asked) -> Response<Octets> {
     if let Some(limit) = limit
         && selected.len() > limit
     {
-        // Some servers count, some do not.
+        // Some servers send the count, others do not.
         if state.version.is_multiple_of(2) {
             metadata["remainingItemCount"] = json!(selected.len() - limit);
         }
@@ -331,7 +331,7 @@ async fn run_watch(double: Double, asked: Asked, mut from: u64, writer: Writer) 
         let old = state.log.iter().rfind(|c| c.version <= from && c.collection == asked.collection);
         let stale = old.filter(|_| is_stale).and_then(|change| event(&asked, change));
         state.stale_events -= u32::from(stale.is_some());
-        // For a version that never was there is silence, without bookmarks too.
+        // A watch from a version in the future gets nothing, not even bookmarks.
         (state.ends, state.resets, from <= state.version, stale)
     };
     if let Some(stale) = stale {
@@ -377,7 +377,7 @@ async fn run_watch(double: Double, asked: Asked, mut from: u64, writer: Writer) 
     }
 }
 
-/// A change as a watch with selectors shows it.
+/// The event of a change in a watch with selectors.
 fn event(asked: &Asked, change: &Change) -> Option<Value> {
     let is_now = change.kind != "DELETED" && asked.selects(&change.object);
     let was = change.before.as_ref().is_some_and(|before| asked.selects(before));
@@ -413,7 +413,7 @@ impl Writer {
         reader
     }
 
-    /// Lines in one frame, or cut anywhere.
+    /// Sends lines, split into frames of `chunk` octets wherever that falls.
     async fn lines(&self, values: &[Value]) {
         let lines: Vec<String> = values.iter().map(|value| format!("{value}\n")).collect();
         for part in lines.concat().as_bytes().chunks(self.chunk.max(1)) {

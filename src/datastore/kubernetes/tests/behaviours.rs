@@ -1,4 +1,4 @@
-//! What servers do, one thing at a time.
+//! Behaviours of servers, one at a time.
 
 use super::*;
 use crate::datastore::kubernetes::failure::Failure;
@@ -18,7 +18,7 @@ fn double_of(count: usize) -> Double {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_of_nodes_are_read_in_pages_where_the_server_has_them_not_at_hand() {
+async fn thousands_of_nodes_are_read_in_pages_unless_from_the_watch_cache() {
     let double = double_of(5000);
     let api = Api::new(double.clone(), Random::seeded(1));
     for (from, pages) in [(From::Any, 1), (From::Newest, 10)] {
@@ -30,7 +30,7 @@ async fn thousands_of_nodes_are_read_in_pages_where_the_server_has_them_not_at_h
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_whose_version_is_gone_are_read_from_the_beginning() {
+async fn a_list_whose_version_expires_is_read_from_the_beginning() {
     let double = double_of(7);
     double.change(|state| {
         state.manners.page_max = 2;
@@ -57,12 +57,12 @@ async fn a_restored_store_is_read_in_pages_that_expire_once() {
     lab.run(MINUTE * 5).await;
     lab.assert_same();
     assert!(lab.is_current(), "{:?}", lab.state);
-    assert!(lab.double.lock().expired_pages < 3, "no page was asked for");
+    assert!(lab.double.lock().expired_pages < 3, "no page was requested");
     assert_eq!(lab.withdrawn, ["Node/lost"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_come_twice_or_late_change_nothing() {
+async fn duplicate_and_late_events_change_nothing() {
     let mut lab = lab().await;
     lab.double.change(|state| state.manners.repeats = true);
     lab.double.put(PEERS, "tor", peer(1));
@@ -76,12 +76,12 @@ async fn events_that_come_twice_or_late_change_nothing() {
     lab.double.end_watches();
     lab.run(MINUTE).await;
     lab.assert_same();
-    assert!(lab.double.asked(PEERS, "list") > before, "it is a doubt");
+    assert!(lab.double.asked(PEERS, "list") > before, "a late event causes a list");
     assert_eq!((lab.changes, lab.withdrawn.len()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_that_was_deleted_and_made_again_while_away_is_one_change() {
+async fn an_object_recreated_while_disconnected_is_one_change() {
     let mut lab = lab().await;
     lab.double.change(|state| state.refuses_connections = true);
     lab.double.restart();
@@ -97,7 +97,7 @@ async fn an_object_that_was_deleted_and_made_again_while_away_is_one_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_knows_no_selectors_is_asked_without() {
+async fn a_server_that_refuses_selectors_is_queried_without_them() {
     let double = cluster();
     double.change(|state| {
         state.wrong.insert(String::new(), Wrong::Odd);
@@ -113,7 +113,7 @@ async fn a_server_that_knows_no_selectors_is_asked_without() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn watches_that_end_at_once_are_named_and_cost_few_requests() {
+async fn watches_that_end_at_once_are_reported_and_cost_few_requests() {
     let mut lab = lab().await;
     lab.double.change(|state| {
         state.wrong.insert(PEERS.to_owned(), Wrong::EndsAtOnce);
@@ -135,7 +135,7 @@ async fn watches_that_end_at_once_are_named_and_cost_few_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_bookmarks_a_quiet_kind_is_looked_at_and_not_listed() {
+async fn without_bookmarks_a_quiet_kind_is_probed_and_not_listed() {
     let double = cluster();
     double.change(|state| state.manners.has_no_bookmarks = true);
     let mut lab = Lab::new(double);
@@ -143,20 +143,20 @@ async fn without_bookmarks_a_quiet_kind_is_looked_at_and_not_listed() {
     let before = lab.double.asked(PEERS, "list");
     lab.run(MINUTE * 60).await;
     assert!(lab.is_current(), "{:?}", lab.state);
-    // One small question in five minutes at most.
+    // At most one small request in five minutes.
     assert!(lab.double.asked(PEERS, "list") - before <= 12);
     assert_eq!(lab.changes, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_lost_its_etcd_goes_on_and_is_named_at_the_next_doubt() {
+async fn a_server_that_lost_its_etcd_is_reported_at_the_next_doubt() {
     let mut lab = lab().await;
     lab.double.change(|state| {
         state.wrong.insert(String::new(), Wrong::Stuck);
     });
     lab.double.put(PEERS, "new", peer(1));
     lab.run(MINUTE).await;
-    assert!(lab.is_current(), "watches go on: {:?}", lab.state);
+    assert!(lab.is_current(), "watches continue: {:?}", lab.state);
     lab.double.cut(Cut::Reset);
     lab.run(MINUTE * 2).await;
     assert!(lab.reason().contains("504 Timeout"), "{}", lab.reason());
@@ -170,7 +170,7 @@ async fn a_server_that_lost_its_etcd_goes_on_and_is_named_at_the_next_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_watch_was_not_told_is_found_within_twelve_hours() {
+async fn changes_without_watch_events_are_found_within_twelve_hours() {
     let mut lab = lab().await;
     lab.double.put_unseen(PEERS, "missed", peer(7));
     lab.run(MINUTE * 60).await;
@@ -181,7 +181,7 @@ async fn what_a_watch_was_not_told_is_found_within_twelve_hours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_fails_again_and_again_is_left_for_another() {
+async fn repeated_server_errors_cause_a_new_connection() {
     let mut lab = lab().await;
     assert_eq!(lab.double.lock().dials, 1);
     lab.double.change(|state| {
@@ -190,7 +190,7 @@ async fn a_server_that_fails_again_and_again_is_left_for_another() {
     lab.double.end_watches();
     lab.run(MINUTE * 5).await;
     let dials = lab.double.lock().dials;
-    // A load balancer gives each connection the server that it likes.
+    // A load balancer may give each connection another server.
     assert!((2..=60).contains(&dials), "{dials} connections");
     lab.double.change(|state| state.wrong.clear());
     lab.run(MINUTE).await;

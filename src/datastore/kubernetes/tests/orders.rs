@@ -1,4 +1,4 @@
-//! Any order of trouble.
+//! Faults in any order.
 
 use proptest::prelude::*;
 use tokio::time::timeout;
@@ -84,13 +84,13 @@ async fn play(steps: Vec<Step>, seed: u64) {
     let labels = if seed.is_multiple_of(2) { Labels::Given } else { Labels::Absent };
     let double = cluster_of(labels);
     let mut lab = Lab::with(double.clone(), config(), seed);
-    // Of every object that was ever deleted or taken back by a restore.
+    // Ids of every object that was ever deleted, or removed by a restore.
     let mut excused = std::collections::BTreeSet::new();
     for step in steps {
         match step {
             Step::Put(kind, number, version) => {
                 let object = some_object(kind, number, version, labels);
-                // An affinity of another node is none of ours any more.
+                // An affinity of another node no longer concerns us.
                 if kind == 4 {
                     excused.insert(format!("BlockAffinity/o{number}"));
                 }
@@ -149,10 +149,10 @@ async fn play(steps: Vec<Step>, seed: u64) {
         !excused.contains(bare) && !excused.contains(*name)
     };
     let wrongly: Vec<&String> = lab.withdrawn.iter().filter(wrongly).collect();
-    assert!(wrongly.is_empty(), "withdrawn though they never were gone: {wrongly:?}");
+    assert!(wrongly.is_empty(), "withdrawn though never deleted: {wrongly:?}");
 }
 
-/// How many orders are tried; `MARGAY_ORDERS` says another number.
+/// Number of orders that are tried; overridden by `MARGAY_ORDERS`.
 fn orders() -> u32 {
     std::env::var("MARGAY_ORDERS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000)
 }
@@ -160,11 +160,11 @@ fn orders() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: orders(), ..ProptestConfig::default() })]
 
-    /// After any order of writes, cuts, restarts, restores, refusals and removals, and a while of
-    /// quiet: what was told is what the server has, and nothing was withdrawn that was there all the
-    /// time.
+    /// After any order of writes, cuts, restarts, restores, refusals and removals, followed by a
+    /// quiet time, the objects sent are those of the server, and no object was withdrawn that
+    /// existed all the time.
     #[test]
-    fn any_order_of_trouble_ends_well(steps in steps(), seed: u64) {
+    fn any_order_of_faults_converges(steps in steps(), seed: u64) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

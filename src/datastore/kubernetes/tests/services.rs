@@ -25,7 +25,7 @@ fn wanted(secrets: &[&str], services: Services) -> Option<Wanted> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_plan_does_not_need_is_not_asked_for() {
+async fn only_what_the_plan_needs_is_requested() {
     let double = Double::new();
     double.put(
         SECRETS,
@@ -35,7 +35,7 @@ async fn what_the_plan_does_not_need_is_not_asked_for() {
     double.put(SERVICES, "s", json!({"metadata": {"namespace": "default"}, "spec": {}}));
     let (mut lab, ask) = services(&double, None);
     lab.run(MINUTE * 2).await;
-    assert!(!lab.is_listed, "it is not known what is needed");
+    assert!(!lab.is_listed, "the plan has not stated its needs yet");
     ask.send_replace(wanted(&[], Services::Unused));
     lab.run(Duration::from_secs(1)).await;
     assert!(lab.is_listed && lab.is_current());
@@ -43,7 +43,7 @@ async fn what_the_plan_does_not_need_is_not_asked_for() {
     ask.send_replace(wanted(&["a"], Services::Used));
     lab.run(MINUTE).await;
     assert_eq!(lab.objects.len(), 2);
-    // Rotated, deleted, created again.
+    // Rotated, deleted, recreated.
     double.put(
         SECRETS,
         "a",
@@ -66,7 +66,7 @@ async fn what_the_plan_does_not_need_is_not_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_permission_holds_nothing_up_and_is_named() {
+async fn a_missing_permission_delays_nothing_and_is_reported() {
     let double = Double::new();
     let text = "secrets \"a\" is forbidden: User \"system:serviceaccount:calico-system:calico-node\" cannot list";
     double.change(|state| {
@@ -90,7 +90,7 @@ async fn a_missing_permission_holds_nothing_up_and_is_named() {
     lab.run(MINUTE * 2).await;
     let absent = lab.problems.iter().all(|p| p.text.contains("there is no Secret"));
     assert!(absent && lab.problems.len() == 1, "{:?}", lab.problems);
-    // What was told stays when it is forbidden later.
+    // Objects stay in force when access is forbidden later.
     double.put(
         SECRETS,
         "a",
@@ -107,7 +107,7 @@ async fn a_missing_permission_holds_nothing_up_and_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_away_holds_services_up_for_a_minute_only() {
+async fn an_unreachable_server_delays_services_by_a_minute_at_most() {
     let double = Double::new();
     double.change(|state| state.refuses_connections = true);
     let (mut lab, _ask) = services(&double, wanted(&["a"], Services::Used));
