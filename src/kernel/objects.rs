@@ -1,4 +1,4 @@
-//! Next-hop objects of the kernel, whoever made them: what a route over one goes over.
+//! The kernel's next-hop objects, whoever created them, and the hops of routes that use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,14 +10,15 @@ use smallvec::SmallVec;
 use super::message::{self, KernelKind, KernelRoute, Object, ObjectKind, ObjectOp, ObjectRequest};
 use super::netlink::{DumpEnd, RequestSocket};
 
-/// All next-hop objects. Kernels before 5.3 have none.
+/// All next-hop objects. Kernels before 5.3 do not support them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Objects {
     objects: BTreeMap<NonZeroU32, Object>,
 }
 
 impl Objects {
-    /// Reads them until they are consistent; `None` on a kernel that does not know them.
+    /// Dumps the objects, again while a dump is interrupted, at most three times; `None` if the
+    /// kernel does not support them.
     pub(super) fn read(requests: &mut RequestSocket) -> io::Result<Option<Objects>> {
         const ATTEMPTS: usize = 3;
         let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
@@ -41,7 +42,8 @@ impl Objects {
         Ok(Some(objects))
     }
 
-    /// RTM_NEWNEXTHOP. The objects whose routes go elsewhere now: it and the groups that hold it.
+    /// RTM_NEWNEXTHOP. Returns the objects whose routes may have changed: the object and the groups
+    /// that contain it; none if the object is already known.
     pub(super) fn handle_new(&mut self, object: Object) -> BTreeSet<NonZeroU32> {
         let id = object.id;
         if self.objects.get(&id) == Some(&object) {
@@ -53,8 +55,8 @@ impl Objects {
         touched
     }
 
-    /// RTM_DELNEXTHOP. The kernel takes the object out of its groups, and deletes the groups that
-    /// are empty then.
+    /// RTM_DELNEXTHOP. The kernel removes the object from its groups, and deletes groups that
+    /// become empty. Returns the objects whose routes may have changed.
     pub(super) fn handle_gone(&mut self, id: NonZeroU32) -> BTreeSet<NonZeroU32> {
         let mut touched = BTreeSet::new();
         if self.objects.remove(&id).is_none() {
@@ -74,8 +76,8 @@ impl Objects {
         touched
     }
 
-    /// An interface went down or lost its carrier: the kernel deletes the objects over it and says
-    /// nothing.
+    /// An interface went down or lost its carrier: the kernel deletes the objects over it without
+    /// an event. Returns the objects whose routes may have changed.
     pub(super) fn handle_interface_lost(&mut self, ifindex: u32) -> BTreeSet<NonZeroU32> {
         let over = self.objects.values().filter(|object| match &object.kind {
             ObjectKind::Hop(hop) => hop.ifindex == ifindex,
@@ -95,18 +97,18 @@ impl Objects {
         }
     }
 
-    /// All of them.
+    /// All objects.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Object> {
         self.objects.values()
     }
 
-    /// The object of this number.
+    /// The object with this id.
     pub(super) fn get(&self, id: NonZeroU32) -> Option<&Object> {
         self.objects.get(&id)
     }
 
-    /// Puts the hops of a route's object into the route. A route whose object is not known has
-    /// none: it is about to go.
+    /// Replaces the hops of a route by those of its object. A route whose object is not known gets
+    /// none: it is about to be deleted.
     pub(super) fn expand(&self, route: &mut KernelRoute) {
         let Some(id) = route.object else { return };
         let forwards = matches!(route.kind, KernelKind::Unicast | KernelKind::Blackhole);
@@ -125,7 +127,7 @@ impl Objects {
         route.hops.sort_unstable();
     }
 
-    /// What a group goes over. The kernel allows no groups in groups.
+    /// The hops of a group. The kernel does not allow groups in groups.
     fn legs(&self, members: &[(NonZeroU32, u16)]) -> SmallVec<[Hop; 1]> {
         let legs = members.iter().filter_map(|(id, weight)| match &self.objects.get(id)?.kind {
             ObjectKind::Hop(hop) => Some(Hop { weight: *weight, ..*hop }),

@@ -1,4 +1,4 @@
-//! What of ours belongs in the kernel's tables, and what is there.
+//! The routes of ours that belong in the kernel's tables, and those that are there.
 
 pub(super) mod plan;
 pub(super) mod view;

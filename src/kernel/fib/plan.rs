@@ -1,13 +1,18 @@
-//! What is wanted, what the kernel has, and which requests make the second equal to the first.
+//! The wanted routes, the routes in the kernel, and the requests that make the second equal to the
+//! first.
 //!
-//! Pure: no socket and no clock. The worker tells what it read ([`Plan::handle_present`],
-//! [`Plan::handle_lost`], the resync calls) and what became of requests
-//! ([`Plan::handle_answers`]), and asks for the next batch ([`Plan::poll_batch`]).
+//! Pure: no socket and no clock. The worker passes in what it read ([`Plan::handle_present`],
+//! [`Plan::handle_lost`], the resync calls) and the answers to requests
+//! ([`Plan::handle_answers`]), and polls for the next batch ([`Plan::poll_batch`]).
 //!
-//! Invariants: a place (prefix and metric in our table) that a foreign route holds is never
-//! written, and neither is the prefix of a connected network; a route is replaced only when it is
-//! known to be ours; what is installed stays until what shall replace it is taken; a prefix is in
-//! the queue at most once, so that memory is bounded by the number of prefixes.
+//! Terms: a *place* is a prefix and a metric in our table; a *content* ([`SpecId`]) is everything
+//! about a route but its prefix, interned; a *leg* is one next hop of a route; a *stray* is a route
+//! under our protocol number other than the one that we keep for its prefix.
+//!
+//! Invariants: a place that a foreign route holds is never written, and neither is the prefix of a
+//! connected network; a route is replaced only if it is known to be ours; an installed route stays
+//! until the kernel has accepted its replacement; a prefix is in the queue at most once, so that
+//! memory is bounded by the number of prefixes.
 
 mod decide;
 mod entry;
@@ -42,10 +47,10 @@ use shared::{Phase, Shared};
 use strays::RefusedStrays;
 use table::Table;
 
-/// Prefixes that a line of the log names.
+/// Maximum number of prefixes named in a log line.
 const EXAMPLES: usize = 3;
 
-/// How long a route that is not wanted any more waits for the one that is to take its place.
+/// How long a route that is no longer wanted waits for that of another process to take its place.
 const KEPT_MAX: Duration = Duration::from_secs(10);
 
 const EEXIST: i32 = 17;
@@ -58,27 +63,27 @@ pub(crate) struct Op {
     pub(crate) action: Action,
 }
 
-/// What to do.
+/// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Create, refused when the place is taken.
+    /// Creates the route; refused if the place is taken.
     Add(SpecId),
-    /// Overwrite ours in the same place.
+    /// Overwrites our route in the same place.
     Replace(SpecId),
-    /// Delete ours, installed with this content.
+    /// Deletes our route, installed with this content.
     Withdraw(SpecId),
-    /// Delete ours that is there beside the route we keep.
+    /// Deletes a stray.
     WithdrawStray { metric: u32, tos: u8 },
 }
 
-/// How it is known that the kernel has a route.
+/// How it became known that the kernel has a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// A reading met it.
+    /// A dump contains it.
     Read,
-    /// Somebody added it; what held its place before may be there beside it.
+    /// Another process added it; the previous route in its place may still exist.
     Added,
-    /// Somebody wrote it over what held its place before.
+    /// Another process replaced the route in its place by it.
     Replacing,
 }
 
@@ -89,28 +94,28 @@ pub(crate) struct Refused {
     pub(crate) index: usize,
     /// Linux error number.
     pub(crate) errno: i32,
-    /// The kernel's words.
+    /// The kernel's explanation.
     pub(crate) text: String,
 }
 
-/// What is worth a line in the log since the last call of [`Plan::take_report`].
+/// What is to be logged since the last call of [`Plan::take_report`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Routes refused for a reason that was not logged yet, with one of them as an example.
+    /// Routes refused for a reason that has not been logged yet, with one of them as an example.
     pub(crate) refused: usize,
     pub(crate) example: Option<(Prefix, Arc<RouteSpec>, String)>,
-    /// Legs and source addresses that the kernel refuses as news, with one of them as an example.
+    /// Legs and source addresses that the kernel newly refuses, with one of them as an example.
     pub(crate) parts: usize,
     pub(crate) part: Option<(Part, String)>,
-    /// Next-hop objects that the kernel refuses as news, with one of them as an example.
+    /// Next-hop objects that the kernel newly refuses, with one of them as an example.
     pub(crate) objects: usize,
     pub(crate) object: Option<(ObjectOp, String)>,
-    /// Routes displaced by another process's, with one of them and its holder.
+    /// Routes of ours whose place is held by another, with one of them and what holds it.
     pub(crate) held: usize,
     pub(crate) holder: Option<(Prefix, String)>,
     /// Routes of ours that others removed or changed, now about to be written again.
     pub(crate) repaired: usize,
-    /// How many of those come after a quiet time, rather than in a fight that was logged.
+    /// How many of those are the first in a while, rather than part of a fight that was logged.
     pub(crate) first_repairs: usize,
     /// Some of them.
     pub(crate) repaired_examples: Vec<Prefix>,
@@ -120,13 +125,13 @@ pub(crate) struct Report {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) prefix: Prefix,
-    /// What is wanted; without the parts that the kernel refuses, when the rest is installed.
+    /// The wanted content; without the parts that the kernel refuses, if the rest is installed.
     pub(crate) spec: Arc<RouteSpec>,
     pub(crate) state: FibState,
     pub(crate) error: Option<String>,
-    /// What the kernel refuses of it and why: the rest is installed.
+    /// Parts that the kernel refuses, and why; the rest is installed.
     pub(crate) left_out: Vec<(Part, String)>,
-    /// The kernel has another content, which stays until this one is taken.
+    /// The kernel has another content, which stays until it accepts this one.
     pub(crate) keeps: bool,
 }
 
@@ -136,15 +141,16 @@ pub(crate) struct Plan {
     v4: Table<Prefix4>,
     v6: Table<Prefix6>,
     shared: Shared,
-    /// Routes that stay until another process has one, and until when at most; in order of time.
+    /// Routes kept until another process has one, and until when at most; in order of time.
     kept: VecDeque<(Time, Vec<Prefix>)>,
-    /// The same, since the last call that knew the time.
+    /// Those kept since the last call that passed the time.
     kept_since_last: Vec<Prefix>,
-    /// How often each is in those two: one that was wanted again and is kept anew has its whole time.
+    /// How often each prefix is in those two. A route that was wanted again and is then kept anew
+    /// gets the full time: only its last entry ends the keeping.
     keeps: Counts<Prefix>,
-    /// Requests that met something unknown; decided again after the kernel was read.
+    /// Prefixes whose requests met an unknown route; decided again after the next dump.
     unclear: BTreeSet<Prefix>,
-    /// Routes beside those that we keep, which the kernel did not delete.
+    /// Strays that the kernel did not delete.
     refused_strays: RefusedStrays,
     report: Report,
 }
@@ -166,7 +172,7 @@ macro_rules! of_family {
 }
 
 impl Plan {
-    /// For routes of a table and a protocol number, whose hops the kernel gets in this form.
+    /// For routes of a table and a protocol number, whose next hops are written in this form.
     pub(crate) fn new(table: u32, protocol: u8, form: NextHopForm) -> Plan {
         Plan {
             v4: Table::default(),
@@ -181,16 +187,17 @@ impl Plan {
         }
     }
 
-    /// Changes what is wanted.
+    /// Sets or clears the wanted route of a prefix.
     pub(crate) fn want(&mut self, prefix: Prefix, route: Option<(RouteSpec, Recursion)>) {
         if !self.shared.closed {
             of_family!(self, prefix, key, table => table.want(key, route, &mut self.shared));
         }
     }
 
-    /// Wants nothing, and leaves what is there until another process has a route for the prefix: for at
-    /// most [`KEPT_MAX`] if it was wanted so far, and without an end if an earlier run left it, which
-    /// tells nothing about whether the other one has begun.
+    /// Clears the wanted route of a prefix, and leaves an installed one until another process has
+    /// a route to it: for at most [`KEPT_MAX`] if ours was wanted until now. A route left by an
+    /// earlier run is kept without a limit, as it is unknown whether the other process has
+    /// started.
     pub(crate) fn keep(&mut self, prefix: Prefix) {
         if self.shared.closed {
             return;
@@ -220,13 +227,13 @@ impl Plan {
         }
     }
 
-    /// Leftovers that nobody wants are deleted from here on.
+    /// Start-up is over: leftovers of an earlier run that are not wanted are deleted from here on.
     pub(crate) fn end_of_startup(&mut self) {
         self.shared.startup_ended = true;
         self.settle();
     }
 
-    /// Leaves the start once the kernel was read and the owner has said everything.
+    /// Ends start-up once the kernel has been read and the owner has submitted everything.
     fn settle(&mut self) {
         if self.shared.phase == Phase::Adopting && self.shared.startup_ended {
             self.shared.phase = Phase::Settled;
@@ -236,7 +243,7 @@ impl Plan {
         }
     }
 
-    /// Wants nothing at all, whatever is asked for from here on.
+    /// Withdraws every route, and ignores whatever is submitted from here on.
     pub(crate) fn withdraw_all(&mut self) {
         self.v4.withdraw_all(&mut self.shared);
         self.v6.withdraw_all(&mut self.shared);
@@ -246,7 +253,7 @@ impl Plan {
         self.v6.end_repairs(&mut self.shared);
     }
 
-    /// A full reading of our routes starts.
+    /// A full dump of our routes begins.
     pub(crate) fn begin_resync(&mut self) {
         self.shared.round = !self.shared.round;
         self.v4.begin_resync();
@@ -267,21 +274,21 @@ impl Plan {
         });
     }
 
-    /// The kernel does not have our route with this metric any more.
+    /// The kernel no longer has our route with this metric.
     pub(crate) fn handle_lost(&mut self, prefix: Prefix, metric: u32, now: Time) {
         of_family!(self, prefix, key, table => {
             table.handle_lost(key, metric, now, &mut self.shared);
         });
     }
 
-    /// Somebody deleted a route of ours, or of its legs those named.
+    /// Another process deleted a route of ours, or those of its legs that `spec` has.
     pub(crate) fn handle_gone(&mut self, prefix: Prefix, spec: &RouteSpec, now: Time) {
         of_family!(self, prefix, key, table => {
             table.handle_gone(key, spec, now, &mut self.shared);
         });
     }
 
-    /// The kernel has a route under our protocol number with a TOS: never ours, and deleted.
+    /// The kernel has a route under our protocol number with a TOS. We write none: it is a stray.
     pub(crate) fn handle_twin(&mut self, prefix: Prefix, metric: u32, tos: u8) {
         of_family!(self, prefix, key, table => table.handle_twin(key, metric, tos));
     }
@@ -291,8 +298,8 @@ impl Plan {
         of_family!(self, prefix, key, table => table.handle_twin_lost(key, metric, tos));
     }
 
-    /// The reading is complete: what it did not meet is not there, and is written at once. Readings
-    /// are rare enough that no fight is fed by them.
+    /// The dump is complete: a route that it does not contain is not installed, and is written at
+    /// once, without a repair wait. Dumps are too rare to feed a fight with another process.
     pub(crate) fn end_resync(&mut self) {
         self.shared.counters.resyncs += 1;
         self.shared.resync_wanted = false;
@@ -311,18 +318,18 @@ impl Plan {
         }
     }
 
-    /// The reading failed: what it did not meet may well be there.
+    /// The dump failed: routes that it does not contain may be installed nevertheless.
     pub(crate) fn abort_resync(&mut self) {
         self.v4.keep_round(&self.shared);
         self.v6.keep_round(&self.shared);
     }
 
-    /// Something about the prefix changed that may let our route in: decide again.
+    /// Something changed that may allow our route to the prefix: decides again.
     pub(crate) fn touch(&mut self, prefix: Prefix) {
         of_family!(self, prefix, key, table => table.touch(key, &mut self.shared));
     }
 
-    /// Links or addresses changed: what was refused may work.
+    /// Links or addresses changed: retries everything that was refused.
     pub(crate) fn retry_refused(&mut self) {
         let failures = self.shared.begin_retries(|_| true);
         self.v4.retry(&failures, &mut self.shared);
@@ -334,7 +341,7 @@ impl Plan {
         self.shared.groups.retry_all();
     }
 
-    /// A reading met these next-hop objects, before the routes that go over them.
+    /// A dump contains these next-hop objects. To be called before the routes that use them.
     pub(crate) fn handle_objects_read<'a>(
         &mut self,
         objects: impl Iterator<Item = &'a Object>,
@@ -344,23 +351,24 @@ impl Plan {
         self.shared.groups.read(objects);
     }
 
-    /// The kernel does not know next-hop objects: nothing is asked of it that would be refused.
+    /// The kernel does not support next-hop objects: none are requested.
     pub(crate) fn handle_no_objects(&mut self) {
         self.shared.groups.handle_unsupported();
     }
 
-    /// Somebody changed a next-hop object or deleted it, or the kernel did.
+    /// Another process, or the kernel, changed a next-hop object, or deleted it (`None`).
     pub(crate) fn handle_object(&mut self, id: NonZeroU32, object: Option<&Object>, now: Time) {
         self.shared.groups.handle_object(id, object, now);
     }
 
-    /// The host resolves a BGP next hop in this way from here on, or not at all, and the owner is going
-    /// to submit the routes that follow. Those that rest on this next hop follow at once: they go where
-    /// it is reached now, or over their other next hops, or over their backup.
+    /// A BGP next hop resolves to these hops from here on, or to none, and the owner is going to
+    /// submit the routes that change as a result. Routes that depend on this next hop follow at
+    /// once: they use its new hops, else their other next hops, else their backup.
     ///
-    /// What is wanted stays a function of what was submitted and of what was said here: the owner, who
-    /// hears the same in the same order, comes to the same hops and may well submit nothing. A route
-    /// of which no next hop is reached keeps its hops, since the owner is going to submit it.
+    /// The wanted routes stay a function of what was submitted and of the calls made here: the
+    /// owner receives the same results in the same order, computes the same hops, and may submit
+    /// nothing. A route without any reachable next hop keeps its hops, since the owner is going to
+    /// submit it.
     pub(crate) fn handle_next_hop(&mut self, next_hop: IpAddr, hops: &[Hop]) {
         if !self.shared.groups.are_used() || self.shared.closed {
             return;
@@ -381,7 +389,7 @@ impl Plan {
         }
     }
 
-    /// Starts what is due.
+    /// Does what is due: object retries, the end of keeping, repairs, and retries of routes.
     pub(crate) fn handle_time(&mut self, now: Time) {
         self.shared.groups.handle_time(now);
         self.end_keeping(now);
@@ -414,7 +422,7 @@ impl Plan {
         report.repaired_examples.extend(prefixes.take(room));
     }
 
-    /// Tries refused legs and sources again whose time has come, each content with one route.
+    /// Retries refused legs and source addresses that are due, each content with one route.
     fn retry_parts(&mut self, now: Time) {
         let due = self.shared.refused.due(now);
         if due.is_empty() {
@@ -447,7 +455,7 @@ impl Plan {
         repairs.chain(self.shared.deadline()).chain(kept).chain(unstamped).chain(strays).min()
     }
 
-    /// Whether [`Plan::poll_batch`] may give something.
+    /// Whether [`Plan::poll_batch`] or [`Plan::poll_objects`] may return requests.
     pub(crate) fn has_work(&self) -> bool {
         self.shared.phase != Phase::Unread
             && (self.v4.has_work(&self.shared)
@@ -455,8 +463,8 @@ impl Plan {
                 || self.shared.groups.has_work(self.shared.deletes_objects()))
     }
 
-    /// Whether all that can be written is written; once everything is being withdrawn, whether it
-    /// is gone: there is no later time at which what the kernel did not delete is tried again.
+    /// Whether everything that can be written is written. During the final withdrawal, whether
+    /// everything is deleted, refused deletions included: they cannot be retried later.
     pub(crate) fn is_idle(&self) -> bool {
         if self.shared.closed
             && !(self.shared.counters.failed == 0
@@ -473,13 +481,13 @@ impl Plan {
             && self.unclear.is_empty()
     }
 
-    /// Whether the kernel has to be read before the plan is right.
+    /// Whether a dump is needed, because the state of the kernel is not known.
     pub(crate) fn wants_resync(&self) -> bool {
         self.shared.resync_wanted
     }
 
-    /// The next requests about next-hop objects; routes that need them come after the answers. Empty
-    /// when it is the routes' turn.
+    /// The next requests for next-hop objects; routes over them are written after the answers.
+    /// Empty when there are none, and routes may be polled.
     pub(crate) fn poll_objects(&mut self) -> Vec<ObjectOp> {
         if self.shared.phase == Phase::Unread {
             return Vec::new();
@@ -493,7 +501,7 @@ impl Plan {
         ops
     }
 
-    /// What the kernel said to requests about objects; those that are not among `refused` succeeded.
+    /// The kernel's answers to requests for objects; those not in `refused` succeeded.
     pub(crate) fn handle_object_answers(
         &mut self,
         ops: &[ObjectOp],
@@ -513,12 +521,12 @@ impl Plan {
         self.settle_contents();
     }
 
-    /// The answers were lost: only a reading tells which objects there are.
+    /// The answers were lost: only a dump shows which objects there are.
     pub(crate) fn handle_objects_unanswered(&mut self) {
         self.shared.resync_wanted = true;
     }
 
-    /// At most `max` requests, each for another prefix or metric. Both families get their share.
+    /// At most `max` requests, each for a different prefix or metric. Both families get a share.
     pub(crate) fn poll_batch(&mut self, foreign: &Foreign, max: usize) -> Vec<Op> {
         let mut ops = Vec::new();
         if self.shared.phase == Phase::Unread {
@@ -535,12 +543,12 @@ impl Plan {
         ops
     }
 
-    /// The content that an operation names.
+    /// The content that a request names.
     pub(crate) fn spec(&self, id: SpecId) -> &RouteSpec {
         self.shared.specs.get(id)
     }
 
-    /// What the kernel said to a batch; requests that are not among `refused` succeeded.
+    /// The kernel's answers to a batch; requests not in `refused` succeeded.
     pub(crate) fn handle_answers(&mut self, ops: &[Op], refused: &[Refused], now: Time) {
         let mut answers: Vec<Option<&Refused>> = vec![None; ops.len()];
         for refusal in refused {
@@ -557,7 +565,7 @@ impl Plan {
         self.settle_contents();
     }
 
-    /// Decides about everything that wants a content of which something else is to be written.
+    /// Decides again about the prefixes whose wanted content is written differently than before.
     fn settle_contents(&mut self) {
         let unsettled = self.shared.take_unsettled();
         if !unsettled.is_empty() {
@@ -566,7 +574,7 @@ impl Plan {
         }
     }
 
-    /// The answers to a batch were lost: nothing is known about its prefixes.
+    /// The answers to a batch were lost: the state of its prefixes is unknown until the next dump.
     pub(crate) fn handle_unanswered(&mut self, ops: &[Op]) {
         self.shared.resync_wanted = true;
         for op in ops {
@@ -578,7 +586,7 @@ impl Plan {
         }
     }
 
-    /// Rows after `after`, at most `limit`, in prefix order.
+    /// At most `limit` rows after `after`, IPv4 before IPv6, in prefix order.
     pub(crate) fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<Row> {
         let v4 = match after {
             None => Some(Bound::Unbounded),
@@ -610,31 +618,31 @@ impl Plan {
         }
     }
 
-    /// Whether any route of ours goes out of the interface.
+    /// Whether any route of ours uses the interface.
     pub(crate) fn uses_interface(&self, ifindex: u32) -> bool {
         self.shared.specs.use_interface(ifindex)
     }
 
-    /// Whether any route of ours goes over one of these next-hop objects.
+    /// Whether any route of ours uses one of these next-hop objects.
     pub(crate) fn uses_objects(&self, ids: &BTreeSet<NonZeroU32>) -> bool {
         let uses = |spec: &RouteSpec| spec.object.is_some_and(|id| ids.contains(&id));
         !self.shared.specs.select(uses).is_empty()
     }
 
-    /// Whether there is something that the kernel refuses, whole routes or parts of them.
+    /// Whether the kernel refuses any route, part of a route, or next-hop object.
     pub(crate) fn has_refused(&self) -> bool {
         self.shared.counters.failed > 0
             || !self.shared.refused.is_empty()
             || self.shared.groups.has_refused()
     }
 
-    /// Whether any route of ours has this source address: the kernel deletes it with the address,
-    /// or takes the address out of it, without a word.
+    /// Whether any route of ours has this source address: when the address is removed, the kernel
+    /// deletes the route, or the source from it, without an event.
     pub(crate) fn uses_source(&self, addr: IpAddr) -> bool {
         self.shared.specs.use_source(addr)
     }
 
-    /// The routes with [`Recursion::Direct`] that cover `addr`, as wanted, the most specific first.
+    /// The wanted routes with [`Recursion::Direct`] that cover `addr`, the most specific first.
     pub(crate) fn direct_routes(&self, addr: IpAddr) -> Vec<(Prefix, &RouteSpec)> {
         match addr {
             IpAddr::V4(_) => self.v4.direct_routes(addr, &self.shared),
@@ -642,12 +650,12 @@ impl Plan {
         }
     }
 
-    /// Which of those changed since the last call.
+    /// The routes with [`Recursion::Direct`] that changed since the last call.
     pub(crate) fn take_direct(&mut self) -> Direct {
         std::mem::take(&mut self.shared.direct)
     }
 
-    /// What happened since the last call.
+    /// The report since the last call.
     pub(crate) fn take_report(&mut self) -> Report {
         let mut report = std::mem::take(&mut self.report);
         let held = std::mem::take(&mut self.shared.held);
@@ -666,6 +674,10 @@ impl Plan {
         self.release(op);
     }
 
+    /// Classifies a refusal. The order matters: a route that is already gone counts as deleted; a
+    /// place taken by an unknown route needs a dump first; a refusal that may be that of the
+    /// next-hop object is tried with inline hops; one of a leg or source costs only that part;
+    /// what remains is a refusal of the whole route.
     fn handle_refused(&mut self, op: &Op, refusal: &Refused, now: Time) {
         let withdraws = matches!(op.action, Action::Withdraw(_) | Action::WithdrawStray { .. });
         if withdraws && refusal.errno == ESRCH {
@@ -698,15 +710,16 @@ impl Plan {
         self.release(op);
     }
 
-    /// Whether a refusal may be one of the route's next-hop object.
+    /// Whether a refusal may be due to the route's next-hop object.
     fn is_over_refused(&self, id: SpecId, refusal: &Refused) -> bool {
-        /// No buffers, no memory, busy, later, interrupted, and the place is taken.
+        /// Errors that are not: ENOBUFS, ENOMEM, EBUSY, EAGAIN, EINTR, EEXIST.
         const OTHERS: [i32; 6] = [105, 12, 16, 11, 4, EEXIST];
         self.shared.specs.get(id).object.is_some() && !OTHERS.contains(&refusal.errno)
     }
 
-    /// Routes over a group are refused: they get their hops, and if it is those, that is found out. The
-    /// group may also have gone in silence, which a reading tells.
+    /// Routes over a group are refused: they are written with their hops inline, which shows
+    /// whether the hops are the reason. The group may also have been deleted without an event,
+    /// which a dump shows.
     fn handle_group_refused(&mut self, prefix: Prefix, id: SpecId, refusal: &Refused, now: Time) {
         let spec = Arc::clone(self.shared.specs.get(id));
         let Some(group) = spec.object else { return };
@@ -752,7 +765,7 @@ impl Plan {
         });
     }
 
-    /// Whether this is the first surprise about the prefix, so that reading the kernel may help.
+    /// Whether this is the first contradiction about the prefix, so that a dump may resolve it.
     fn mark_unclear(&mut self, prefix: Prefix) -> bool {
         of_family!(self, prefix, key, table => table.mark_unclear(key, &mut self.shared))
     }
@@ -764,7 +777,7 @@ impl Plan {
     }
 }
 
-/// Which part of the route any other route would be refused for as well.
+/// The part of the route that is refused whatever the prefix, if the refusal is about one.
 fn about(refusal: &Refused, spec: &RouteSpec) -> Option<About> {
     const EPERM: i32 = 1;
     const ENODEV: i32 = 19;
@@ -781,7 +794,7 @@ fn about(refusal: &Refused, spec: &RouteSpec) -> Option<About> {
     }
     match refusal.errno {
         EPERM | ENODEV | ENETDOWN | ENETUNREACH | EHOSTUNREACH => Some(About::Legs),
-        // EINVAL has many reasons; the kernel's words tell: "Nexthop has invalid gateway".
+        // EINVAL has many reasons; the kernel's text tells which: "Nexthop has invalid gateway".
         _ => says(&["exthop", "ateway"]).then_some(About::Legs),
     }
 }

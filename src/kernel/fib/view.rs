@@ -1,4 +1,4 @@
-//! What `margay show fib` and the metrics print.
+//! The data shown by `margay show fib` and the metrics.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use serde::Serialize;
 use super::plan::{Part, Row};
 use crate::kernel::{FibConfig, Link};
 
-/// One route, as wanted and as the kernel took it.
+/// One route, as wanted and as installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FibView {
     /// Destination.
     pub prefix: Prefix,
-    /// What the kernel shall do with packets.
+    /// What the kernel is to do with packets.
     pub kind: ViewKind,
-    /// Where to, for `unicast`.
+    /// The next hops of a `unicast` route.
     pub gateways: Vec<ViewGateway>,
     /// The kernel's metric (RTA_PRIORITY).
     pub metric: u32,
@@ -23,9 +23,10 @@ pub struct FibView {
     pub table: u32,
     /// Our rtm_protocol.
     pub protocol: u8,
-    /// How far the kernel is.
+    /// Whether it is installed.
     pub state: FibState,
-    /// Why it is not installed, or what of it is not, in the kernel's words where it gave any.
+    /// Why the route, or a part of it, is not installed; with the kernel's explanation if it gave
+    /// one.
     pub error: Option<String>,
 }
 
@@ -41,60 +42,60 @@ pub enum ViewKind {
     Unreachable,
 }
 
-/// One way out.
+/// One next hop of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ViewGateway {
     /// The gateway; `None` on a directly connected network.
     pub via: Option<IpAddr>,
     /// The interface's name, or `#` and its index when it was deleted.
     pub interface: String,
-    /// The gateway need not be in a network of the interface.
+    /// Whether the gateway counts as on the link though it is in no network of the interface.
     pub onlink: bool,
 }
 
-/// How far the kernel is with a route.
+/// Whether a route is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FibState {
-    /// In the kernel as wanted.
+    /// Installed as wanted.
     Installed,
     /// Not written yet.
     Pending,
-    /// The kernel refused it; retried when links or addresses change, and slowly otherwise.
+    /// The kernel refused it; retried when links or addresses change, and after growing waits.
     Failed,
-    /// Someone else's route has the same prefix and metric, or it is the prefix of a connected
-    /// network; ours follows when that one goes.
+    /// A route of another process has the same prefix and metric, or the prefix is a connected
+    /// network; ours is installed when that is removed.
     Foreign,
 }
 
-/// Numbers for the metrics.
+/// Counters and gauges for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FibCounters {
-    /// Routes in the kernel as wanted.
+    /// Routes that are installed as wanted.
     pub installed: u64,
     /// The same by family.
     pub installed_by_family: FamilyMap<u64>,
     /// Routes not written yet.
     pub pending: u64,
-    /// Routes that the kernel refused.
+    /// Routes that the kernel refuses.
     pub failed: u64,
-    /// Routes that are not installed because of another process's.
+    /// Routes that are not installed because of a route of another process or a connected network.
     pub foreign: u64,
-    /// Next hops and source addresses that the kernel refuses: routes go without them.
+    /// Next hops and source addresses that the kernel refuses: routes are installed without them.
     pub refused_next_hops: u64,
-    /// Next-hop objects of ours that the kernel has: groups that routes go over, and their members.
+    /// Our next-hop objects that the kernel has: groups that routes use, and their members.
     pub next_hop_objects: u64,
-    /// Messages about routes and next-hop objects sent to the kernel since the start.
+    /// Requests for routes and next-hop objects sent to the kernel since the start.
     pub writes: u64,
-    /// Batches of them.
+    /// Batches of requests for routes.
     pub batches: u64,
-    /// Messages that the kernel refused.
+    /// Requests that the kernel refused.
     pub errors: u64,
-    /// Full readings of the kernel, the first one included.
+    /// Full dumps of the kernel's routes, the first one included.
     pub resyncs: u64,
 }
 
-/// A row of the plan in the words of `show fib`.
+/// A row of the plan as `show fib` prints it.
 pub(crate) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
     let name = |index: u32| {
         let link = links.iter().find(|link| link.index == index);
@@ -112,7 +113,6 @@ pub(crate) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
     let (kind, hops) = match &row.spec.kind {
         FibKind::Unicast(hops) => (ViewKind::Unicast, hops.as_slice()),
         FibKind::Blackhole => (ViewKind::Blackhole, [].as_slice()),
-        // A spec is of a route that is written, never of one that is only kept.
         FibKind::Unreachable => (ViewKind::Unreachable, [].as_slice()),
     };
     let gateways = hops.iter().map(|hop| ViewGateway {
@@ -166,7 +166,7 @@ mod tests {
         serde_json::to_value(render(row, &config, &[eth0])).unwrap()
     }
 
-    /// Exactly the keys of `show fib` that scripts rely on: a key more or less fails.
+    /// The keys of `show fib` that scripts rely on, exactly.
     #[test]
     fn a_kernel_route_has_the_promised_keys() {
         let gateway =

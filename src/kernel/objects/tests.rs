@@ -49,10 +49,10 @@ fn a_group_follows_its_members() {
     objects.handle_new(single(2, 3, 8));
     assert_eq!(objects.handle_new(group(9, &[(1, 1), (2, 4)])), ids(&[9]));
     assert_eq!(route_over(&objects, 9).hops.as_slice(), [hop(2, 7, 1), hop(3, 8, 4)]);
-    assert_eq!(objects.handle_new(single(2, 3, 8)), ids(&[]), "nothing is new about it");
+    assert_eq!(objects.handle_new(single(2, 3, 8)), ids(&[]), "nothing has changed");
     assert_eq!(objects.handle_new(single(2, 9, 8)), ids(&[2, 9]), "it and its group");
     assert_eq!(route_over(&objects, 9).hops.as_slice(), [hop(2, 7, 1), hop(9, 8, 4)]);
-    // The kernel takes a deleted member out of its groups, and deletes those that are empty then.
+    // The kernel removes a deleted member from its groups, and deletes groups that become empty.
     assert_eq!(objects.handle_gone(id(1)), ids(&[1, 9]));
     assert_eq!(route_over(&objects, 9).hops.as_slice(), [hop(9, 8, 4)]);
     assert_eq!(objects.handle_interface_lost(8), ids(&[2, 9]));
@@ -61,7 +61,7 @@ fn a_group_follows_its_members() {
 }
 
 #[test]
-fn a_blackhole_drops_and_what_is_encapsulated_leads_nowhere() {
+fn a_blackhole_drops_and_an_encapsulating_object_has_no_hops() {
     let mut objects = Objects::default();
     objects.handle_new(Object { id: id(1), protocol: 4, kind: ObjectKind::Blackhole });
     objects.handle_new(Object { id: id(2), protocol: 4, kind: ObjectKind::Other });
@@ -70,8 +70,8 @@ fn a_blackhole_drops_and_what_is_encapsulated_leads_nowhere() {
 }
 
 #[test]
-fn messages_that_are_cut_are_no_objects() {
-    // `ip nexthop add id 5 via 10.0.0.2 dev 7 proto 4 onlink`, as the kernel says it.
+fn truncated_messages_are_not_objects() {
+    // `ip nexthop add id 5 via 10.0.0.2 dev 7 proto 4 onlink`, as sent by the kernel.
     let mut body = vec![2, 0, 4, 0, 4, 0, 0, 0];
     body.extend([8, 0, 1, 0, 5, 0, 0, 0, 8, 0, 5, 0, 7, 0, 0, 0, 8, 0, 6, 0, 10, 0, 0, 2]);
     let onlink = Hop { onlink: true, ..hop(2, 7, 1) };

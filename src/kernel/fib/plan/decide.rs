@@ -1,4 +1,4 @@
-//! The decision about one prefix: which request brings the kernel closer to what is wanted.
+//! The decision about one prefix: which request makes the kernel's route the wanted one.
 
 use bgp_proto::types::Prefix;
 
@@ -10,7 +10,7 @@ use crate::kernel::foreign::{Foreign, protocol_name};
 use crate::kernel::message::KernelRoute;
 use crate::kernel::spec::SpecId;
 
-/// The one request that brings an entry closer to what is wanted.
+/// The next request for an entry, if any. Updates the entry's flags and error.
 pub(super) fn decide(
     prefix: Prefix,
     entry: &mut Entry,
@@ -29,8 +29,9 @@ pub(super) fn decide(
         return entry.installed.filter(|_| retry && !entry.has(LEFTOVER)).map(Action::Withdraw);
     };
     let held = holder(prefix, wanted, foreign, shared);
-    // Theirs may be in the same place as ours, before it or behind it: ours is left alone. A search for
-    // refused legs would write it once more, and hit theirs: it gives way as well.
+    // With IPv4 a foreign route can share the place with ours, before or behind it: an installed
+    // route of ours that is right stays. A trial for refused legs would write ours once more, and
+    // could overwrite theirs: the trial is abandoned.
     let harmless = |held| held == HeldBy::Route && entry.is_at_rest(prefix, shared);
     if let Some((held, text)) = held.filter(|(held, _)| !harmless(*held)) {
         entry.set(FAILED | RETRY | UNCLEAR, false);
@@ -49,7 +50,8 @@ pub(super) fn decide(
         refused.prepare(specs, wanted);
         shared.tidy();
     }
-    // A search writes what the kernel has already, to see whether it takes it still.
+    // `is_at_rest` is false during a trial with this prefix, which writes even what the kernel has
+    // already, to learn whether the kernel still accepts it.
     if entry.is_at_rest(prefix, shared) {
         entry.set(FAILED | RETRY | UNCLEAR, false);
         return None;
@@ -57,7 +59,7 @@ pub(super) fn decide(
     if entry.has(FAILED) && !entry.has(RETRY) {
         return None;
     }
-    // The flag FAILED stays until the kernel took the route: `show fib` does not flicker.
+    // FAILED stays set until the kernel accepts the route, so that `show fib` does not flicker.
     entry.set(RETRY, false);
     let target = match shared.written(prefix, wanted) {
         Target::Spec(id) => id,
@@ -85,16 +87,16 @@ pub(super) fn decide(
     }
 }
 
-/// Why a route of ours may not be written.
+/// What prevents a route of ours from being written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HeldBy {
-    /// The prefix is that of an interface's network, of whatever metric.
+    /// The prefix is a connected network; its metric does not matter.
     Connected,
-    /// Somebody's route has the prefix and the metric.
+    /// A foreign route has the prefix and the metric.
     Route,
 }
 
-/// What stands in the way of a route of ours, and the same in words.
+/// What prevents a route of ours from being written, and a text for `show fib` and the log.
 fn holder(
     prefix: Prefix,
     wanted: SpecId,
@@ -113,13 +115,14 @@ fn holder(
     Some((HeldBy::Route, format!("a route of protocol {protocol} has this prefix and metric")))
 }
 
-/// What becomes of a route of ours that is installed when what is wanted may not be written.
+/// The request for an installed route of ours when the wanted one may not be written.
 fn give_way(held: HeldBy, wanted: SpecId, entry: &Entry, shared: &Shared) -> Option<Action> {
     let installed = entry.installed?;
     let metric = |id| shared.specs.get(id).metric;
     match held {
         HeldBy::Connected => Some(Action::Withdraw(installed)),
-        // Ours in the same place, before theirs or behind it: replacing it may hit theirs.
+        // Ours shares the place with theirs: replacing it may overwrite theirs, deleting it does
+        // not.
         HeldBy::Route if metric(installed) == metric(wanted) && installed != wanted => {
             Some(Action::Withdraw(installed))
         }

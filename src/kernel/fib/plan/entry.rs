@@ -1,4 +1,4 @@
-//! What is known about one prefix.
+//! The state of one prefix.
 
 use bgp_proto::types::Prefix;
 
@@ -7,37 +7,37 @@ use super::shared::Shared;
 use crate::kernel::fib::view::FibState;
 use crate::kernel::spec::SpecId;
 
-/// What is known about one prefix: 12 octets.
+/// The state of one prefix, in 12 octets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry {
     pub(super) wanted: Option<SpecId>,
     pub(super) installed: Option<SpecId>,
-    /// Why it failed or gives way; meaningful with [`FAILED`] and [`FOREIGN`].
+    /// Index of the error text; meaningful with [`FAILED`] and [`FOREIGN`].
     pub(super) error: u16,
     flags: u16,
 }
 
 /// The prefix is in the queue.
 pub(super) const QUEUED: u16 = 1;
-/// The kernel refused what is wanted (or refused to delete).
+/// The kernel refused the wanted route, or a deletion.
 pub(super) const FAILED: u16 = 1 << 1;
-/// A failed entry shall be tried again when the queue comes to it.
+/// A failed entry is to be retried when it reaches the head of the queue.
 pub(super) const RETRY: u16 = 1 << 2;
-/// Somebody else holds the place, or a connected network has the prefix.
+/// A foreign route holds the place, or the prefix is a connected network.
 pub(super) const FOREIGN: u16 = 1 << 3;
-/// Found in the kernel at the start and not wanted so far.
+/// Found in the kernel at start-up and not wanted so far.
 pub(super) const LEFTOVER: u16 = 1 << 4;
-/// The kernel contradicted what is known; a second time is a failure.
+/// An answer of the kernel contradicted the known state; a second one counts as a failure.
 pub(super) const UNCLEAR: u16 = 1 << 5;
-/// The round of the last resync that met the installed route.
+/// Round of the last dump that contained the installed route (see `Shared::round`).
 pub(super) const ROUND: u16 = 1 << 6;
 /// The prefix waits for its repair.
 pub(super) const REPAIR: u16 = 1 << 7;
 /// Next hops may be resolved over the wanted route.
 pub(super) const DIRECT: u16 = 1 << 8;
-/// Not wanted, and left where it is until another process has a route for the prefix.
+/// Not wanted, but kept until another process has a route to the prefix.
 pub(super) const KEPT: u16 = 1 << 9;
-/// The state that the counters know, plus one; 0 for none.
+/// The state under which the entry is counted, plus one; 0: not counted.
 const COUNTED: u16 = 0b111 << 10;
 const COUNTED_SHIFT: u32 = COUNTED.trailing_zeros();
 
@@ -57,7 +57,7 @@ impl Entry {
         }
     }
 
-    /// The state that the counters know.
+    /// The state under which the entry is counted.
     pub(super) fn counted(&self) -> Option<FibState> {
         let number = usize::from((self.flags & COUNTED) >> COUNTED_SHIFT);
         STATES.get(number.checked_sub(1)?).copied()
@@ -69,7 +69,7 @@ impl Entry {
         self.flags = (self.flags & !COUNTED) | (number << COUNTED_SHIFT);
     }
 
-    /// Whether the kernel has what is wanted, as far as it takes it.
+    /// Whether the kernel has the wanted route, without parts that it is known to refuse.
     pub(super) fn is_right(&self, prefix: Prefix, shared: &Shared) -> bool {
         let (Some(wanted), Some(installed)) = (self.wanted, self.installed) else {
             return self.wanted == self.installed;
@@ -84,8 +84,8 @@ impl Entry {
         }
     }
 
-    /// Whether nothing is to be written: the kernel has what is wanted, and no search for refused
-    /// parts needs its answer.
+    /// Whether nothing has to be written: the entry is right, and no trial for refused parts needs
+    /// an answer from the kernel.
     pub(super) fn is_at_rest(&self, prefix: Prefix, shared: &Shared) -> bool {
         let asks =
             |wanted| shared.groups.form(wanted).is_none() && shared.refused.asks(prefix, wanted);
@@ -103,7 +103,7 @@ impl Entry {
         })
     }
 
-    /// Records what the kernel has, and that this is known as of the current round.
+    /// Records the content that the kernel has, as of the current round.
     pub(super) fn install(&mut self, spec: Option<SpecId>, shared: &mut Shared) {
         if let Some(old) = std::mem::replace(&mut self.installed, spec) {
             shared.release(old);

@@ -1,23 +1,24 @@
-//! Next-hop objects of ours: which route goes over which, and what is to be asked of the kernel.
+//! Our next-hop objects: which routes use which, and the requests for them.
 //!
-//! A route whose hops all have gateways names a *group*, also where there is one hop only. Routes with
-//! the same reachable BGP next hops and the same hops share a group; its members, the *legs*, are
-//! shared by all groups. When the host resolves a BGP next hop in another way, or not at all any more
-//! and the route has others or a backup, the group of its routes is replaced: one request, however
-//! many routes there are. Routes without a gateway keep link scope and their interface, and routes that drop have
-//! no hops: both stay as they are.
+//! A route whose hops all have gateways uses a *group*, even with a single hop. Routes with the
+//! same reachable BGP next hops and the same hops share a group; the members of groups, the
+//! *legs*, are shared by all groups. When a BGP next hop resolves differently, or becomes
+//! unreachable while the route has others or a backup, the group of its routes is replaced: one
+//! request, however many routes there are. Routes without a gateway need link scope and their
+//! interface, and routes that drop packets have no hops: neither use groups.
 //!
-//! Ids come from a range that belongs to the routing table ([`ids_of_table`]), and objects carry our
-//! protocol number. Nothing else in the range is touched. What is found there at the first reading is
-//! adopted where it is wanted. What nobody wants is deleted after the start, and only while no
-//! route goes over it: the kernel deletes routes with their objects.
+//! Ids come from a range that belongs to the routing table ([`ids_of_table`]), and our objects
+//! have our protocol number; other objects in the range are not touched. Objects found at the
+//! first dump are adopted if they are wanted. Unwanted ones are deleted after start-up, and only
+//! while no route uses them: the kernel deletes routes together with their object.
 //!
-//! What the kernel refuses is left to the gateways: of a leg, the group goes without it; of all legs, of
-//! the group or of a route over it, the routes get their hops inline, and `refused` finds out what is
-//! wrong with those. It is tried again as refused hops are.
+//! If the kernel refuses a leg, the group is written without it; if it refuses all legs, the group
+//! or a route over the group, the routes are written with their hops inline, and `refused` finds
+//! out which of those are refused. Objects are retried like refused hops.
 //!
-//! Pure, and level-triggered: `present` is what the kernel has, `legs` and `groups` are what it should
-//! have, `dirty` names where the two may differ. A request that fails or is lost leaves no state.
+//! Pure, and level-triggered: `present` is what the kernel has, `legs` and `groups` are what it
+//! should have, `dirty` names where the two may differ. A request that fails or is lost leaves no
+//! state.
 
 mod kernel;
 
@@ -39,64 +40,67 @@ use crate::kernel::spec::{HOPS_MAX, RouteSpec, SpecId, Specs, bring_in_order};
 /// The kernel's number of an object.
 type Id = NonZeroU32;
 
-/// First id of the first table. Programs that count from 1 or from a round number are far away.
+/// First id of the first table. Unlikely to be used by programs that count from 1 or a round
+/// number.
 const FIRST_ID: u32 = 0x6000_0000;
 const IDS_PER_TABLE: u32 = 1 << 16;
-/// Tables with ids of their own: 40,960. Those beyond share.
+/// Number of tables with their own range of ids: 40,960. Tables beyond share ranges.
 const TABLES: u32 = (u32::MAX - FIRST_ID) / IDS_PER_TABLE + 1;
 
-/// Objects of ours, with room for those that are about to be deleted. Routes beyond go without.
+/// Maximum number of our objects; less than the range of ids, to leave room for those that are
+/// about to be deleted. Routes for which there is no room are written with their hops inline.
 const OBJECTS_MAX: usize = 48 << 10;
 
-/// Resolved next hops that are remembered before those that no route has are forgotten.
+/// Number of resolved next hops above which those without a route are forgotten.
 const RESOLVED_MAX: usize = 1 << 12;
 
-/// The ids of our objects for routes of a table: two instances with different tables do not meet.
+/// The range of ids for our objects of a routing table, so that instances with different tables do
+/// not use the same ids.
 pub(crate) fn ids_of_table(table: u32) -> RangeInclusive<u32> {
     let first = FIRST_ID + (table % TABLES) * IDS_PER_TABLE;
     first..=first + (IDS_PER_TABLE - 1)
 }
 
-/// What the routes of a group have in common.
+/// What the contents of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    /// Without those that are not reached: a route that loses one is to be where those are that the
-    /// owner submits then without it.
+    /// Without unreachable ones: a route that loses a next hop then shares its group with the
+    /// routes that the owner submits without that next hop.
     next_hops: Vec<FibNextHop>,
-    /// Where it is to go without any of them: nothing that the owner submits later without those that
-    /// it went over first has to have the same.
+    /// Used when none of them is reachable; `None` once it is in use, so that the key is that of a
+    /// route submitted with the backup as its next hop.
     backup: Option<FibNextHop>,
     hops: Vec<Hop>,
 }
 
-/// A group that routes go over.
+/// A group that routes use.
 #[derive(Debug)]
 struct Group {
     key: Key,
     /// The legs of `key.hops`, with their weights.
     legs: Vec<(Id, u16)>,
-    /// The contents that it stands for.
+    /// The contents whose routes use it.
     contents: BTreeSet<SpecId>,
-    /// Routes wait for it.
+    /// Routes wait until the kernel has it.
     awaited: bool,
-    /// The last wait after a refusal, and when it began.
+    /// The last wait after a refusal, and when that began.
     last_refusal: Option<(Duration, Time)>,
 }
 
 /// A member of groups.
 #[derive(Debug)]
 struct Leg {
-    /// With weight 1.
+    /// Its weight is 1: the weight belongs to the member of a group.
     hop: Hop,
     groups: BTreeSet<Id>,
 }
 
-/// An object that the kernel refuses, or a group that routes were refused over.
+/// An object that the kernel refuses, or a group over which it refused routes.
 #[derive(Debug)]
 struct Refusal {
     text: String,
     delay: Duration,
-    /// `None`: it is tried as soon as it is dirty.
+    /// `None`: it is written as soon as it is dirty.
     retry_at: Option<Time>,
 }
 
@@ -104,40 +108,42 @@ struct Refusal {
 #[derive(Debug)]
 pub(super) struct Groups {
     form: NextHopForm,
-    /// The kernel knows objects, as far as it was asked.
+    /// `false` once the kernel has turned out not to support objects.
     is_supported: bool,
     protocol: u8,
     ids: RangeInclusive<u32>,
     last_id: u32,
     /// Objects in our range with our protocol number.
     present: BTreeMap<Id, ObjectKind>,
-    /// Ids in our range that others have.
+    /// Ids in our range used by objects of others.
     others: BTreeSet<Id>,
     legs: BTreeMap<Id, Leg>,
     leg_ids: BTreeMap<Hop, Id>,
     groups: BTreeMap<Id, Group>,
-    /// The group that a content gets. After a move others may have the same key.
+    /// The group that a new content with a key gets. After a move other groups may have the same
+    /// key.
     group_ids: BTreeMap<Key, Id>,
-    /// Groups that the last reading met and nobody wants, by their hops.
+    /// Groups of the last dump that are not wanted, by their hops.
     adoptable: BTreeMap<Vec<Hop>, BTreeSet<Id>>,
-    /// Contents that go over a group: the same as a route over it.
+    /// Contents that use a group: the content as written over the group, and the group.
     over: BTreeMap<SpecId, (SpecId, Id)>,
     /// Contents that were written with their hops inline.
     inline_written: BTreeSet<SpecId>,
     refused: BTreeMap<Id, Refusal>,
-    /// Wanted objects to compare.
+    /// Wanted objects that may differ from the kernel's.
     dirty: BTreeSet<Id>,
     /// Wanted objects that others changed.
     repairs: Repairs<Id>,
+    /// The ids scheduled in `repairs`.
     waiting: BTreeSet<Id>,
-    /// Objects that may be deleted.
+    /// Candidates for deletion.
     obsolete: BTreeSet<Id>,
-    /// Those that the kernel did not delete, and when they are tried again.
+    /// Objects whose deletion the kernel refused, and when that is retried.
     undeleted: BTreeSet<Id>,
     deletion_due: Option<Time>,
-    /// Contents that are written in another form than at the last call of [`Groups::take_unsettled`].
+    /// Contents whose written form has changed since the last call of [`Groups::take_unsettled`].
     unsettled: BTreeSet<SpecId>,
-    /// How the host last said that BGP next hops are reached; empty: not at all.
+    /// The hops of each BGP next hop, as last resolved; empty: unreachable.
     resolved: BTreeMap<IpAddr, Vec<Hop>>,
 }
 
@@ -171,19 +177,19 @@ impl Groups {
         }
     }
 
-    /// Whether routes are to go over objects.
+    /// Whether routes are configured to use objects.
     pub(super) fn are_used(&self) -> bool {
         self.form == NextHopForm::Objects
     }
 
-    /// How a content is written: as a route over a group. `None`: with its hops inline.
+    /// The content as written over its group; `None`: it is written with its hops inline.
     pub(super) fn form(&self, content: SpecId) -> Option<SpecId> {
         let (form, group) = self.over.get(&content)?;
         (!self.refused.contains_key(group)).then_some(*form)
     }
 
-    /// Gives a content its group. `installed`: what a route that wants it goes over so far, whose group
-    /// is the best to adopt.
+    /// Assigns a group to a content. `installed`: the installed content of a route that wants it,
+    /// whose group is the preferred one to adopt.
     pub(super) fn claim(&mut self, specs: &mut Specs, content: SpecId, installed: Option<SpecId>) {
         if !self.are_used() || !self.is_supported || self.over.contains_key(&content) {
             return;
@@ -200,7 +206,7 @@ impl Groups {
         let form = specs.intern(RouteSpec { source: spec.source, object: Some(id), ..form });
         self.over.insert(content, (form, id));
         if self.inline_written.contains(&content) {
-            // Others have it inline.
+            // Some routes have it inline: they are written again.
             self.unsettled.insert(content);
         }
         if let Some(group) = self.groups.get_mut(&id) {
@@ -208,7 +214,7 @@ impl Groups {
         }
     }
 
-    /// Nobody wants a content any more.
+    /// Forgets a content that is no longer in use.
     pub(super) fn forget(&mut self, specs: &mut Specs, content: SpecId) {
         self.inline_written.remove(&content);
         self.unsettled.remove(&content);
@@ -225,7 +231,7 @@ impl Groups {
         }
     }
 
-    /// Objects over which routes went until now.
+    /// Objects that no route uses any more: candidates for deletion.
     pub(super) fn handle_unused(&mut self, ids: impl IntoIterator<Item = Id>) {
         let range = &self.ids;
         self.obsolete.extend(ids.into_iter().filter(|id| range.contains(&id.get())));
@@ -238,8 +244,8 @@ impl Groups {
         }
     }
 
-    /// Whether a route may be written over the group. If not, the contents that wait for it are
-    /// unsettled when it may.
+    /// Whether the kernel has the group, so that routes over it may be written. If not, its
+    /// contents become unsettled as soon as it has.
     pub(super) fn is_there(&mut self, id: Id) -> bool {
         let is_there = self.present.contains_key(&id);
         if let Some(group) = self.groups.get_mut(&id) {
@@ -248,12 +254,13 @@ impl Groups {
         is_there
     }
 
-    /// The contents to decide about again.
+    /// The contents whose prefixes have to be decided again.
     pub(super) fn take_unsettled(&mut self) -> BTreeSet<SpecId> {
         std::mem::take(&mut self.unsettled)
     }
 
-    /// A route as it is compared: what an object of ours leads to is not the route's affair.
+    /// The form of a route for comparisons: without the hops of an object of ours, which are
+    /// compared with the object.
     pub(super) fn without_hops(&self, spec: RouteSpec) -> RouteSpec {
         match spec.object {
             Some(id) if self.ids.contains(&id.get()) => {
@@ -263,7 +270,7 @@ impl Groups {
         }
     }
 
-    /// The same for people: with the hops again, as far as they are known.
+    /// The form of a route for display: with the hops of its object, as far as they are known.
     pub(super) fn with_hops(&self, spec: &Arc<RouteSpec>) -> Arc<RouteSpec> {
         match spec.object.and_then(|id| self.present.get(&id)) {
             Some(ObjectKind::Group(members)) if spec.hops().is_empty() => {
@@ -273,7 +280,7 @@ impl Groups {
         }
     }
 
-    /// Legs that a content's group goes without, and why.
+    /// Legs missing from a content's group because they are refused, and why.
     pub(super) fn left_out(&self, content: SpecId) -> Vec<(Part, String)> {
         let group = self.over.get(&content).and_then(|(_, id)| self.groups.get(id));
         let legs = group.into_iter().flat_map(|group| &group.legs);
@@ -283,12 +290,12 @@ impl Groups {
         refused.collect()
     }
 
-    /// How many of ours the kernel has.
+    /// The number of our objects that the kernel has.
     pub(super) fn len(&self) -> usize {
         self.present.len()
     }
 
-    /// Takes how a BGP next hop is reached from here on, in order; returns whether that is another way.
+    /// Sets the hops of a BGP next hop, in order; returns whether they have changed.
     pub(super) fn resolve(&mut self, specs: &Specs, next_hop: IpAddr, hops: Vec<Hop>) -> bool {
         if self.resolved.len() >= RESOLVED_MAX && !self.resolved.contains_key(&next_hop) {
             let in_use = specs.next_hops();
@@ -301,12 +308,12 @@ impl Groups {
         true
     }
 
-    /// Whether it is not known to be out of reach.
+    /// Whether a next hop is reachable, or not known to be unreachable.
     fn is_reached(&self, next_hop: &FibNextHop) -> bool {
         self.resolved.get(&next_hop.addr).is_none_or(|hops| !hops.is_empty())
     }
 
-    /// What a content with these hops has in common with others.
+    /// The key of the group for a content with these hops.
     fn key_of(&self, spec: &RouteSpec, hops: Vec<Hop>) -> Key {
         let reached = spec.next_hops.iter().filter(|next_hop| self.is_reached(next_hop));
         let (mut next_hops, mut backup) = (reached.copied().collect::<Vec<_>>(), spec.backup);
@@ -319,8 +326,8 @@ impl Groups {
         Key { next_hops, backup, hops }
     }
 
-    /// Where the contents that rest on a next hop are to go, other than they go now; those of one group
-    /// together.
+    /// The new groups of the contents that depend on a next hop, if their hops change; contents of
+    /// one group are moved together.
     pub(super) fn moves(&self, specs: &Specs, next_hop: IpAddr) -> Vec<(Move, BTreeSet<SpecId>)> {
         let rests_on_it = |spec: &RouteSpec| spec.all_next_hops().any(|addr| addr == next_hop);
         let mut moves: BTreeMap<Move, BTreeSet<SpecId>> = BTreeMap::new();
@@ -337,8 +344,8 @@ impl Groups {
         moves.into_iter().collect()
     }
 
-    /// What a content's next hops come to as far as they are reached, else its backup. `None`: nothing is,
-    /// or nothing is known of one.
+    /// The hops of a content's reachable next hops, else those of its backup. `None`: none of them
+    /// is reachable, or the resolution of one is not known.
     fn hops_to(&self, spec: &RouteSpec) -> Option<Vec<Hop>> {
         if !spec.next_hops.iter().all(|next_hop| self.resolved.contains_key(&next_hop.addr)) {
             return None;
@@ -352,8 +359,8 @@ impl Groups {
         (!hops.is_empty()).then_some(hops)
     }
 
-    /// Replaces a group, when all of these contents go over it and no others, and the kernel has what
-    /// they say in no other form. Returns whether it did.
+    /// Gives a group other hops, provided that exactly these contents use it and none of them is
+    /// also written inline. Returns whether it did.
     pub(super) fn repoint(&mut self, contents: &BTreeSet<SpecId>, to: &Move) -> bool {
         let Move { group: Some(id), to } = to else { return false };
         let hops = &to.hops;
@@ -382,7 +389,7 @@ impl Groups {
         true
     }
 
-    /// A group has this key no longer.
+    /// Removes the key of a group from the index.
     fn unregister(&mut self, key: &Key, id: Id) {
         if self.group_ids.get(key) == Some(&id) {
             self.group_ids.remove(key);
@@ -407,7 +414,7 @@ impl Groups {
         Some(id)
     }
 
-    /// A group with these hops that an earlier run left, and its legs.
+    /// Adopts a group with these hops that an earlier run left, and its legs.
     fn adopt(&mut self, hops: &[Hop], hint: Option<Id>) -> Option<Id> {
         let found = self.adoptable.get_mut(hops)?;
         let id = hint.filter(|id| found.contains(id)).or(found.first().copied())?;
@@ -431,7 +438,7 @@ impl Groups {
         Some(id)
     }
 
-    /// The legs for these hops, each of which counts the group as a user.
+    /// The legs for these hops, new ones where necessary; the group is registered with each.
     fn take_legs(&mut self, group: Id, hops: &[Hop]) -> Vec<(Id, u16)> {
         let mut legs = Vec::with_capacity(hops.len());
         for hop in hops {
@@ -464,14 +471,14 @@ impl Groups {
         self.let_go(id);
     }
 
-    /// An object is not wanted any more.
+    /// An object is no longer wanted: makes it a candidate for deletion.
     fn let_go(&mut self, id: Id) {
         self.refused.remove(&id);
         self.dirty.remove(&id);
         self.obsolete.insert(id);
     }
 
-    /// An id that nobody has. There is one: [`OBJECTS_MAX`] is less than the range.
+    /// An unused id. There is one, as [`OBJECTS_MAX`] is less than the range.
     fn free_id(&mut self) -> Id {
         loop {
             self.last_id = match self.last_id {
@@ -489,7 +496,7 @@ impl Groups {
         }
     }
 
-    /// What a group of the kernel leads to.
+    /// The hops of a group that the kernel has.
     fn hops_of(&self, members: &[(Id, u16)]) -> Vec<Hop> {
         let hops = members.iter().filter_map(|(id, weight)| match self.present.get(id)? {
             ObjectKind::Hop(hop) => Some(Hop { weight: *weight, ..*hop }),
@@ -501,10 +508,10 @@ impl Groups {
     }
 }
 
-/// Where contents are to go.
+/// A change of the group of contents.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Move {
-    /// What they go over so far.
+    /// Their group so far.
     group: Option<Id>,
     to: Key,
 }
@@ -515,7 +522,7 @@ impl Move {
     }
 }
 
-/// Whether a route may go over a group.
+/// Whether a route can use a group: all of its hops have a gateway and an interface.
 fn goes_over_gateways(spec: &RouteSpec) -> bool {
     spec.object.is_none() && go_over_gateways(spec.hops())
 }

@@ -1,5 +1,5 @@
-//! What the kernel refuses of a route whatever its prefix: a leg, or the source address. It is left
-//! out, the rest is written, and it is tried again with one route at a time.
+//! Parts of a route that the kernel refuses whatever the prefix: a leg, or the source address. They
+//! are left out, the rest is written, and they are retried with one route at a time.
 //!
 //! The kernel does not say which of several legs it refused. A trial finds out: it writes the route
 //! of one prefix with more and more legs, while the other prefixes keep what they have.
@@ -13,14 +13,14 @@ use bgp_proto::types::{FibKind, Hop, Prefix, Time};
 
 use crate::kernel::spec::{RouteSpec, SpecId, Specs};
 
-/// First and longest wait before something that the kernel refused is tried again; it doubles.
+/// First and longest wait before something that the kernel refused is retried; it doubles.
 pub(super) const RETRY_MIN: Duration = Duration::from_secs(1);
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A part of a route that the kernel can refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// One leg. Its weight does not matter and is 1 here.
+    /// One leg. Its weight does not matter, and is 1 here.
     Leg(Hop),
     /// The source address.
     Source(IpAddr),
@@ -37,21 +37,21 @@ impl Part {
 struct Refusal {
     error: u16,
     delay: Duration,
-    /// `None` while a trial is to find out whether it is refused still.
+    /// `None` while a trial finds out whether it is still refused.
     retry_at: Option<Time>,
 }
 
-/// What is written of a content that the kernel does not take whole.
+/// A content that the kernel does not accept as a whole.
 #[derive(Debug)]
 struct Reduced {
-    /// The rest of it, or nothing.
+    /// The content that is written instead; `None`: nothing is left to write.
     to: Option<SpecId>,
-    /// Why, when it is nothing.
+    /// The reason if nothing is left.
     error: u16,
     trial: Option<Trial>,
     /// All of its parts, refused or not.
     parts: Vec<Part>,
-    /// The last trial ended without a result: when the next one is due.
+    /// When the next trial is due, after one that ended without a result.
     again: Option<Time>,
 }
 
@@ -59,65 +59,65 @@ struct Reduced {
 #[derive(Debug)]
 struct Trial {
     prefix: Prefix,
-    /// What the kernel takes.
+    /// The content that the kernel accepts.
     accepted: RouteSpec,
-    /// Parts to try yet, the next one last.
+    /// Parts that remain to be tried, the next one last.
     rest: Vec<Part>,
-    /// The part that is tried now.
+    /// The part that is being tried.
     testing: Part,
-    /// What is written now.
+    /// The content that is being written.
     test: SpecId,
     asks: Asks,
 }
 
-/// What a trial asks of the kernel.
+/// The question that a trial puts to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asks {
-    /// Whether it takes `accepted` and the part. It took `accepted` alone just before.
+    /// Does it accept `accepted` with the part? It has just accepted `accepted` alone.
     Part,
-    /// The same, but it took `accepted` a while ago. It may keep a route that it would not take any
-    /// more, so that a refusal does not say yet that the part is the reason.
+    /// The same, but it accepted `accepted` a while ago. The kernel may have a route that it would
+    /// no longer accept, so that a refusal does not yet mean that the part is the reason.
     PartOnTrust,
-    /// Whether it takes `accepted` still, after it refused the part on top of it.
+    /// Does it still accept `accepted`, after it refused `accepted` with the part?
     Accepted,
 }
 
-/// What of a wanted content is to be written.
+/// What is to be written for a wanted content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Spec(SpecId),
-    /// The kernel takes nothing of it, for this reason.
+    /// Nothing: the kernel accepts no part of it, for this reason.
     Nothing(u16),
 }
 
-/// Parts refused, and contents that lack them.
+/// Refused parts, and the contents that are written without them.
 #[derive(Debug, Default)]
 pub(super) struct RefusedParts {
     parts: BTreeMap<Part, Refusal>,
     reduced: BTreeMap<SpecId, Reduced>,
-    /// Those by part.
+    /// The keys of `reduced` by the parts that the contents have, refused or not.
     having: BTreeMap<Part, BTreeSet<SpecId>>,
-    /// Contents of which something else is to be written than before.
+    /// Contents for which another content is to be written than before.
     unsettled: BTreeSet<SpecId>,
 }
 
 impl RefusedParts {
-    /// Whether everything is written whole, which is nearly always.
+    /// Whether no part of any content is refused, the usual case.
     pub(super) fn is_empty(&self) -> bool {
         self.reduced.is_empty() && self.parts.is_empty()
     }
 
-    /// Whether a content is not written whole.
+    /// Whether a content is written without some of its parts, or under trial.
     pub(super) fn reduces(&self, wanted: SpecId) -> bool {
         self.reduced.contains_key(&wanted)
     }
 
-    /// How many parts the kernel refuses.
+    /// The number of parts that the kernel refuses.
     pub(super) fn len(&self) -> usize {
         self.parts.len()
     }
 
-    /// A content is about to be written: parts that are known to be refused are left out.
+    /// Leaves out known refused parts of a content that is about to be written.
     pub(super) fn prepare(&mut self, specs: &mut Specs, wanted: SpecId) {
         if self.parts.is_empty() || self.reduced.contains_key(&wanted) {
             return;
@@ -129,7 +129,7 @@ impl RefusedParts {
         }
     }
 
-    /// What to write for a prefix.
+    /// What to write for a prefix that wants this content.
     pub(super) fn target(&self, prefix: Prefix, wanted: SpecId) -> Target {
         let Some(reduced) = self.reduced.get(&wanted) else { return Target::Spec(wanted) };
         match (&reduced.trial, reduced.to) {
@@ -139,12 +139,12 @@ impl RefusedParts {
         }
     }
 
-    /// The contents of which something else is to be written than at the last call.
+    /// The contents for which another content is to be written than at the last call.
     pub(super) fn take_unsettled(&mut self) -> BTreeSet<SpecId> {
         std::mem::take(&mut self.unsettled)
     }
 
-    /// What is left out of a content that is otherwise written, with the numbers of the reasons.
+    /// The parts left out of a content that is otherwise written, with the indexes of the reasons.
     pub(super) fn left_out(&self, specs: &Specs, wanted: SpecId) -> Vec<(Part, u16)> {
         match self.reduced.get(&wanted) {
             Some(Reduced { to: Some(_), .. }) => {}
@@ -154,7 +154,7 @@ impl RefusedParts {
         parts.filter_map(|part| Some((part, self.parts.get(&part)?.error))).collect()
     }
 
-    /// Nobody wants a content any more.
+    /// Forgets a content that is no longer in use, or is written as a whole again.
     pub(super) fn forget(&mut self, specs: &mut Specs, wanted: SpecId) {
         if let Some(Reduced { to, trial, parts, .. }) = self.reduced.remove(&wanted) {
             parts.iter().for_each(|part| self.forget_having(part, wanted));
@@ -166,8 +166,9 @@ impl RefusedParts {
         }
     }
 
-    /// The kernel refused `refused`, written for a prefix that wants `wanted`, because of one of its
-    /// parts. Something else is to be written for the prefix. The part, when that it is refused is news.
+    /// The kernel refused `refused`, written for a prefix that wants `wanted`, because of one of
+    /// its parts: changes what is to be written for the prefix. Returns the part if it is newly
+    /// refused.
     pub(super) fn handle_refused(
         &mut self,
         specs: &mut Specs,
@@ -183,7 +184,7 @@ impl RefusedParts {
         }
         let searched = tried.is_some();
         if self.target(prefix, wanted) != Target::Spec(refused) {
-            return None; // Sent before more was known.
+            return None; // It was sent before the content was reduced further.
         }
         let spec = Arc::clone(specs.get(refused));
         let suspects: Vec<Part> = match about {
@@ -195,17 +196,17 @@ impl RefusedParts {
             self.reduce(specs, wanted, error);
             return news.then_some(part);
         }
-        // One search at a time: two would take the content from each other without an end.
+        // One trial per content: two prefixes would replace each other's trial without an end.
         if searched {
             return None;
         }
-        // Everything is tried from the first part on, the source address last.
+        // Every part is tried, beginning with the first leg; the source address is last.
         let nothing = nothing_of(&spec);
         self.begin_trial(specs, prefix, wanted, nothing, error);
         None
     }
 
-    /// The kernel took a content for a prefix.
+    /// The kernel accepted a content for a prefix.
     pub(super) fn handle_taken(
         &mut self,
         specs: &mut Specs,
@@ -234,15 +235,15 @@ impl RefusedParts {
         self.next_step(specs, wanted);
     }
 
-    /// Whether what is to be written for a prefix is written for the sake of the answer, though the
-    /// kernel may have it.
+    /// Whether a trial uses this prefix: its route is written to get an answer, even if the kernel
+    /// has it already.
     pub(super) fn asks(&self, prefix: Prefix, wanted: SpecId) -> bool {
         let trial = self.reduced.get(&wanted).and_then(|reduced| reduced.trial.as_ref());
         trial.is_some_and(|trial| trial.prefix == prefix)
     }
 
-    /// A prefix does not want a content any more, or cannot be written: a trial with it ends without
-    /// a result, and another prefix is due at once.
+    /// A prefix no longer wants a content, or cannot be written: a trial with it ends without a
+    /// result, and one with another prefix is due at once.
     pub(super) fn abandon(&mut self, specs: &mut Specs, prefix: Prefix, wanted: SpecId) {
         let Some(reduced) = self.reduced.get_mut(&wanted) else { return };
         let Some(trial) = reduced.trial.take_if(|trial| trial.prefix == prefix) else { return };
@@ -250,8 +251,8 @@ impl RefusedParts {
         self.end_trial(specs, trial);
     }
 
-    /// The route of a prefix cannot be written for a reason that has nothing to do with its parts: a
-    /// trial with it is due again after a while.
+    /// The route of a prefix cannot be written for a reason that has nothing to do with its parts:
+    /// a trial with it is due again after a while.
     pub(super) fn postpone(
         &mut self,
         specs: &mut Specs,
@@ -267,7 +268,7 @@ impl RefusedParts {
         }
     }
 
-    /// Something changed by which refused parts may be taken: all of them are tried again.
+    /// Makes all refused parts due, because links or addresses changed.
     pub(super) fn retry_all(&mut self) {
         for refusal in self.parts.values_mut() {
             refusal.delay = RETRY_MIN;
@@ -275,13 +276,13 @@ impl RefusedParts {
         }
     }
 
-    /// When something is tried again next.
+    /// When the next retry is due.
     pub(super) fn deadline(&self) -> Option<Time> {
         let trials = self.reduced.values().filter_map(|reduced| reduced.again);
         self.parts.values().filter_map(|refusal| refusal.retry_at).chain(trials).min()
     }
 
-    /// The contents with parts that are due, none of them in a trial.
+    /// The contents that have parts due for a retry and are not under trial.
     pub(super) fn due(&self, now: Time) -> BTreeSet<SpecId> {
         let is_due = |part: &Part| {
             self.parts.get(part).and_then(|refusal| refusal.retry_at).is_some_and(|at| at <= now)
@@ -296,7 +297,7 @@ impl RefusedParts {
         due.map(|(id, _)| *id).collect()
     }
 
-    /// Tries the parts of a content that are due with the route of a prefix that wants it.
+    /// Begins a trial of the parts that are due, with the route of a prefix that wants the content.
     pub(super) fn retry(&mut self, specs: &mut Specs, prefix: Prefix, wanted: SpecId, now: Time) {
         let Some(reduced) = self.reduced.get_mut(&wanted) else { return };
         reduced.again = None;
@@ -316,7 +317,7 @@ impl RefusedParts {
         self.begin_trial(specs, prefix, wanted, accepted, error);
     }
 
-    /// Parts that are due and that no content has any more are forgotten.
+    /// Forgets parts that are due and that no content has any more.
     pub(super) fn forget_unused(&mut self, now: Time) {
         let having = &self.having;
         self.parts.retain(|part, refusal| {
@@ -324,7 +325,7 @@ impl RefusedParts {
         });
     }
 
-    /// Takes down that a part is refused; whether that is news.
+    /// Records that a part is refused; returns whether that is new.
     fn note(&mut self, part: Part, error: u16, now: Time) -> bool {
         let news = !self.parts.contains_key(&part);
         let refusal =
@@ -385,13 +386,13 @@ impl RefusedParts {
                 Part::Leg(leg) => known.iter().any(|hop| Part::leg(hop) == Part::Leg(*leg)),
                 Part::Source(_) => accepted.source.is_some(),
             };
-            // Refused, and its time has not come.
+            // A part whose retry is in the future is not tried.
             !has && self.parts.get(part).is_none_or(|refusal| refusal.retry_at.is_none())
         };
         let mut rest: Vec<Part> = parts_of(&spec).filter(waits).collect();
         rest.reverse();
         let Some(testing) = rest.pop() else {
-            // Others have found out about all of them.
+            // Trials of other contents have determined all of them.
             let reduced = self.reduced.get_mut(&wanted);
             if let Some(trial) = reduced.and_then(|reduced| reduced.trial.take()) {
                 self.end_trial(specs, trial);
@@ -429,7 +430,7 @@ impl RefusedParts {
         }
     }
 
-    /// What a trial did not get to is due again.
+    /// Makes the parts that a trial has not determined due again.
     fn end_trial(&mut self, specs: &mut Specs, trial: Trial) {
         for part in trial.rest.into_iter().chain([trial.testing]) {
             if let Some(refusal) = self.parts.get_mut(&part) {
@@ -439,12 +440,12 @@ impl RefusedParts {
         specs.release(trial.test);
     }
 
-    /// Goes on with the next part of a trial, or ends it.
+    /// Continues a trial with the next part, or ends it.
     fn next_step(&mut self, specs: &mut Specs, wanted: SpecId) {
         let whole = Arc::clone(specs.get(wanted));
         let Some(reduced) = self.reduced.get_mut(&wanted) else { return };
         let Some(trial) = &mut reduced.trial else { return };
-        // A source address alone is no route.
+        // A source address alone is not a route.
         let rest = trial.rest.last();
         let over = matches!(rest, Some(Part::Source(_))) && trial.accepted.hops().is_empty();
         if let Some(part) = trial.rest.pop_if(|_| !over) {
@@ -461,7 +462,7 @@ impl RefusedParts {
         self.reduce_again(specs, wanted);
     }
 
-    /// The kernel takes a part: contents that lacked it get it.
+    /// The kernel accepts a part: contents that were written without it get it again.
     fn accept(&mut self, specs: &mut Specs, part: Part, tried_with: SpecId) {
         if self.parts.remove(&part).is_none() {
             return;
@@ -475,7 +476,7 @@ impl RefusedParts {
         others.into_iter().for_each(|id| self.reduce_again(specs, id));
     }
 
-    /// Works out again what is written of a content.
+    /// Recomputes what is written for a content.
     fn reduce_again(&mut self, specs: &mut Specs, wanted: SpecId) {
         if let Some(reduced) = self.reduced.get(&wanted) {
             let error = reduced.error;
@@ -536,7 +537,7 @@ fn parts_of(spec: &RouteSpec) -> impl Iterator<Item = Part> {
     spec.hops().iter().map(Part::leg).chain(spec.source.map(Part::Source))
 }
 
-/// A content with one part more, as it stands in the whole.
+/// A content with one more part, in the order and with the weights of the whole.
 fn with(accepted: &RouteSpec, part: &Part, whole: &RouteSpec) -> RouteSpec {
     let mut spec = accepted.clone();
     match part {

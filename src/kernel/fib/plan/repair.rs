@@ -5,39 +5,39 @@ use std::time::Duration;
 
 use bgp_proto::types::Time;
 
-/// First and longest wait before a route is written again; it doubles while another process goes on
-/// removing that one, so that a fight with another program costs little. Other prefixes wait for
-/// nobody.
+/// First and longest wait before a route is written again. It doubles while another process keeps
+/// removing that route, so that such a fight costs little; other prefixes are not delayed.
 pub(super) const REPAIR_MIN: Duration = Duration::from_millis(20);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
 
-/// A prefix left alone for twice its wait and this long starts over.
+/// A prefix that is left alone for twice its wait plus this time starts with the first wait again.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Prefixes whose fights are remembered. Those beyond share one wait.
+/// Maximum number of prefixes with a wait of their own. Those beyond share one.
 const REMEMBERED_MAX: usize = 1 << 16;
 
-/// The prefixes of one family that wait, and those that were repaired lately.
+/// The prefixes of one family that wait for a repair, and those repaired recently.
 #[derive(Debug)]
 pub(super) struct Repairs<K> {
     /// In the order in which they are due.
     waiting: BTreeMap<(Time, K), Wait>,
     lately: BTreeMap<K, Fight>,
+    /// The wait shared by prefixes for which `lately` has no room.
     others: Option<Fight>,
-    /// When `lately` was last cleared of what is quiet.
+    /// When quiet entries were last removed from `lately`.
     cleared: Time,
 }
 
-/// How long a repair waits.
+/// Whether a repair is part of a fight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// It is the first in a while.
+    /// The first in a while.
     First,
-    /// Somebody removed the route again soon after it was written.
+    /// The route was removed again soon after it had been written.
     Longer,
 }
 
-/// The last repair of a prefix.
+/// The last repair of a prefix, and its wait.
 #[derive(Clone, Copy, Debug)]
 struct Fight {
     delay: Duration,
@@ -60,11 +60,11 @@ impl Fight {
     }
 }
 
-/// What became due.
+/// The repairs that became due.
 #[derive(Debug)]
 pub(super) struct Due<K> {
     pub(super) keys: Vec<K>,
-    /// How many of them are no fight.
+    /// How many of them are the first in a while.
     pub(super) first: usize,
 }
 
@@ -80,8 +80,7 @@ impl<K> Default for Repairs<K> {
 }
 
 impl<K: Copy + Ord> Repairs<K> {
-    /// The route to `key` is not what it should be. The caller sees to it that no prefix waits
-    /// twice.
+    /// Schedules the repair of `key`. The caller ensures that no key is scheduled twice.
     pub(super) fn schedule(&mut self, key: K, now: Time) {
         self.clear(now);
         let known = self.lately.get(&key).copied();
@@ -90,7 +89,7 @@ impl<K: Copy + Ord> Repairs<K> {
             self.lately.insert(key, fight);
             fight
         } else {
-            // All of a flush wait together, and only the next flush is a fight.
+            // The routes of one flush share a wait; only the next flush counts as a fight.
             if self.others.is_none_or(|others| others.due <= now) {
                 self.others = Some(Fight::after(self.others, now));
             }
@@ -99,7 +98,7 @@ impl<K: Copy + Ord> Repairs<K> {
         self.waiting.insert((fight.due, key), fight.wait);
     }
 
-    /// Those whose time has come.
+    /// Removes and returns the repairs that are due.
     pub(super) fn take_due(&mut self, now: Time) -> Due<K> {
         let mut due = Due { keys: Vec::new(), first: 0 };
         while let Some(entry) = self.waiting.first_entry() {
@@ -113,7 +112,7 @@ impl<K: Copy + Ord> Repairs<K> {
         due
     }
 
-    /// All of them, due or not.
+    /// Removes and returns all repairs, due or not.
     pub(super) fn take_all(&mut self) -> Vec<K> {
         std::mem::take(&mut self.waiting).into_keys().map(|(_, key)| key).collect()
     }
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_of_many_routes_is_remembered_in_bounds_and_repaired_at_once() {
+    fn a_flush_of_many_routes_uses_bounded_memory_and_is_repaired_at_once() {
         let mut repairs = Repairs::default();
         let many = 3 * REMEMBERED_MAX;
         for key in 0..many {

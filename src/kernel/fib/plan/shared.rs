@@ -1,4 +1,4 @@
-//! What the tables of the two families have in common.
+//! The state shared by the tables of the two families.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,37 +23,37 @@ pub(super) struct Shared {
     pub(super) errors: Vec<String>,
     pub(super) counters: FibCounters,
     pub(super) phase: Phase,
-    /// The owner has submitted all it knows.
+    /// The owner has submitted all the routes that it knows.
     pub(super) startup_ended: bool,
-    /// Nothing is taken any more: everything is being withdrawn for good.
+    /// Submissions are ignored: everything is being withdrawn for good.
     pub(super) closed: bool,
-    /// Flips with every resync; entries that the resync met carry it.
+    /// Flips with every dump; the entries of installed routes that a dump contains get its value.
     pub(super) round: bool,
-    /// The kernel has to be read before the plan is right.
+    /// A dump is needed.
     pub(super) resync_wanted: bool,
-    /// The last reading met every route that was there.
+    /// The last dump contained every route.
     pub(super) picture_is_complete: bool,
-    /// Routes that next hops may be resolved over, and that changed.
+    /// Changed routes over which next hops may be resolved.
     pub(super) direct: Direct,
-    /// Routes that began to give way.
+    /// Routes whose place has become held by another.
     pub(super) held: Held,
 }
 
-/// How far the start is.
+/// The phases of start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// The kernel was not read yet: nothing may be written.
+    /// The kernel has not been read yet: nothing may be written.
     Unread,
-    /// Routes of an earlier run that nobody wants so far are kept.
+    /// Routes of an earlier run that are not wanted so far are kept.
     Adopting,
-    /// Our routes in the kernel are those that are wanted.
+    /// Start-up is over: routes that are not wanted are deleted.
     Settled,
 }
 
-/// The kernel refuses routes with a certain content, and not because of a part of it.
+/// A content that the kernel refuses, not because of one of its parts.
 #[derive(Debug)]
 struct Failure {
-    /// A retry is under way.
+    /// A retry is in progress.
     trying: bool,
     delay: Duration,
     retry_at: Option<Time>,
@@ -63,12 +63,12 @@ struct Failure {
 #[derive(Debug, Default)]
 pub(crate) struct Direct {
     pub(crate) prefixes: Vec<Prefix>,
-    /// More changed than are named.
+    /// More routes changed than `prefixes` has.
     pub(crate) all: bool,
 }
 
 impl Direct {
-    /// Above this, comparing every next hop is cheaper than remembering what changed.
+    /// Above this number, re-evaluating every next hop is cheaper than remembering what changed.
     const PREFIXES_MAX: usize = 10_000;
 
     pub(super) fn add(&mut self, prefix: Prefix) {
@@ -80,7 +80,7 @@ impl Direct {
     }
 }
 
-/// Routes displaced by another process's since the last report.
+/// Routes whose place has become held by another since the last report.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) routes: usize,
@@ -114,7 +114,8 @@ impl Shared {
         self.tidy();
     }
 
-    /// Forgets what is known about contents that nobody uses any more.
+    /// Forgets the state of contents that are no longer used. To be called after anything that may
+    /// release a content.
     pub(super) fn tidy(&mut self) {
         while let Some(id) = self.specs.take_freed() {
             self.failures.remove(&id);
@@ -125,8 +126,8 @@ impl Shared {
         self.groups.handle_unused(self.specs.take_unused_objects());
     }
 
-    /// What to write for a prefix that wants this content: over a group where it has one, else
-    /// [`Shared::target`].
+    /// What to write for a prefix that wants this content: its form over a group if it has one,
+    /// else [`Shared::target`].
     pub(super) fn written(&self, prefix: Prefix, wanted: SpecId) -> Target {
         match self.groups.form(wanted) {
             Some(form) => Target::Spec(form),
@@ -134,19 +135,19 @@ impl Shared {
         }
     }
 
-    /// Whether the kernel knows no difference between two contents.
+    /// Whether the kernel does not distinguish between two contents.
     pub(super) fn are_same_route(&self, a: SpecId, b: SpecId) -> bool {
         a == b || (self.groups.are_used() && self.specs.get(a).is_same_route(self.specs.get(b)))
     }
 
-    /// Whether unwanted next-hop objects may go: what is in the kernel is known, so that no route goes
-    /// over them.
+    /// Whether unwanted next-hop objects may be deleted: the kernel would delete routes together
+    /// with them, so all of our routes have to be known.
     pub(super) fn deletes_objects(&self) -> bool {
         self.phase == Phase::Settled && self.picture_is_complete && !self.resync_wanted
     }
 
-    /// Gives contents other hops, and their group with them, when that is all that is to be done.
-    /// Returns whether it is.
+    /// Gives contents other hops, and their group as well, if nothing else has to be done for
+    /// that: no route has to be written. Returns whether it did.
     pub(super) fn move_contents(&mut self, ids: &BTreeSet<SpecId>, to: &Move) -> bool {
         let is_simple = |id: &SpecId| {
             !self.refused.reduces(*id) && !self.specs.has(&self.specs.get(*id).with_hops(to.hops()))
@@ -158,7 +159,7 @@ impl Shared {
         true
     }
 
-    /// What to write for a prefix that wants this content, with its hops.
+    /// What to write for a prefix that wants this content, with inline hops.
     pub(super) fn target(&self, prefix: Prefix, wanted: SpecId) -> Target {
         if self.refused.is_empty() {
             Target::Spec(wanted)
@@ -167,14 +168,14 @@ impl Shared {
         }
     }
 
-    /// Gives a content its group, as soon as it is known what the kernel has.
+    /// Assigns a group to a content, once the kernel has been read.
     pub(super) fn claim(&mut self, wanted: SpecId, installed: Option<SpecId>) {
         if self.phase != Phase::Unread {
             self.groups.claim(&mut self.specs, wanted, installed);
         }
     }
 
-    /// What is left out of a content that is otherwise written, and why.
+    /// The parts left out of a content that is otherwise written, and why.
     pub(super) fn left_out(&self, wanted: SpecId) -> Vec<(Part, String)> {
         if self.groups.form(wanted).is_some() {
             return self.groups.left_out(wanted);
@@ -183,11 +184,11 @@ impl Shared {
         parts.map(|(part, error)| (part, self.error_text(error).unwrap_or_default())).collect()
     }
 
-    /// The contents of which something else is to be written than at the last call.
+    /// The contents for which another content is to be written than at the last call.
     pub(super) fn take_unsettled(&mut self) -> BTreeSet<SpecId> {
         let mut unsettled = self.refused.take_unsettled();
         for id in self.groups.take_unsettled() {
-            // What a search knows is about hops that are not written.
+            // Results of trials are about inline hops, which are not written for this content.
             if self.groups.form(id).is_some() {
                 self.refused.forget(&mut self.specs, id);
             }
@@ -197,7 +198,7 @@ impl Shared {
         unsettled
     }
 
-    /// The kernel has a content for a prefix that wants `wanted`: a search goes on.
+    /// The kernel accepted `taken` for a prefix that wants `wanted`: continues a trial with it.
     pub(super) fn note_taken(&mut self, prefix: Prefix, wanted: SpecId, taken: SpecId, now: Time) {
         if self.refused.is_empty() {
             return;
@@ -206,7 +207,7 @@ impl Shared {
         self.tidy();
     }
 
-    /// Counts an entry's change of state.
+    /// Updates the counters after a change of an entry's state.
     pub(super) fn count(
         &mut self,
         family: Family,
@@ -236,7 +237,8 @@ impl Shared {
         }
     }
 
-    /// The number of an error text. The kernel has a fixed set of them.
+    /// The index of an error text. The kernel has a fixed set of texts; if there are too many, the
+    /// last one stands for the rest.
     pub(super) fn error(&mut self, text: &str) -> u16 {
         const ERRORS_MAX: usize = 512;
         let at = self.errors.iter().position(|known| known == text).unwrap_or_else(|| {
@@ -248,12 +250,12 @@ impl Shared {
         u16::try_from(at).unwrap_or(u16::MAX)
     }
 
-    /// The text of a number.
+    /// The error text of an index.
     pub(super) fn error_text(&self, error: u16) -> Option<String> {
         self.errors.get(usize::from(error)).cloned()
     }
 
-    /// Remembers that the kernel refuses this content; whether that is news.
+    /// Records that the kernel refuses this content; returns whether that is new.
     pub(super) fn note_failure(&mut self, id: SpecId, now: Time) -> bool {
         let news = !self.failures.contains_key(&id);
         let failure = self.failures.entry(id).or_insert(Failure {
@@ -269,7 +271,7 @@ impl Shared {
         news
     }
 
-    /// Begins to try the contents again whose time is selected.
+    /// Begins the retries of the contents whose retry time is selected; returns these contents.
     pub(super) fn begin_retries(&mut self, selects: impl Fn(Time) -> bool) -> BTreeSet<SpecId> {
         let due = self.failures.iter_mut().filter(|(_, f)| f.retry_at.is_some_and(&selects));
         let due = due.map(|(id, failure)| {
@@ -280,7 +282,7 @@ impl Shared {
         due.collect()
     }
 
-    /// The next wait of a content begins at the shortest again.
+    /// Resets the wait of a content to the shortest.
     pub(super) fn forgive(&mut self, id: SpecId) {
         if let Some(failure) = self.failures.get_mut(&id) {
             failure.delay = RETRY_MIN;
@@ -291,7 +293,7 @@ impl Shared {
         self.failures.retain(|id, _| !ids.contains(id));
     }
 
-    /// When something that the kernel refused is tried again next.
+    /// When the next retry is due.
     pub(super) fn deadline(&self) -> Option<Time> {
         let failures = self.failures.values().filter_map(|failure| failure.retry_at);
         failures.chain(self.refused.deadline()).chain(self.groups.deadline()).min()

@@ -1,4 +1,4 @@
-//! Routes of ours beside those that we keep, which the kernel did not delete when it was asked to.
+//! Strays that the kernel refused to delete.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use super::refused::{RETRY_MAX, RETRY_MIN};
 use super::shared::Shared;
 use super::table::{Key, Table};
 
-/// They wait together: one refusal is much like the next. Bounded by what the kernel has.
+/// Strays to be deleted later. They share one wait, as they are refused for similar reasons.
+/// Bounded by the routes that the kernel has.
 #[derive(Debug)]
 pub(super) struct RefusedStrays {
     /// Prefix, metric and TOS.
@@ -26,7 +27,7 @@ impl Default for RefusedStrays {
 }
 
 impl RefusedStrays {
-    /// The kernel refused to delete it.
+    /// Adds a stray that the kernel refused to delete.
     pub(super) fn note(&mut self, stray: (Prefix, u32, u8), now: Time) {
         self.strays.insert(stray);
         if self.due.is_none() {
@@ -35,12 +36,12 @@ impl RefusedStrays {
         }
     }
 
-    /// The kernel deletes again.
+    /// The kernel deleted a stray: the next wait is the shortest again.
     pub(super) fn forgive(&mut self) {
         self.delay = RETRY_MIN;
     }
 
-    /// All of them, when it is time to try again.
+    /// Removes and returns all of them if the retry is due.
     pub(super) fn take_due(&mut self, now: Time) -> BTreeSet<(Prefix, u32, u8)> {
         if self.due.is_none_or(|due| due > now) {
             return BTreeSet::new();
@@ -49,7 +50,7 @@ impl RefusedStrays {
         std::mem::take(&mut self.strays)
     }
 
-    /// When that is.
+    /// When the retry is due.
     pub(super) fn due(&self) -> Option<Time> {
         self.due
     }
@@ -60,8 +61,8 @@ impl RefusedStrays {
 }
 
 impl<K: Key> Table<K> {
-    /// Deletes a stray that the kernel did not delete before. What has become of one in the place
-    /// of the route that we keep, only a reading tells.
+    /// Retries the deletion of a stray. If it shares the place of the route that we keep, a dump
+    /// has to show first whether it still exists.
     pub(super) fn retry_stray(&mut self, key: K, metric: u32, tos: u8, shared: &mut Shared) {
         let installed = self.entries.get(&key).and_then(|entry| entry.installed);
         let kept = installed.map(|id| shared.specs.get(id).metric);
@@ -73,7 +74,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// The next reading decides whether there is one to delete still.
+    /// The next dump decides whether this stray still exists and is deleted.
     pub(super) fn expect_stray(&mut self, key: K, metric: u32, tos: u8) {
         self.superseded_before.insert((key, metric, tos));
     }

@@ -1,4 +1,4 @@
-//! The part of the plan that exists once per address family.
+//! The part of the plan that exists per address family.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -46,23 +46,24 @@ impl Key for Prefix6 {
 #[derive(Debug)]
 pub(super) struct Table<K> {
     pub(super) entries: BTreeMap<K, Entry>,
-    /// Prefixes to decide about, each at most once.
+    /// Prefixes to decide, each at most once.
     queue: VecDeque<K>,
+    /// The prefixes of entries that have `FAILED`.
     failed: BTreeSet<K>,
-    /// Prefixes that others changed.
+    /// Prefixes whose routes others changed.
     repairs: Repairs<K>,
-    /// Routes of ours beside the one in `entries`, which are deleted when the start is over.
+    /// Strays to be deleted once start-up is over.
     strays: BTreeSet<Stray<K>>,
-    /// The same, but this run has put something else in their place: they are deleted at once.
+    /// Strays that this run has replaced by another route: they are deleted at once.
     pub(super) superseded: BTreeSet<Stray<K>>,
-    /// Those that were known when the reading at hand began.
+    /// Those known when the dump in progress began, until the dump shows them again.
     pub(super) superseded_before: BTreeSet<Stray<K>>,
-    /// How many prefixes of each length next hops may be resolved over.
+    /// The number of prefixes of each length over whose routes next hops may be resolved.
     direct_lengths: [u32; 129],
 }
 
-/// A route of ours that is not wanted: prefix, metric, TOS. With the metric of the wanted one: two
-/// routes are in one place.
+/// A route under our protocol number other than the one that we keep for the prefix: prefix,
+/// metric, TOS. If the metric is that of the one that we keep, two routes share a place.
 type Stray<K> = (K, u32, u8);
 
 impl<K: Ord> Default for Table<K> {
@@ -87,12 +88,14 @@ enum Next {
     Rest,
     /// A decision as soon as possible.
     Queue,
-    /// A decision when its repair is due; it was found out now.
+    /// A decision when its repair is due; the need was found at this time.
     Repair(Time),
 }
 
 impl<K: Key> Table<K> {
-    /// Changes one entry and keeps counters, queues and indexes right.
+    /// Changes one entry, and updates counters, queue and indexes. Every change of an entry that
+    /// may affect its state goes through here; an entry without content and without a reason to be
+    /// visited again is removed.
     fn update(
         &mut self,
         key: K,
@@ -172,11 +175,11 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// Wants nothing, and leaves what is there until another process has a route for the prefix. Returns
-    /// whether it was wanted until now.
+    /// Clears the wanted route, and keeps an installed one until another process has a route to the
+    /// prefix. Returns whether a route was wanted until now.
     pub(super) fn keep(&mut self, key: K, shared: &mut Shared) -> bool {
         let was_wanted = self.entries.get(&key).is_some_and(|entry| entry.wanted.is_some());
-        // Without a wanted route no next hop rests on it.
+        // Without a wanted route no next hop is resolved over it.
         self.want(key, None, shared);
         self.update(key, shared, |entry, _| {
             entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
@@ -186,14 +189,14 @@ impl<K: Key> Table<K> {
         was_wanted
     }
 
-    /// What is kept was kept for long enough.
+    /// The time for which a route is kept is over.
     pub(super) fn end_keeping(&mut self, key: K, shared: &mut Shared) {
         if self.entries.get(&key).is_some_and(|entry| entry.has(KEPT)) {
             self.want(key, None, shared);
         }
     }
 
-    /// The start is over: leftovers are unwanted.
+    /// Start-up is over: queues leftovers for deletion.
     pub(super) fn settle(&mut self, shared: &mut Shared) {
         for key in self.keys(|entry| entry.has(LEFTOVER)) {
             self.update(key, shared, |entry, _| {
@@ -214,6 +217,9 @@ impl<K: Key> Table<K> {
         self.superseded_before.append(&mut self.superseded);
     }
 
+    /// The kernel has this route of ours. It becomes the installed one, unless the known one has
+    /// precedence: with two metrics, the route with the wanted metric is kept; with one, the route
+    /// that is known. The other is a stray, or only a dump can tell.
     pub(super) fn handle_present(
         &mut self,
         key: K,
@@ -243,8 +249,8 @@ impl<K: Key> Table<K> {
                     stray = installed_metric;
                 }
             } else if installed_metric == Some(metric) {
-                // Another route in the very place of the one that is known: `ip route append`. Which
-                // of them forwards, and whether IPv6 has made one of both, only a reading tells.
+                // Another route in the place of the known one: `ip route append`. Which of them the
+                // kernel uses, and whether IPv6 has merged them, only a dump shows.
                 if seen == Seen::Added {
                     shared.resync_wanted = true;
                     shared.release(id);
@@ -258,13 +264,13 @@ impl<K: Key> Table<K> {
             }
             entry.install(Some(id), shared);
             if entry.is_right(prefix, shared) {
-                // The kernel took it after all, though its answer may have been lost: should the
-                // route go, it is written again and not left as refused.
+                // The kernel accepted it after all, though the answer may have been lost: if the
+                // route is deleted later, it is written again instead of counting as refused.
                 entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
                 return Next::Rest;
             }
             if entry.wanted.is_none() {
-                // A withdrawal that failed was another content's: this one was not asked to go yet.
+                // The deletion that failed was of another content: this one has not been tried yet.
                 entry.set(FAILED | RETRY, false);
             }
             entry.set(LEFTOVER, entry.wanted.is_none() && shared.phase < Phase::Settled);
@@ -297,7 +303,8 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// IPv6 reports the deletion of each leg; the others stay.
+    /// A route, or some legs of it, were deleted: for IPv6 the kernel reports the deletion of each
+    /// leg, while the others stay.
     pub(super) fn handle_gone(&mut self, key: K, spec: &RouteSpec, now: Time, shared: &mut Shared) {
         let installed = self.entries.get(&key).and_then(|entry| entry.installed);
         let is_leg = installed.is_some_and(|id| {
@@ -328,7 +335,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Drops what the resync did not meet.
+    /// Marks routes that the dump did not contain as not installed.
     pub(super) fn sweep(&mut self, shared: &mut Shared) {
         self.superseded_before.clear();
         let round = shared.round;
@@ -342,7 +349,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Counts every installed route as met by the current round.
+    /// Treats every installed route as contained in the current dump, which failed.
     pub(super) fn keep_round(&mut self, shared: &Shared) {
         self.superseded.append(&mut self.superseded_before);
         for entry in self.entries.values_mut() {
@@ -357,7 +364,7 @@ impl<K: Key> Table<K> {
             self.update(key, shared, |entry, shared| {
                 let is_right = entry.is_right(prefix, shared);
                 entry.set(UNCLEAR, entry.has(UNCLEAR) && !is_right && !entry.has(LEFTOVER));
-                // A connected network that has come makes even a right route wrong.
+                // Even a right entry is decided again: a new connected network displaces its route.
                 if entry.has(LEFTOVER) || entry.wanted.is_none() && is_right {
                     return Next::Rest;
                 }
@@ -367,7 +374,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Decides about an entry for the sake of a trial.
+    /// Queues an entry for a trial.
     pub(super) fn requeue(&mut self, key: K, shared: &mut Shared) {
         self.update(key, shared, |entry, _| {
             entry.set(RETRY, entry.has(FAILED));
@@ -375,11 +382,11 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// One prefix for each content that is written for somebody.
+    /// One prefix per content with which a trial can be made.
     pub(super) fn representatives(&self, ids: &BTreeSet<SpecId>) -> BTreeMap<SpecId, Prefix> {
         let mut found = BTreeMap::new();
-        // One that contradicted us waits for a reading, which decides about it. Not so one that has
-        // failed since: nothing but a search would ever try that again.
+        // An unclear entry waits for a dump, after which it is decided again. One that has failed
+        // since is selected nevertheless: only a trial would ever try it again.
         let waits = |entry: &Entry| entry.has(UNCLEAR) && !entry.has(FAILED);
         for (key, entry) in &self.entries {
             if let Some(wanted) = entry.wanted
@@ -396,7 +403,7 @@ impl<K: Key> Table<K> {
         found
     }
 
-    /// Something else is to be written of these contents: decides about all that want them.
+    /// Decides the entries that want these contents again, because they are written differently.
     pub(super) fn settle_contents(&mut self, ids: &BTreeSet<SpecId>, shared: &mut Shared) {
         for key in self.keys(|entry| entry.wanted.is_some_and(|wanted| ids.contains(&wanted))) {
             let prefix = key.into();
@@ -411,7 +418,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Queues failed entries whose content is selected; how many.
+    /// Queues failed entries with one of these contents for a retry; returns their number.
     pub(super) fn retry(&mut self, ids: &BTreeSet<SpecId>, shared: &mut Shared) -> usize {
         if ids.is_empty() {
             return 0;
@@ -438,14 +445,14 @@ impl<K: Key> Table<K> {
         keys.len()
     }
 
-    /// Queues those of which the repair is due.
+    /// Queues the entries whose repair is due.
     pub(super) fn release_repairs(&mut self, now: Time, shared: &mut Shared) -> Due<K> {
         let due = self.repairs.take_due(now);
         due.keys.iter().for_each(|key| self.repair(*key, shared));
         due
     }
 
-    /// Queues all that wait for a repair.
+    /// Queues all entries that wait for a repair.
     pub(super) fn end_repairs(&mut self, shared: &mut Shared) {
         for key in self.repairs.take_all() {
             self.repair(key, shared);
@@ -478,7 +485,7 @@ impl<K: Key> Table<K> {
         ops: &mut Vec<Op>,
         shared: &mut Shared,
     ) {
-        // Entries that need no request must not hold up the others' requests for long.
+        // Bounds the time spent on entries that turn out to need no request.
         let mut decisions = max * 4;
         while ops.len() < max
             && decisions > 0
@@ -515,15 +522,15 @@ impl<K: Key> Table<K> {
         })
     }
 
-    /// The kernel did what was asked.
+    /// A request succeeded.
     pub(super) fn handle_done(&mut self, key: K, action: Action, now: Time, shared: &mut Shared) {
         let prefix = key.into();
         let mut stray = None;
         self.update(key, shared, |entry, shared| {
             match action {
                 Action::WithdrawStray { metric, tos } => {
-                    // A metric of 0 matches any, and where two routes share a place the kernel takes
-                    // the first: the route that we keep may be the one that was deleted.
+                    // A metric of 0 matches any, and if two routes share a place the kernel
+                    // deletes the first: the one deleted may be the route that we keep.
                     let kept = entry.installed.map(|id| shared.specs.get(id).metric);
                     shared.resync_wanted |= tos == 0 && (metric == 0 || kept == Some(metric));
                     return Next::Rest;
@@ -555,8 +562,8 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// The kernel refused a route because of a leg or the source address: the part, when it was not
-    /// known to be refused.
+    /// The kernel refused a route because of a leg or the source address. Returns the part if it is
+    /// newly refused.
     pub(super) fn refuse_part(
         &mut self,
         key: K,
@@ -573,8 +580,8 @@ impl<K: Key> Table<K> {
             news = parts.handle_refused(specs, prefix, ids, about, error, now);
             shared.tidy();
             entry.set(RETRY, entry.has(FAILED));
-            // The same would be refused again: a search with another prefix goes on, and decides about
-            // this one when it ends.
+            // The same content would be refused again: a trial with another prefix is in progress,
+            // and this entry is decided again when it ends.
             let waits = shared.written(prefix, wanted) == Target::Spec(refused)
                 && !shared.refused.asks(prefix, wanted);
             if waits { Next::Rest } else { Next::Queue }
@@ -582,7 +589,7 @@ impl<K: Key> Table<K> {
         news
     }
 
-    /// The kernel refused it.
+    /// The kernel refused a request, not because of a part of the route.
     pub(super) fn refuse(
         &mut self,
         key: K,
@@ -599,7 +606,7 @@ impl<K: Key> Table<K> {
                 Action::Withdraw(_) | Action::WithdrawStray { .. } => None,
             };
             let target = entry.wanted.map(|wanted| shared.written(prefix, wanted));
-            // The owner may have changed its mind meanwhile, and then the entry is queued.
+            // The owner may have submitted another route meanwhile; the entry is queued then.
             let current = asked.is_none_or(|id| target == Some(Target::Spec(id)));
             if entry.is_at_rest(prefix, shared) || !current {
                 return Next::Rest;
@@ -614,7 +621,7 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// Whether the entry was clear so far.
+    /// Marks an entry as unclear; returns whether it was not before.
     pub(super) fn mark_unclear(&mut self, key: K, shared: &mut Shared) -> bool {
         let mut first = false;
         self.update(key, shared, |entry, _| {
@@ -625,7 +632,7 @@ impl<K: Key> Table<K> {
         first
     }
 
-    /// The wanted routes that cover an address and that next hops may be resolved over, the most
+    /// The wanted routes that cover an address and over which next hops may be resolved, the most
     /// specific first.
     pub(super) fn direct_routes<'a>(
         &self,
@@ -673,7 +680,7 @@ impl<K: Key> Table<K> {
         })
     }
 
-    /// Wants each of these contents over other hops, one prefix after the other.
+    /// Gives the wanted routes with these contents other hops, one prefix after the other.
     pub(super) fn move_wanted(
         &mut self,
         ids: &BTreeSet<SpecId>,
@@ -690,7 +697,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Gives every wanted content its group, which decides what is right.
+    /// Assigns groups to all wanted contents, after the first dump, and decides the entries again.
     pub(super) fn claim_groups(&mut self, shared: &mut Shared) {
         for key in self.keys(|entry| entry.wanted.is_some()) {
             let prefix = key.into();
@@ -701,7 +708,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Whether next hops may be resolved over any of the wanted routes.
+    /// Whether there are wanted routes over which next hops may be resolved.
     pub(super) fn has_direct(&self) -> bool {
         self.direct_lengths.iter().any(|routes| *routes > 0)
     }

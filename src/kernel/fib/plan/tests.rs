@@ -1,4 +1,5 @@
-//! Literals for the rules, in `groups` those of next-hop objects; `model` has the random comparison with an obvious kernel.
+//! Examples of each rule, those for next-hop objects in `groups`; `model` compares random histories
+//! with a simple model of the kernel.
 
 use bgp_proto::types::{Family, FibKind, Hop};
 use proptest::prelude::*;
@@ -38,7 +39,7 @@ fn over(gateways: &[u8], metric: u32) -> RouteSpec {
     RouteSpec::new(FibKind::Unicast(hops), metric)
 }
 
-/// Which gateway.
+/// The last octet of the gateway.
 fn octet(hop: &Hop) -> u8 {
     match hop.gateway {
         Some(std::net::IpAddr::V4(addr)) => addr.octets()[3],
@@ -64,7 +65,7 @@ fn foreign_route(metric: u32) -> KernelRoute {
     }
 }
 
-/// A plan that has read an empty kernel and is past the start.
+/// A plan that has read an empty kernel and has ended start-up.
 fn settled() -> Plan {
     let mut plan = Plan::new(TABLE, PROTOCOL, NextHopForm::Inline);
     plan.begin_resync();
@@ -73,7 +74,7 @@ fn settled() -> Plan {
     plan
 }
 
-/// The next batch in words.
+/// The next batch, also as text.
 fn poll(plan: &mut Plan, foreign: &Foreign) -> (Vec<Op>, Vec<String>) {
     let ops = plan.poll_batch(foreign, 1024);
     let gateway = |plan: &Plan, id| match plan.spec(id).hops() {
@@ -95,7 +96,7 @@ fn poll(plan: &mut Plan, foreign: &Foreign) -> (Vec<Op>, Vec<String>) {
     (ops, words)
 }
 
-/// Polls, expects these words, and lets the kernel agree.
+/// Polls, expects this text, and lets the kernel accept everything.
 fn agree(plan: &mut Plan, foreign: &Foreign, expected: &[&str]) {
     let (ops, words) = poll(plan, foreign);
     assert_eq!(words, expected);
@@ -129,7 +130,7 @@ fn a_route_that_changes_before_it_is_written_is_written_once() {
 }
 
 #[test]
-fn a_change_of_mind_during_a_batch_is_the_next_batch() {
+fn a_change_during_a_batch_is_written_with_the_next_batch() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(via(1, 0)));
@@ -142,14 +143,14 @@ fn a_change_of_mind_during_a_batch_is_the_next_batch() {
     let (ops, _) = poll(&mut plan, &foreign);
     plan.want(p, wanted(via(2, 0)));
     refuse(&mut plan, &ops, ENETUNREACH, Time::ZERO);
-    // The refusal is about a wish that is over.
+    // The refusal is of a content that is no longer wanted.
     assert_eq!(plan.view(None, 1)[0].state, FibState::Pending);
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.2"]);
     assert_eq!(plan.shared.specs.len(), 1);
 }
 
 #[test]
-fn nothing_is_written_before_the_kernel_was_read() {
+fn nothing_is_written_before_the_kernel_has_been_read() {
     let (mut plan, foreign) = (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     plan.want(prefix("10.1.0.0/16"), wanted(via(1, 0)));
     plan.want(prefix("10.2.0.0/16"), wanted(via(1, 0)));
@@ -159,13 +160,13 @@ fn nothing_is_written_before_the_kernel_was_read() {
     plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
     plan.handle_present(prefix("10.3.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
     plan.end_resync();
-    // One is adopted, one is new, one is unwanted: the start was over before it was found.
+    // One is adopted, one is new, one is unwanted: start-up was over before it was found.
     let expected = ["add 10.2.0.0/16 10.0.0.1", "withdraw 10.3.0.0/16 0"];
     agree(&mut plan, &foreign, &expected);
 }
 
 #[test]
-fn leftovers_wait_for_the_end_of_the_start_unless_wanted_and_dropped() {
+fn leftovers_stay_until_start_up_ends_unless_wanted_and_withdrawn() {
     let (mut plan, foreign) = (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     plan.begin_resync();
     for text in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
@@ -186,7 +187,7 @@ fn leftovers_wait_for_the_end_of_the_start_unless_wanted_and_dropped() {
 }
 
 #[test]
-fn another_metric_is_added_before_the_old_one_goes() {
+fn a_new_metric_is_added_before_the_old_route_is_deleted() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(via(1, 100)));
@@ -197,10 +198,10 @@ fn another_metric_is_added_before_the_old_one_goes() {
     assert!(plan.is_idle());
 }
 
-/// A pool whose mode changed to one that Felix programs, and routes that BIRD left where they are
-/// Felix's now.
+/// A pool whose mode changed to one for which Felix installs the routes, and routes left by BIRD
+/// that are to be installed by Felix.
 #[test]
-fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
+fn a_kept_route_stays_until_another_process_has_one_or_time_is_up() {
     let (mut plan, mut foreign) = (settled(), Foreign::default());
     let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
     for prefix in [p, q] {
@@ -214,7 +215,7 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
     plan.handle_time(at(500));
     agree(&mut plan, &foreign, &[]);
     assert_eq!(plan.counters().installed, 2);
-    // The other one has come to it, with a metric of its own.
+    // The other process has installed its route, with its own metric.
     foreign.insert(p, foreign_route(0));
     plan.touch(p);
     agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 1024"]);
@@ -223,7 +224,7 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
     agree(&mut plan, &foreign, &[]);
     plan.handle_time(at(10_500));
     agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
-    // Wanted again meanwhile, and not wanted at all.
+    // One is wanted again meanwhile, one is withdrawn.
     plan.want(q, wanted(via(2, 1024)));
     agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.2"]);
     plan.keep(q);
@@ -234,7 +235,7 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
     plan.keep(q);
     plan.want(q, None);
     agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
-    // Wanted again meanwhile, and kept anew: its time begins anew too.
+    // Wanted again meanwhile, and kept anew: its time starts again.
     plan.want(q, wanted(via(2, 1024)));
     agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.2"]);
     plan.keep(q);
@@ -247,7 +248,7 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
     agree(&mut plan, &foreign, &[]);
     plan.handle_time(at(86_000));
     agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
-    // Where nothing is, nothing is written.
+    // Without an installed route nothing is written.
     plan.keep(prefix("10.3.0.0/16"));
     agree(&mut plan, &foreign, &[]);
     plan.want(prefix("10.3.0.0/16"), None);
@@ -257,11 +258,11 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
 }
 
 #[test]
-fn what_an_earlier_run_left_is_kept_without_an_end() {
+fn a_route_left_by_an_earlier_run_is_kept_without_a_limit() {
     let (mut plan, mut foreign) =
         (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
-    // Before the kernel was read.
+    // Before the kernel has been read.
     plan.keep(p);
     plan.begin_resync();
     plan.handle_present(p, via(1, 1024), Seen::Read, Time::ZERO);
@@ -277,7 +278,7 @@ fn what_an_earlier_run_left_is_kept_without_an_end() {
 }
 
 #[test]
-fn a_place_that_is_taken_is_not_written_until_it_is_free() {
+fn a_place_held_by_another_is_not_written_until_it_is_free() {
     let (mut plan, mut foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     foreign.insert(p, foreign_route(0));
@@ -290,7 +291,7 @@ fn a_place_that_is_taken_is_not_written_until_it_is_free() {
     foreign.handle_gone(p, foreign_route(0));
     plan.touch(p);
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
-    // In the same place behind ours: ours cannot be replaced without harm, only withdrawn.
+    // In the same place behind ours: ours cannot be replaced safely, only deleted.
     foreign.insert(p, foreign_route(0));
     plan.touch(p);
     agree(&mut plan, &foreign, &[]);
@@ -301,7 +302,7 @@ fn a_place_that_is_taken_is_not_written_until_it_is_free() {
 }
 
 #[test]
-fn an_unknown_holder_is_looked_up_once_and_then_an_error() {
+fn an_unknown_holder_causes_one_dump_and_then_an_error() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(via(1, 0)));
@@ -320,7 +321,7 @@ fn an_unknown_holder_is_looked_up_once_and_then_an_error() {
 }
 
 #[test]
-fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
+fn a_refused_hop_is_retried_with_one_route_and_backs_off() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     for i in 0..3000u32 {
         let p = Prefix::V4(Prefix4::from_bits((20 << 24) + (i << 8), 24));
@@ -334,7 +335,7 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
     let report = plan.take_report();
     assert_eq!((report.parts, report.part.is_some()), (1, true));
     assert_eq!(plan.view(None, 1)[0].error.as_deref(), Some("errno 101"));
-    // One, two, four seconds; and each attempt is one route.
+    // One, two, four seconds; each attempt is with one route.
     let mut now = 0;
     for delay in [1000, 2000, 4000] {
         assert_eq!(plan.deadline(), Some(at(now + delay)));
@@ -348,7 +349,7 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
         agree(&mut plan, &foreign, &[]);
     }
     assert_eq!(plan.take_report().parts, 0, "the same reason is logged once");
-    // A link comes up: at once, and when one works all of them.
+    // A link comes up: retried at once, and when one route works all are written.
     plan.retry_refused();
     plan.handle_time(at(now));
     for expected in [1, 1024, 1024, 951, 0] {
@@ -360,7 +361,7 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
     assert_eq!((plan.counters().failed, plan.deadline()), (0, None));
 }
 
-/// Lets the kernel answer what it is asked until nothing is asked any more; what was asked.
+/// Lets the kernel answer until there are no more requests; returns the requests as text.
 fn converse(plan: &mut Plan, refused: &[u8], now: Time) -> Vec<String> {
     let (foreign, mut asked) = (Foreign::default(), Vec::new());
     for _ in 0..100 {
@@ -379,7 +380,7 @@ fn converse(plan: &mut Plan, refused: &[u8], now: Time) -> Vec<String> {
         asked.extend(words);
         plan.handle_answers(&ops, &answers, now);
     }
-    panic!("it does not end: {asked:?}");
+    panic!("requests without an end: {asked:?}");
 }
 
 #[test]
@@ -388,7 +389,7 @@ fn a_leg_that_the_kernel_refuses_is_left_out_and_the_others_stay() {
     let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
     plan.want(p, wanted(via(1, 0)));
     converse(&mut plan, &[2], at(0));
-    // A second path comes whose leg is refused: the good one stays all the time.
+    // A second path is added whose leg is refused: the first leg stays all the time.
     plan.want(p, wanted(over(&[1, 2], 0)));
     let asked = converse(&mut plan, &[2], at(0));
     assert_eq!(asked.iter().find(|words| words.contains("withdraw")), None);
@@ -397,15 +398,15 @@ fn a_leg_that_the_kernel_refuses_is_left_out_and_the_others_stay() {
     let (part, reason) = row.left_out[0].clone();
     assert_eq!(part, Part::Leg(via(2, 0).hops()[0]));
     assert_eq!(reason, "Nexthop has invalid gateway");
-    // It is known for other routes and other combinations.
+    // The refusal is known for other routes and other combinations.
     plan.want(q, wanted(over(&[2, 3], 0)));
     assert_eq!(converse(&mut plan, &[2], at(0)), ["add 10.2.0.0/16 10.0.0.3"]);
     assert_eq!(plan.counters().installed, 2);
-    // Tried again with one route for each combination, and then used by all.
+    // Retried with one route per combination, and then used by all.
     plan.handle_time(at(999));
     assert_eq!(converse(&mut plan, &[2], at(999)), Vec::<String>::new());
     plan.handle_time(at(1000));
-    // Two combinations, each with the leg and, when that is refused, without.
+    // Two combinations, each with the leg and, once that is refused, without.
     assert_eq!(converse(&mut plan, &[2], at(1000)).len(), 4);
     assert_eq!(plan.counters().installed, 2);
     plan.retry_refused();
@@ -417,7 +418,7 @@ fn a_leg_that_the_kernel_refuses_is_left_out_and_the_others_stay() {
 }
 
 #[test]
-fn of_many_legs_exactly_the_refused_ones_are_found() {
+fn a_trial_finds_exactly_the_refused_legs() {
     let mut plan = settled();
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(over(&[1, 2, 3, 4, 5], 0)));
@@ -429,7 +430,7 @@ fn of_many_legs_exactly_the_refused_ones_are_found() {
 }
 
 #[test]
-fn a_search_goes_on_with_another_prefix_when_its_own_goes_away() {
+fn a_trial_continues_with_another_prefix_when_its_own_is_withdrawn() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
     plan.want(p, wanted(over(&[1, 2], 0)));
@@ -469,8 +470,8 @@ fn a_source_address_that_is_refused_is_left_out() {
     assert_eq!(plan.spec(id).source, source);
 }
 
-/// A retry that works though its answer is lost ends the refusal: when somebody deletes the route
-/// afterwards it is written again.
+/// A retry that succeeds ends the refusal even if its answer is lost: when the route is deleted
+/// afterwards, it is written again.
 #[test]
 fn a_refusal_ends_when_the_route_is_found_in_the_kernel() {
     let (mut plan, foreign) = (settled(), Foreign::default());
@@ -486,15 +487,15 @@ fn a_refusal_ends_when_the_route_is_found_in_the_kernel() {
     plan.begin_resync();
     plan.handle_present(p, via(1, 0), Seen::Read, Time::ZERO);
     plan.end_resync();
-    // Asked once more, since it is not known whether the kernel takes it.
+    // Written once more, since it is not known whether the kernel accepts it.
     agree(&mut plan, &foreign, &["replace 10.1.0.0/16 10.0.0.1"]);
     plan.handle_lost(p, 0, Time::ZERO);
     plan.handle_time(at(1000));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
 }
 
-/// `ip route append` under our protocol number: a second route in the place of ours, which would
-/// forward when ours goes.
+/// `ip route append` under our protocol number: a second route in the place of ours, which the
+/// kernel would use once ours is deleted.
 #[test]
 fn a_second_route_of_ours_in_one_place_is_found_and_deleted() {
     let (mut plan, foreign) = (settled(), Foreign::default());
@@ -509,7 +510,7 @@ fn a_second_route_of_ours_in_one_place_is_found_and_deleted() {
     plan.handle_present(p, via(2, 7), Seen::Read, Time::ZERO);
     plan.end_resync();
     agree(&mut plan, &foreign, &["stray 10.1.0.0/16 7"]);
-    // The kernel deletes the first of them, which was the right one.
+    // The kernel deletes the first of them, which was the wanted one.
     assert!(plan.wants_resync());
     plan.begin_resync();
     plan.handle_present(p, via(2, 7), Seen::Read, Time::ZERO);
@@ -537,7 +538,7 @@ fn a_change_that_fails_keeps_what_is_installed() {
 }
 
 #[test]
-fn a_route_that_this_run_has_superseded_goes_at_once_also_during_the_start() {
+fn a_route_superseded_by_this_run_is_deleted_at_once_even_during_start_up() {
     let (mut plan, foreign) = (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.begin_resync();
@@ -547,7 +548,7 @@ fn a_route_that_this_run_has_superseded_goes_at_once_also_during_the_start() {
     plan.end_resync();
     plan.want(p, wanted(via(2, 20)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.2"]);
-    // A reading that comes between knows it again.
+    // A dump in between finds it again.
     plan.begin_resync();
     for (text, spec) in [("10.1.0.0/16", via(1, 0)), ("10.1.0.0/16", via(2, 20))] {
         plan.handle_present(prefix(text), spec, Seen::Read, Time::ZERO);
@@ -570,7 +571,7 @@ fn a_superseded_route_that_the_kernel_does_not_delete_is_deleted_later() {
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     plan.want(p, wanted(via(2, 30)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.2"]);
-    // The wait doubles while it is refused.
+    // The wait doubles while the deletion is refused.
     for due in [0, 1000, 3000] {
         plan.handle_time(at(due));
         let (ops, words) = poll(&mut plan, &foreign);
@@ -580,7 +581,7 @@ fn a_superseded_route_that_the_kernel_does_not_delete_is_deleted_later() {
         agree(&mut plan, &foreign, &[]);
     }
     assert_eq!(plan.deadline(), Some(at(7000)));
-    // With the answer lost, a reading decides, and it is superseded still.
+    // If the answer is lost, a dump decides, and the route is still superseded.
     plan.handle_time(at(7000));
     let (ops, _) = poll(&mut plan, &foreign);
     plan.handle_unanswered(&ops);
@@ -591,12 +592,12 @@ fn a_superseded_route_that_the_kernel_does_not_delete_is_deleted_later() {
     }
     plan.end_resync();
     agree(&mut plan, &foreign, &["stray 10.1.0.0/16 20"]);
-    // What the kernel has made of it is known, and the next refusal is waited for as the first.
+    // It has been deleted, and the wait after the next refusal is the shortest again.
     assert_eq!(plan.deadline(), None);
 }
 
 #[test]
-fn everything_is_withdrawn_only_when_the_kernel_has_deleted_it() {
+fn the_final_withdrawal_ends_when_the_kernel_has_deleted_everything() {
     const ENOBUFS: i32 = 105;
     let (mut plan, foreign) = (settled(), Foreign::default());
     plan.want(prefix("10.1.0.0/16"), wanted(via(1, 20)));
@@ -635,7 +636,7 @@ fn the_prefix_of_a_connected_network_is_never_written() {
 }
 
 #[test]
-fn nothing_is_taken_once_everything_is_withdrawn() {
+fn submissions_are_ignored_during_the_final_withdrawal() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(via(1, 0)));
@@ -648,7 +649,7 @@ fn nothing_is_taken_once_everything_is_withdrawn() {
 }
 
 #[test]
-fn a_withdrawal_that_fails_is_not_repeated_for_ever() {
+fn a_deletion_that_is_refused_is_not_repeated_for_ever() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(via(1, 0)));
@@ -664,13 +665,13 @@ fn a_withdrawal_that_fails_is_not_repeated_for_ever() {
 }
 
 #[test]
-fn repairs_come_soon_once_and_rarely_in_a_fight() {
+fn the_first_repair_is_soon_and_those_of_a_fight_are_rare() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(via(1, 0)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     let (mut now, mut repairs) = (0, Vec::new());
-    // Somebody deletes the route whenever it is there, for a minute.
+    // Another process deletes the route whenever it is installed, for a minute.
     while now < 60_000 {
         plan.handle_lost(p, 0, at(now));
         now = plan.deadline().unwrap().as_micros() / 1000;
@@ -681,9 +682,9 @@ fn repairs_come_soon_once_and_rarely_in_a_fight() {
     assert_eq!(repairs[0], 20);
     assert!(repairs.len() < 16, "{repairs:?}");
     let report = plan.take_report();
-    assert_eq!(report.first_repairs, 1, "a fight is not news");
+    assert_eq!(report.first_repairs, 1, "a fight is reported once");
     assert_eq!(report.repaired_examples[0], p);
-    // Quiet for a while, and the next one is repaired at once again.
+    // After a quiet time, the next repair is at once again.
     plan.handle_lost(p, 0, at(now + 60_000));
     assert_eq!(plan.deadline(), Some(at(now + 60_020)));
 }
@@ -707,7 +708,7 @@ fn a_resync_that_fails_loses_nothing() {
 }
 
 #[test]
-fn pages_of_the_view_join_up_across_the_families() {
+fn pages_of_the_view_continue_across_the_families() {
     let mut plan = settled();
     let texts = ["10.1.0.0/16", "10.2.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48"];
     for text in texts {
@@ -724,7 +725,7 @@ fn pages_of_the_view_join_up_across_the_families() {
 
 #[test]
 fn an_entry_is_small() {
-    // 1M routes: 8 octets of prefix and 12 of state, in tree nodes that are half full at worst.
+    // For 1M routes: 8 octets of prefix and 12 of state each, in tree nodes at least half full.
     assert_eq!(size_of::<entry::Entry>(), 12);
     assert_eq!(size_of::<Prefix4>(), 8);
 }

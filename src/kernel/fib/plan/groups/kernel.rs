@@ -1,16 +1,16 @@
-//! The kernel's side of the groups: what it has, what is asked of it, and what it answers.
+//! The kernel's side of the groups: its objects, the requests for them, and the answers.
 
 use super::*;
 use crate::kernel::message::{Object, ObjectOp, ObjectRequest};
 
-/// Requests at a time.
+/// Maximum number of requests per batch.
 const BATCH_MAX: usize = 1024;
 
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
 
 impl Groups {
-    /// A reading met these objects, ours and others.
+    /// Replaces the known objects by those of a dump, ours and those of others.
     pub(in super::super) fn read<'a>(&mut self, objects: impl Iterator<Item = &'a Object>) {
         self.present.clear();
         self.others.clear();
@@ -33,17 +33,17 @@ impl Groups {
         }
     }
 
-    /// No content gets a group from here on.
+    /// The kernel does not support objects: no content gets a group from here on.
     pub(in super::super) fn handle_unsupported(&mut self) {
         self.is_supported = false;
     }
 
-    /// Whatever is there may be there for nobody.
+    /// Makes every object that the kernel has a candidate for deletion.
     pub(in super::super) fn handle_all_unused(&mut self) {
         self.obsolete.extend(self.present.keys());
     }
 
-    /// Somebody made, changed or deleted an object, or the kernel did.
+    /// Another process, or the kernel, added, changed or deleted an object.
     pub(in super::super) fn handle_object(&mut self, id: Id, object: Option<&Object>, now: Time) {
         if !self.ids.contains(&id.get()) {
             return;
@@ -68,7 +68,7 @@ impl Groups {
         }
     }
 
-    /// Starts what is due.
+    /// Starts the repairs, retries and deletions that are due.
     pub(in super::super) fn handle_time(&mut self, now: Time) {
         for id in self.repairs.take_due(now).keys {
             self.waiting.remove(&id);
@@ -80,7 +80,7 @@ impl Groups {
         }
     }
 
-    /// Links or addresses changed: what was refused may work.
+    /// Links or addresses changed: retries everything that was refused.
     pub(in super::super) fn retry_all(&mut self) {
         self.retry(|_| true);
         self.groups.values_mut().for_each(|group| group.last_refusal = None);
@@ -101,33 +101,33 @@ impl Groups {
         refused.chain(self.repairs.deadline()).chain(self.deletion_due).min()
     }
 
-    /// Whether there are objects that the kernel did not delete.
+    /// Whether the kernel refused to delete objects.
     pub(in super::super) fn has_undeleted(&self) -> bool {
         !self.undeleted.is_empty()
     }
 
-    /// How many legs the kernel refuses as objects.
+    /// The number of legs that the kernel refuses as objects.
     pub(in super::super) fn refused(&self) -> usize {
         self.refused.keys().filter(|id| self.legs.contains_key(id)).count()
     }
 
-    /// Whether there is something that the kernel refuses.
+    /// Whether the kernel refuses any object.
     pub(in super::super) fn has_refused(&self) -> bool {
         !self.refused.is_empty()
     }
 
-    /// Whether [`Groups::poll`] may give something. `deletes`: whether unwanted objects may go.
+    /// Whether [`Groups::poll`] may return requests. `deletes`: whether objects may be deleted.
     pub(in super::super) fn has_work(&self, deletes: bool) -> bool {
         !self.dirty.is_empty() || (deletes && !self.obsolete.is_empty())
     }
 
-    /// Whether something will have to be written without anything happening.
+    /// Whether there is nothing to write, now or when a repair is due.
     pub(in super::super) fn is_at_rest(&self, deletes: bool) -> bool {
         !self.has_work(deletes) && self.waiting.is_empty()
     }
 
-    /// The next requests: legs before the groups that hold them, and the other way round when they go.
-    /// Empty when there is nothing to ask.
+    /// The next requests: legs are added before groups that contain them, and deleted after them.
+    /// Empty when there is nothing to write.
     pub(in super::super) fn poll(&mut self, specs: &mut Specs, deletes: bool) -> Vec<ObjectOp> {
         self.leave_taken_ids(specs);
         let groups = self.dirty.iter().filter_map(|id| self.groups.get(id));
@@ -144,7 +144,8 @@ impl Groups {
         ops
     }
 
-    /// Gives up the ids of wanted objects where others, or ours of the other kind, are found.
+    /// Changes the ids of wanted objects if objects of others, or ours of the other kind, have
+    /// them.
     fn leave_taken_ids(&mut self, specs: &mut Specs) {
         let kind = |id: &Id| self.present.get(id);
         let is_taken = |id: &&Id| {
@@ -165,7 +166,7 @@ impl Groups {
         }
     }
 
-    /// Its contents get another group.
+    /// Assigns other groups to the contents of a group.
     fn give_up_group(&mut self, specs: &mut Specs, id: Id) {
         let Some(group) = self.groups.get(&id) else { return };
         let contents = group.contents.clone();
@@ -244,7 +245,8 @@ impl Groups {
         self.refused.get(&id).is_none_or(|refusal| refusal.retry_at.is_none())
     }
 
-    /// Unwanted groups over which no route goes, else unwanted legs that no group has.
+    /// Deletes unwanted groups that no route uses; if there are none, unwanted legs that no group
+    /// has.
     fn deletions(&mut self, specs: &Specs) -> Vec<ObjectOp> {
         let wanted = |id: &Id| self.legs.contains_key(id) || self.groups.contains_key(id);
         let present = &self.present;
@@ -276,8 +278,8 @@ impl Groups {
         gone.into_iter().map(delete).collect()
     }
 
-    /// What the kernel said to a request: `None`, or an error number and its words. Returns whether
-    /// that it refuses the object is news.
+    /// Handles the kernel's answer to a request: `None` for success, or an error number and text.
+    /// Returns whether the kernel newly refuses the object.
     pub(in super::super) fn handle_answer(
         &mut self,
         op: &ObjectOp,
@@ -313,7 +315,7 @@ impl Groups {
             self.obsolete.extend(members.iter().map(|(member, _)| *member));
         }
         if let Some(leg) = self.legs.get(&id) {
-            // The kernel takes a leg that goes out of its groups.
+            // If the leg was deleted before, the kernel removed it from its groups: compare them.
             self.dirty.extend(&leg.groups);
         } else if !self.groups.contains_key(&id) {
             self.obsolete.insert(id);
@@ -321,7 +323,7 @@ impl Groups {
         self.accept(id);
     }
 
-    /// A route over a group was refused.
+    /// A route over a group was refused: treats the group as refused. Returns whether that is new.
     pub(in super::super) fn refuse_routes(&mut self, id: Id, text: &str, now: Time) -> bool {
         self.may_be_tried(id) && self.refuse(id, text, now)
     }
@@ -344,7 +346,8 @@ impl Groups {
         self.refused.insert(id, refusal).is_none()
     }
 
-    /// No leg of the group is taken: its routes get their hops until one is.
+    /// All legs of the group are refused: its routes are written with their hops inline until one
+    /// is accepted.
     fn go_without(&mut self, id: Id) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.awaited = false;
@@ -356,7 +359,8 @@ impl Groups {
         }
     }
 
-    /// The kernel has a wanted object as it should be.
+    /// The kernel has a wanted object, with the wanted content: ends its refusal, and lets the
+    /// routes that wait for it be written.
     fn accept(&mut self, id: Id) {
         let was_refused = self.refused.remove(&id).is_some();
         if let Some(leg) = self.legs.get(&id).filter(|_| was_refused) {
@@ -376,7 +380,7 @@ impl Groups {
     }
 }
 
-/// Whether two groups are the same but for the order of their members.
+/// Whether two groups are equal, regardless of the order of their members.
 fn is_same(a: &[(Id, u16)], b: &[(Id, u16)]) -> bool {
     let sorted = |members: &[(Id, u16)]| {
         let mut members = members.to_vec();

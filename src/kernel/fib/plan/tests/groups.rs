@@ -1,11 +1,11 @@
-//! Routes over next-hop objects: literals for the rules.
+//! Routes over next-hop objects: examples of each rule.
 
 use super::*;
 use crate::kernel::message::{ObjectKind, ObjectRequest};
 
 const NEXT_HOP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
-/// A route over gateway 10.0.0.`n`, to which a BGP next hop was resolved.
+/// A route over gateway 10.0.0.`n`, which is the result of resolving a BGP next hop.
 fn behind(n: u8, metric: u32) -> RouteSpec {
     RouteSpec { next_hops: vec![NEXT_HOP.into()], ..via(n, metric) }
 }
@@ -19,7 +19,7 @@ fn settled_with_objects() -> Plan {
     plan
 }
 
-/// Lets the kernel agree to everything about objects; the requests in words, ids from 1.
+/// Lets the kernel accept all requests for objects; returns them as text, with ids from 1.
 fn objects(plan: &mut Plan) -> Vec<String> {
     let mut words = Vec::new();
     loop {
@@ -55,7 +55,7 @@ fn write_all(plan: &mut Plan) -> usize {
 }
 
 #[test]
-fn a_group_moves_and_its_routes_are_there_already() {
+fn routes_follow_when_their_group_is_replaced() {
     let mut plan = settled_with_objects();
     let prefixes = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(prefix);
     plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
@@ -74,7 +74,7 @@ fn a_group_moves_and_its_routes_are_there_already() {
     }
     assert_eq!((write_all(&mut plan), objects(&mut plan).len()), (0, 0));
 
-    // Not reached for a while, and then as before: the owner may never have noticed.
+    // Unreachable for a while, and then as before: the owner may not have noticed.
     plan.handle_next_hop(NEXT_HOP, &[]);
     plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
     assert_eq!(objects(&mut plan).len(), 3);
@@ -83,7 +83,7 @@ fn a_group_moves_and_its_routes_are_there_already() {
 }
 
 #[test]
-fn a_route_that_was_submitted_meanwhile_does_not_hold_the_others_up() {
+fn a_route_submitted_meanwhile_does_not_delay_the_others() {
     let mut plan = settled_with_objects();
     let (first, second) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
     plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
@@ -91,13 +91,13 @@ fn a_route_that_was_submitted_meanwhile_does_not_hold_the_others_up() {
     objects(&mut plan);
     write_all(&mut plan);
     plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
-    // The owner has not heard of it.
+    // The owner does not know the change yet.
     plan.want(second, wanted(behind(1, 20)));
     objects(&mut plan);
     write_all(&mut plan);
     let gateway = |plan: &Plan, p| octet(&plan.row(p).unwrap().spec.hops()[0]);
     assert_eq!((gateway(&plan, first), gateway(&plan, second)), (2, 1));
-    // Back before it has: it will submit neither.
+    // As before, before the owner has noticed: it will submit neither route.
     plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
     objects(&mut plan);
     write_all(&mut plan);
@@ -107,7 +107,7 @@ fn a_route_that_was_submitted_meanwhile_does_not_hold_the_others_up() {
 }
 
 #[test]
-fn routes_over_several_next_hops_go_on_without_the_lost_one() {
+fn routes_over_several_next_hops_continue_without_the_lost_one() {
     let mut plan = settled_with_objects();
     let other = std::net::IpAddr::from([192, 0, 2, 8]);
     let over = |next_hops: &[std::net::IpAddr], gateways: &[u8], metric| RouteSpec {
@@ -125,10 +125,10 @@ fn routes_over_several_next_hops_go_on_without_the_lost_one() {
 
     plan.handle_next_hop(NEXT_HOP, &[]);
     assert_eq!(objects(&mut plan), ["replace 1 group 3", "delete 2"]);
-    // What is submitted then goes over the same group.
+    // Routes submitted then use the same group.
     plan.want(p, wanted(over(&[other], &[2], 20)));
     assert_eq!((write_all(&mut plan), objects(&mut plan).len()), (0, 0));
-    // It comes back before anything was submitted about the second.
+    // The next hop is reachable again before the second route was submitted.
     plan.handle_next_hop(NEXT_HOP, via(3, 0).hops());
     assert_eq!(objects(&mut plan), ["add 5 via 3", "add 4 group 3/5"]);
     assert_eq!(write_all(&mut plan), 1);
@@ -137,7 +137,7 @@ fn routes_over_several_next_hops_go_on_without_the_lost_one() {
     };
     assert_eq!((gateways(&plan, p), gateways(&plan, q)), (vec![2], vec![2, 3]));
 
-    // A group with the same next hops and hops is no reason not to move.
+    // A group moves even if another one has the same next hops and hops.
     plan.handle_next_hop(NEXT_HOP, &[]);
     assert_eq!(objects(&mut plan), ["replace 4 group 3", "delete 5"]);
     plan.handle_next_hop(other, via(4, 0).hops());
@@ -146,7 +146,7 @@ fn routes_over_several_next_hops_go_on_without_the_lost_one() {
         ["add 6 via 4", "replace 1 group 6", "replace 4 group 6", "delete 3"]
     );
     assert_eq!(write_all(&mut plan), 0);
-    // None is left: they keep what they have until the owner says otherwise.
+    // No next hop is reachable: the routes keep their hops until the owner submits others.
     plan.handle_next_hop(other, &[]);
     assert_eq!((objects(&mut plan).len(), write_all(&mut plan)), (0, 0));
     plan.want(p, None);
@@ -167,37 +167,37 @@ fn routes_go_over_their_backup_until_the_owner_has_decided() {
     let (p, q, r) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"), prefix("10.3.0.0/16"));
     plan.want(p, wanted(backed(1, 20)));
     plan.want(q, wanted(backed(1, 512)));
-    // Without a backup it is in no group with those.
+    // A route without a backup does not share their group.
     plan.want(r, wanted(behind(1, 20)));
     let added = ["add 2 via 1", "add 1 group 2", "add 3 group 2"];
     assert_eq!(objects(&mut plan), added);
     assert_eq!(write_all(&mut plan), 3);
 
-    // The backup may change: nothing goes over it.
+    // A change of the backup has no effect while it is not in use.
     plan.handle_next_hop(other, via(3, 0).hops());
     assert_eq!(objects(&mut plan).len(), 0);
     plan.handle_next_hop(NEXT_HOP, &[]);
     assert_eq!(objects(&mut plan), ["add 4 via 3", "replace 1 group 4"]);
     let gateway = |plan: &Plan, p| octet(&plan.row(p).unwrap().spec.hops()[0]);
     assert_eq!([p, q, r].map(|p| gateway(&plan, p)), [3, 3, 1]);
-    // What the owner comes to is there already.
+    // The route that the owner submits is installed already.
     plan.want(p, wanted(after(3, 20)));
     plan.want(r, None);
     assert_eq!(write_all(&mut plan), 1, "the withdrawal");
     assert_eq!(objects(&mut plan), ["delete 3", "delete 2"]);
-    // Back before the owner has come to the second one: it need not submit it.
+    // As before, before the owner has submitted the second route: it need not submit it.
     plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
     objects(&mut plan);
     write_all(&mut plan);
     assert_eq!([p, q].map(|p| gateway(&plan, p)), [3, 1]);
-    // Neither is reached: they keep what they have.
+    // Neither is reachable: the routes keep their hops.
     plan.handle_next_hop(other, &[]);
     plan.handle_next_hop(NEXT_HOP, &[]);
     assert_eq!([p, q].map(|p| gateway(&plan, p)), [3, 1]);
 }
 
 #[test]
-fn a_refused_leg_is_left_out_and_without_any_the_routes_get_their_gateways() {
+fn a_refused_leg_is_left_out_and_without_any_leg_hops_are_written_inline() {
     let mut plan = settled_with_objects();
     let p = prefix("10.1.0.0/16");
     plan.want(p, wanted(over(&[1, 2], 20)));
@@ -223,7 +223,7 @@ fn a_refused_leg_is_left_out_and_without_any_the_routes_get_their_gateways() {
     let report = plan.take_report();
     assert_eq!((report.objects, report.refused), (1, 0));
 
-    // The other one goes as well, with its group and the route.
+    // Only the refused leg is wanted: the hop is written inline, and the old group is unused.
     plan.want(p, wanted(over(&[2], 20)));
     refuse(&mut plan, &[2], Time::ZERO);
     let (ops, words) = poll(&mut plan, &Foreign::default());
@@ -231,15 +231,15 @@ fn a_refused_leg_is_left_out_and_without_any_the_routes_get_their_gateways() {
     plan.handle_answers(&ops, &[], Time::ZERO);
     assert_eq!(plan.row(p).unwrap().state, FibState::Installed);
 
-    // In time, or when links change, the object is tried again.
+    // After a wait, or when links change, the object is retried.
     plan.handle_time(at(1000));
-    assert_eq!(objects(&mut plan).len(), 2 + 2, "a leg and a group for those of before");
+    assert_eq!(objects(&mut plan).len(), 2 + 2, "a leg and a group, and two deletions");
     assert_eq!(write_all(&mut plan), 1);
     assert_eq!(plan.counters().refused_next_hops, 0);
 }
 
 #[test]
-fn a_kernel_without_objects_is_not_asked_for_any() {
+fn no_objects_are_requested_from_a_kernel_without_support() {
     let (mut plan, foreign) =
         (Plan::new(TABLE, PROTOCOL, NextHopForm::Objects), Foreign::default());
     let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
@@ -253,7 +253,7 @@ fn a_kernel_without_objects_is_not_asked_for_any() {
     plan.end_of_startup();
     plan.want(q, wanted(behind(1, 20)));
     assert!(plan.poll_objects().is_empty());
-    // The other one is there already.
+    // The other route is installed already.
     agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.1"]);
     plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
     assert!(plan.poll_objects().is_empty());

@@ -1,4 +1,4 @@
-//! Random histories beside an obvious kernel.
+//! Random histories, compared with a simple model of the kernel.
 
 mod objects;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::kernel::message::Object;
 use objects::Table;
 
-/// A kernel that does what is asked and can be looked at.
+/// A kernel that executes requests, and can be inspected.
 #[derive(Debug, Default)]
 struct Model {
     routes: BTreeMap<(Prefix, u32), Owner>,
@@ -20,8 +20,8 @@ struct Model {
     failing: VecDeque<i32>,
 }
 
-/// What any request may be answered with: no buffers, no memory, busy, later, interrupted, and
-/// what the plan takes for something else than a passing failure.
+/// Errors that any request may be answered with: ENOBUFS, ENOMEM, EBUSY, EAGAIN, EINTR, and EEXIST,
+/// which the plan does not treat as a passing failure.
 const PASSING: [i32; 6] = [105, 12, 16, 11, 4, EEXIST];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +60,7 @@ impl Model {
         }
     }
 
-    /// As the kernel: by protocol, and a metric of 0 matches any, the lowest first.
+    /// Deletes as the kernel does: by protocol, and a metric of 0 matches any, the lowest first.
     fn withdraw(&mut self, prefix: Prefix, metric: u32) -> Result<(), i32> {
         let ours = |owner: &Owner| matches!(owner, Owner::Ours(_));
         let range = (prefix, metric)..=(prefix, if metric == 0 { u32::MAX } else { metric });
@@ -90,13 +90,13 @@ enum Step {
         prefix: usize,
         low: bool,
     },
-    /// Somebody deletes ours; the event is heard or lost.
+    /// Another process deletes ours; the event is received or lost.
     Lose {
         prefix: usize,
         low: bool,
         heard: bool,
     },
-    /// Somebody writes a route under our protocol number.
+    /// Another process writes a route under our protocol number.
     Meddle {
         prefix: usize,
         low: bool,
@@ -112,11 +112,11 @@ enum Step {
         answered: bool,
     },
     Resync,
-    /// A reading that ends with an error, or that is interrupted, after so many routes.
+    /// A dump that ends with an error, or is interrupted, after this many routes.
     ResyncFails {
         after: usize,
     },
-    /// The next requests fail for a reason that passes.
+    /// The next requests fail for a passing reason.
     Fail {
         errno: usize,
         times: usize,
@@ -125,36 +125,36 @@ enum Step {
         millis: u64,
     },
     EndOfStartup,
-    /// A route over BGP next hops, as bits; the highest: with a backup.
+    /// A route over BGP next hops, as bits; the highest bit: it has a backup.
     WantVia {
         prefix: usize,
         next_hops: u8,
         low: bool,
     },
-    /// A BGP next hop is reached over this gateway; 0: not at all.
+    /// A BGP next hop resolves to this gateway; 0: it is unreachable.
     Resolve {
         next_hop: usize,
         gateway: u8,
     },
-    /// The table hears of one such change.
+    /// The table learns of one such change.
     TableHears,
-    /// The table submits what changed about a prefix.
+    /// The table submits the route to a prefix if it has changed.
     TableCompares {
         prefix: usize,
     },
-    /// Somebody deletes an object of ours.
+    /// Another process deletes an object of ours.
     LoseObject {
         which: usize,
         heard: bool,
     },
-    /// Somebody changes one.
+    /// Another process changes an object of ours.
     MeddleWithObject {
         which: usize,
         heard: bool,
     },
-    /// Somebody takes an id of our range.
+    /// Another process creates an object with an id of our range.
     TakeId,
-    /// The process is killed and started again.
+    /// The process is killed and restarted.
     Restart {
         objects: bool,
     },
@@ -196,7 +196,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The plan, the kernel and what the worker does between them.
+/// The plan, the kernel, and the part of the worker between them.
 struct World {
     plan: Plan,
     foreign: Foreign,
@@ -204,7 +204,7 @@ struct World {
     wanted: BTreeMap<Prefix, RouteSpec>,
     form: NextHopForm,
     table: Table,
-    /// The worker is going to read the kernel.
+    /// The worker is going to dump the kernel's routes.
     reading_due: bool,
     now: Time,
 }
@@ -244,7 +244,7 @@ impl World {
         self.plan.end_resync();
     }
 
-    /// Begins a reading and meets so many routes.
+    /// Begins a dump, and passes on this many routes.
     fn read(&mut self, routes: usize) {
         self.plan.begin_resync();
         for ((prefix, _), owner) in self.model.routes.iter().take(routes) {
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// A foreign route appears in a place; `replaces` whatever held it.
+    /// A foreign route appears in a place; `replaces`: instead of the route that was there.
     fn foreign_new(&mut self, prefix: Prefix, metric: u32, replaces: bool) {
         let before = self.model.routes.get(&(prefix, metric)).cloned();
         if before == Some(Owner::Foreign) || (before.is_some() && !replaces) {
@@ -377,7 +377,7 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest, with a reading for what was not heard.
+    /// Lets everything come to rest, with a dump to find changes whose events were lost.
     fn settle(&mut self) {
         self.model.failing.clear();
         self.table_settles();
@@ -387,7 +387,7 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest, with no more readings than the plan asks for.
+    /// Lets everything come to rest, with only the dumps that the plan requests.
     fn come_to_rest(&mut self) {
         self.plan.end_of_startup();
         for _ in 0..100 {
@@ -400,7 +400,7 @@ impl World {
                 self.now = self.now + Duration::from_secs(10);
             }
         }
-        // The last step may have been one of time, and begun a retry.
+        // The last step may have advanced the time, and begun a retry.
         for _ in 0..100 {
             self.batch(4, true);
         }
@@ -414,7 +414,7 @@ impl World {
         self.come_to_rest();
         let left: Vec<_> =
             self.model.routes.iter().filter(|(_, owner)| **owner != Owner::Foreign).collect();
-        assert!(left.is_empty(), "{left:?} stayed");
+        assert!(left.is_empty(), "{left:?} remained");
         assert_eq!(self.plan.view(None, 99).len(), 0);
         self.check_no_objects();
     }
@@ -425,7 +425,7 @@ impl World {
             let held = self.model.routes.get(&(*prefix, spec.metric));
             let row = self.plan.view(None, 99).into_iter().find(|row| row.prefix == *prefix);
             let row = row.unwrap();
-            // What the kernel takes of it.
+            // The part that the kernel accepts.
             let hops = spec.hops().iter().filter(|hop| !self.model.refused.contains(&octet(hop)));
             let taken = RouteSpec::new(FibKind::Unicast(hops.copied().collect()), spec.metric);
             match held {
@@ -437,7 +437,7 @@ impl World {
                 Some(Owner::Foreign) => assert_eq!(row.state, FibState::Foreign, "{row:?}"),
                 Some(Owner::Ours(ours)) => {
                     let ours = &self.model.expanded(ours);
-                    // Legs that were taken before they were refused stay.
+                    // Legs that were accepted before they were refused stay.
                     let within = |a: &RouteSpec, b: &RouteSpec| {
                         a.hops().iter().all(|hop| b.hops().contains(hop))
                     };
@@ -454,9 +454,9 @@ impl World {
             }
         }
         for ((prefix, _), owner) in &self.model.routes {
-            // One that cannot be replaced stays.
+            // A route that cannot be replaced stays.
             let Owner::Ours(spec) = owner else { continue };
-            let row = self.plan.row(*prefix).expect("an unwanted route was left");
+            let row = self.plan.row(*prefix).expect("an unwanted route remained");
             assert!(
                 row.keeps || row.spec.metric == spec.metric,
                 "{spec:?} was left beside {row:?}"
@@ -470,7 +470,7 @@ impl World {
         assert_eq!(self.plan.view(None, 99).len(), self.wanted.len());
     }
 
-    /// Nothing is remembered about contents that nobody has.
+    /// Asserts that nothing is kept about contents that are not in use.
     fn check_contents(&self) {
         if self.model.refused.is_empty() && self.form == NextHopForm::Inline {
             let mut distinct: std::collections::HashSet<&RouteSpec> =
@@ -485,7 +485,7 @@ impl World {
     }
 }
 
-/// What is wanted is there in the end, after these steps.
+/// After these steps, every wanted route is installed in the end.
 fn ends_as_wanted(steps: impl IntoIterator<Item = Step> + Clone) {
     for form in [NextHopForm::Inline, NextHopForm::Objects] {
         let mut world = World::new(form);
@@ -496,19 +496,19 @@ fn ends_as_wanted(steps: impl IntoIterator<Item = Step> + Clone) {
 }
 
 #[test]
-fn a_search_that_met_something_unknown_twice_is_tried_again() {
+fn a_trial_that_met_an_unknown_route_twice_is_retried() {
     let batch = || Step::Batch { max: 1, answered: true };
     let steps = [
         Step::Resync,
-        // Unheard, ours has the place already.
+        // Without an event, a route under our protocol number has the place already.
         Step::Meddle { prefix: 3, low: false, gateway: 1, heard: false },
         Step::Refuse { gateway: 1, on: true },
         Step::Want { prefix: 3, spec: Some((3, false)) },
-        // Both legs, the refused one, and the other: there is one.
+        // Written with both legs, with the refused one, and with the other: EEXIST.
         batch(),
         batch(),
         batch(),
-        // Decided again before the reading: there is one still.
+        // Decided again before the dump: EEXIST again.
         Step::ForeignAdd { prefix: 3, low: true },
         batch(),
     ];
@@ -516,18 +516,18 @@ fn a_search_that_met_something_unknown_twice_is_tried_again() {
 }
 
 #[test]
-fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
+fn a_trial_writes_nothing_in_a_place_taken_by_another_process() {
     let batch = |answered| Step::Batch { max: 1, answered };
     let steps = [
         Step::Refuse { gateway: 2, on: true },
         Step::Want { prefix: 4, spec: Some((1, true)) },
         Step::Resync,
         batch(true),
-        // Unheard: the plan takes what it wrote for installed still.
+        // Without an event: for the plan, its own route is still installed.
         Step::Lose { prefix: 4, low: true, heard: false },
         Step::Want { prefix: 4, spec: Some((7, true)) },
         batch(true),
-        // The search asks for the first leg alone, which is what is installed.
+        // The trial would write the first leg alone, which is what is installed.
         Step::ForeignAdd { prefix: 4, low: true },
         batch(true),
     ];
@@ -535,13 +535,13 @@ fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
 }
 
 #[test]
-fn two_prefixes_with_one_content_do_not_search_against_each_other() {
+fn two_prefixes_with_one_content_share_a_trial() {
     let mut world = World::new(NextHopForm::Inline);
     let steps = [
         Step::Resync,
         Step::Refuse { gateway: 2, on: true },
         Step::Refuse { gateway: 3, on: true },
-        // Of the other content the second leg is known to be refused, but not the third.
+        // The second leg of the other content is known to be refused, the third is not.
         Step::Want { prefix: 0, spec: Some((2, false)) },
         Step::Batch { max: 1, answered: true },
         Step::Want { prefix: 3, spec: Some((7, false)) },
@@ -557,14 +557,14 @@ fn two_prefixes_with_one_content_do_not_search_against_each_other() {
 }
 
 #[test]
-fn a_search_whose_answer_was_lost_and_then_refused_goes_on() {
+fn a_trial_whose_answer_was_lost_and_then_refused_continues() {
     let batch = |answered| Step::Batch { max: 1, answered };
     let steps = [
         Step::Resync,
         Step::Refuse { gateway: 2, on: true },
         Step::Want { prefix: 0, spec: Some((7, true)) },
         batch(true),
-        // The first leg alone is written, and a reading finds it; asked for again, it fails.
+        // The first leg alone is written, and a dump finds it; written again, it fails.
         batch(false),
         Step::Fail { errno: 0, times: 1 },
         Step::Resync,
@@ -574,17 +574,17 @@ fn a_search_whose_answer_was_lost_and_then_refused_goes_on() {
 }
 
 #[test]
-fn a_withdrawal_that_failed_does_not_keep_another_content() {
+fn a_refused_deletion_does_not_keep_another_content() {
     let steps = [
         Step::Want { prefix: 0, spec: Some((2, false)) },
         Step::Resync,
         Step::Batch { max: 1, answered: true },
         Step::Want { prefix: 0, spec: None },
-        // The withdrawal fails, and what it was for is not in the kernel any more.
+        // The deletion fails, and the route to delete is no longer in the kernel.
         Step::Fail { errno: 0, times: 1 },
         Step::Meddle { prefix: 0, low: false, gateway: 1, heard: false },
         Step::Batch { max: 1, answered: true },
-        // Due again, just when a reading finds the other one.
+        // The retry is due just when a dump finds the other content.
         Step::Wait { millis: 1000 },
         Step::Resync,
         Step::Batch { max: 1, answered: false },
@@ -596,7 +596,7 @@ fn form() -> impl Strategy<Value = NextHopForm> {
     prop_oneof![Just(NextHopForm::Inline), Just(NextHopForm::Objects)]
 }
 
-/// A step as the plan can know of it: heard, and answered.
+/// The same step with its events received and its requests answered.
 fn heard(step: Step) -> Step {
     match step {
         Step::Lose { prefix, low, .. } => Step::Lose { prefix, low, heard: true },
@@ -606,7 +606,7 @@ fn heard(step: Step) -> Step {
         Step::Batch { max, .. } => Step::Batch { max, answered: true },
         Step::LoseObject { which, .. } => Step::LoseObject { which, heard: true },
         Step::MeddleWithObject { which, .. } => Step::MeddleWithObject { which, heard: true },
-        // The worker reads again on its own.
+        // The worker repeats the dump by itself.
         Step::ResyncFails { .. } => Step::Resync,
         step => step,
     }
@@ -614,8 +614,8 @@ fn heard(step: Step) -> Step {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
-    /// Whatever happens, in the end the kernel has what is wanted where nobody else is, and no
-    /// foreign route was ever overwritten.
+    /// Whatever happens, in the end the kernel has the wanted routes in all places that no foreign
+    /// route holds, and no foreign route was ever overwritten.
     #[test]
     fn ends_as_wanted_and_never_overwrites(
         form in form(),
@@ -634,8 +634,8 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
-    /// Where every change is heard and every request answered, failures that pass need no reading
-    /// but those that the plan asks for.
+    /// If every event is received and every request answered, passing failures need no dumps other
+    /// than those that the plan requests.
     #[test]
     fn recovers_from_failures_without_reading(
         form in form(),

@@ -1,4 +1,4 @@
-//! Next-hop objects of the obvious kernel, and the obvious table behind BGP next hops.
+//! Next-hop objects of the model kernel, and a model of the table that resolves BGP next hops.
 
 use std::num::NonZeroU32;
 
@@ -15,21 +15,22 @@ pub(super) const NEXT_HOPS: usize = 3;
 /// The bit of a prefix that has a backup.
 const BACKUP: u8 = 8;
 
-/// What a table does with BGP next hops: it hears later how they are reached, and submits later still.
+/// A table with BGP next hops: it learns later than the plan how they resolve, and submits later
+/// still.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// How next hop `n` is reached: said, and not heard by the table yet.
+    /// Changes of next hop `n` that the plan knows and the table does not know yet.
     said: VecDeque<(usize, u8)>,
-    /// 0: not at all.
+    /// The gateways that the table knows; 0: unreachable.
     heard: [Option<u8>; NEXT_HOPS],
-    /// Which next hops a prefix has, as bits, whether there is a backup, and whether the metric is the
-    /// low one.
+    /// The next hops of a prefix, as bits, including that for a backup, and whether the metric is
+    /// the low one.
     pub(super) wishes: BTreeMap<Prefix, (u8, bool)>,
     submitted: BTreeMap<Prefix, RouteSpec>,
 }
 
 impl Model {
-    /// As the kernel does it; what plan and worker hear of it is the caller's affair.
+    /// Executes a request as the kernel does; the caller passes events on to the plan.
     pub(super) fn execute_object(
         &mut self,
         op: &ObjectOp,
@@ -42,7 +43,7 @@ impl Model {
         if let (ObjectRequest::Replace(_) | ObjectRequest::Delete, Some(object)) =
             (&op.request, known)
         {
-            assert_eq!(object.protocol, PROTOCOL, "{op:?} is somebody else's");
+            assert_eq!(object.protocol, PROTOCOL, "{op:?}: another program's object");
         }
         match (&op.request, known) {
             (ObjectRequest::Add(_), Some(_)) => Err(EEXIST),
@@ -69,9 +70,9 @@ impl Model {
             (ObjectRequest::Delete, None) => Err(ENOENT),
             (ObjectRequest::Delete, Some(_)) => {
                 let lost = self.delete_object(op.id);
-                // One beside the installed one was about to go in any case.
+                // A stray would have been deleted in any case.
                 let lost: Vec<_> = lost.iter().filter(|place| installed.contains(place)).collect();
-                assert!(lost.is_empty(), "{op:?} took {lost:?} along");
+                assert!(lost.is_empty(), "{op:?} deleted the routes {lost:?}");
                 Ok(())
             }
         }
@@ -81,7 +82,7 @@ impl Model {
         self.objects.get(&id).is_some_and(|object| matches!(object.kind, ObjectKind::Hop(_)))
     }
 
-    /// The routes that went along.
+    /// Deletes an object; returns the routes deleted with it.
     pub(super) fn delete_object(&mut self, id: NonZeroU32) -> Vec<(Prefix, u32)> {
         self.objects.remove(&id);
         let mut gone = vec![id];
@@ -130,7 +131,7 @@ impl Model {
 }
 
 impl World {
-    /// Asks what there is to ask about objects.
+    /// Executes the plan's requests for objects.
     pub(super) fn write_objects(&mut self, answered: bool) -> usize {
         let mut asked = 0;
         let Plan { v4, v6, shared, .. } = &self.plan;
@@ -161,12 +162,12 @@ impl World {
         asked
     }
 
-    /// What a reading says of objects.
+    /// Passes the objects of a dump to the plan.
     pub(super) fn tell_objects(&mut self) {
         self.plan.handle_objects_read(self.model.objects.values(), DumpEnd::Complete);
     }
 
-    /// Somebody deletes an object of ours, with its routes.
+    /// Another process deletes an object of ours, with its routes.
     pub(super) fn lose_object(&mut self, which: usize, heard: bool) {
         let Some(id) = self.model.object(which) else { return };
         self.change_objects(heard, |model| {
@@ -174,7 +175,7 @@ impl World {
         });
     }
 
-    /// Somebody makes another gateway of a leg, or takes legs out of a group.
+    /// Another process changes the gateway of a leg, or removes legs from a group.
     pub(super) fn meddle_with_object(&mut self, which: usize, heard: bool) {
         let Some(id) = self.model.object(which) else { return };
         self.change_objects(heard, |model| match model.objects.get_mut(&id) {
@@ -184,7 +185,8 @@ impl World {
         });
     }
 
-    /// Somebody else takes the next id. Heard: nothing protects an object whose coming was not.
+    /// Another process creates an object with the next id. The event is always received: nothing
+    /// could protect an object whose creation is unknown.
     pub(super) fn take_id(&mut self) {
         let first = *ids_of_table(TABLE).start();
         let mut ids = (first..).filter_map(NonZeroU32::new);
@@ -211,7 +213,7 @@ impl World {
         self.reading_due |= self.plan.uses_objects(&touched);
     }
 
-    /// The process is killed and started again.
+    /// The process is killed and restarted.
     pub(super) fn restart(&mut self, form: NextHopForm) {
         self.form = form;
         self.plan = Plan::new(TABLE, PROTOCOL, form);
@@ -236,7 +238,7 @@ impl World {
         FibNextHop { tunnel, ..addr.into() }
     }
 
-    /// What gateway `n` comes to; 0 is none.
+    /// The hops over gateway `n`; 0: none.
     fn hops(gateway: u8) -> Vec<Hop> {
         if gateway == 0 { Vec::new() } else { via(gateway, 0).hops().to_vec() }
     }
@@ -245,7 +247,7 @@ impl World {
         self.plan.handle_next_hop(World::next_hop(n).addr, &World::hops(gateway));
     }
 
-    /// A next hop is reached in another way, or not at all; the table hears of it later.
+    /// A next hop resolves differently, or becomes unreachable; the table learns of it later.
     pub(super) fn resolve(&mut self, n: usize, gateway: u8) {
         self.say(n, gateway);
         self.table.said.push_back((n, gateway));
@@ -257,7 +259,7 @@ impl World {
         true
     }
 
-    /// The table compares a prefix with what it submitted for it.
+    /// The table computes the route to a prefix, and submits it if it differs from the last one.
     pub(super) fn table_compares(&mut self, prefix: Prefix) {
         let Some((bits, low)) = self.table.wishes.get(&prefix).copied() else { return };
         let heard = self.table.heard.map(|gateway| World::hops(gateway.unwrap_or(0)));
@@ -298,7 +300,7 @@ impl World {
         }
     }
 
-    /// The table has heard and submitted everything.
+    /// Lets the table learn and submit everything.
     pub(super) fn table_settles(&mut self) {
         while self.table_hears() {}
         let prefixes: Vec<Prefix> = self.table.wishes.keys().copied().collect();
@@ -316,17 +318,17 @@ impl World {
         self.table_compares(prefix);
     }
 
-    /// The prefix is wanted otherwise or not at all.
+    /// The table no longer resolves the next hops of this prefix.
     pub(super) fn table_leaves(&mut self, prefix: Prefix) {
         self.table.wishes.remove(&prefix);
         self.table.submitted.remove(&prefix);
     }
 
-    /// Nothing is left of the groups when nothing is wanted.
+    /// Asserts that no object remains when no route is wanted.
     pub(super) fn check_no_objects(&self) {
         let left = self.model.objects.values().filter(|object| object.protocol == PROTOCOL);
         let left: Vec<&Object> = left.collect();
-        assert!(left.is_empty(), "{left:?} stayed");
+        assert!(left.is_empty(), "{left:?} remained");
         assert_eq!(self.plan.shared.specs.len(), 0, "interned contents leak");
     }
 }
