@@ -106,7 +106,7 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
             let moved = ours().into_iter().filter(|line| line.contains("via 10.0.1.2 "));
             (moved.count() == 201).then_some(())
         });
-        // The new leg and the group. The old leg is still in use by the other group.
+        // The new leg and the group. The other group still uses the old leg.
         assert_eq!(fib.fib.counters().writes - before, 2);
         assert!(
             fib.row("10.66.7.0/24").unwrap().gateways[0].via == Some("10.0.1.2".parse().unwrap())
@@ -183,24 +183,25 @@ fn a_lost_next_hop_leaves_all_its_routes_with_one_request() {
         lose(both[0]);
         all_go_over_all(200, &[b.0]);
         eventually("its leg is gone", || (objects().len() == 2).then_some(()));
-        assert_eq!(writes() - before, 2, "the group, and the leg that is of no use");
-        // What the owner submits then is there already.
+        assert_eq!(writes() - before, 2, "the group, and the deletion of the unused leg");
+        // The routes that the owner submits then are installed already.
         submit(&next_hops(&both[1..]), vec![hop(b.0, b.1)]);
         fib.wait_state("10.66.199.0/24", FibState::Installed);
         assert_eq!((writes() - before, objects().len()), (2, 2));
-        // Back, which only the owner can know what follows from.
+        // The next hop is reachable again: routes that were submitted without it do not change until
+        // the owner submits them.
         resolve(&fib, both[0], a);
         submit(&next_hops(&both), vec![hop(a.0, a.1), hop(b.0, b.1)]);
         all_go_over_all(200, &[a.0, b.0]);
         eventually("the first group is gone", || (objects().len() == 3).then_some(()));
-        // All of them are lost, and come back in another way before the owner has noticed.
+        // All next hops become unreachable, and resolve differently before the owner has noticed.
         both.into_iter().for_each(lose);
         all_go_over_all(200, &[b.0]);
         resolve(&fib, both[1], ("10.0.1.3", "v1"));
         resolve(&fib, both[0], a);
         all_go_over_all(200, &[a.0, "10.0.1.3"]);
 
-        // Through a tunnel, where the next hop itself is the gateway.
+        // Over a tunnel, where the next hop itself is the gateway.
         let ifindex = hop(b.0, b.1).ifindex;
         let through = both.map(|addr| FibNextHop { tunnel: Some(ifindex), ..addr_of(addr) });
         let onlink = |addr| Hop { onlink: true, ..hop(addr, b.1) };
@@ -250,7 +251,7 @@ fn routes_go_over_their_backup_with_one_request() {
             fib.fib.resolutions().update(next_hop.parse().unwrap(), &NextHopState::Unreachable);
             all_go_over(200, b.0);
             eventually("the first leg is gone", || (objects().len() == 2).then_some(()));
-            assert_eq!(fib.fib.counters().writes - before, 3, "a leg, the group, a leg that goes");
+            assert_eq!(fib.fib.counters().writes - before, 3, "a leg, the group, and a deletion");
             submit(backup, None, b);
             fib.wait_state(&prefixes.replace('N', "199"), FibState::Installed);
             assert_eq!((fib.fib.counters().writes - before, objects().len()), (3, 2));
@@ -289,7 +290,7 @@ fn the_next_run_adopts_the_objects_or_does_without() {
         installed(&fib);
         let (first_routes, first_objects) = (ours(), objects());
         assert_eq!(first_objects.len(), 1 + 4 + 3, "{first_objects:?}");
-        // As after kill -9: no clean-up.
+        // No clean-up, as after kill -9.
         drop(fib);
 
         let mut monitor = Monitor::start();
@@ -298,7 +299,7 @@ fn the_next_run_adopts_the_objects_or_does_without() {
         fib.fib.end_of_startup();
         installed(&fib);
         assert_eq!((ours(), objects()), (first_routes, first_objects));
-        assert_eq!(fib.fib.counters().writes, 0, "everything was there");
+        assert_eq!(fib.fib.counters().writes, 0, "everything was adopted");
         drop(fib);
 
         let fib = Running::start(config(NextHopForm::Inline));
@@ -451,7 +452,7 @@ fn ids_of_others_are_left_alone_and_those_of_another_place_are_cleared() {
             assert_eq!(routes("nexthop show proto 4").len(), 2);
             drop(fib);
 
-            // Under another protocol number, with gateways and without objects.
+            // Carried over to another protocol number, routes have gateways instead of objects.
             let (old, new) =
                 (Place { table: 254, protocol: 12 }, Place { table: 254, protocol: 99 });
             let mut monitor = Monitor::start();
@@ -466,11 +467,11 @@ fn ids_of_others_are_left_alone_and_those_of_another_place_are_cleared() {
     );
 }
 
-/// Two instances of which the tables' numbers have a round difference.
+/// Two instances whose table numbers differ by 4,096, and one with the last range of ids.
 #[test]
 #[ignore = "needs root"]
-fn instances_with_other_tables_have_other_objects() {
-    in_namespace("groups::instances_with_other_tables_have_other_objects", || {
+fn instances_with_different_tables_have_different_objects() {
+    in_namespace("groups::instances_with_different_tables_have_different_objects", || {
         veth("v0", "10.0.0.1/24", "");
         let tables = [254, 254 + 4096, 40_959];
         let instances = tables.map(|table| {

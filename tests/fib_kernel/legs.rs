@@ -91,13 +91,13 @@ fn a_source_address_that_is_not_ours_is_omitted_until_it_is() {
         // route.
         ip("addr del 10.9.9.9/32 dev lo");
         ip("addr del 2001:db8:9::9/128 dev lo");
-        eventually("they go on without", || {
+        eventually("both continue without it", || {
             let four = routes("route show 10.66.0.0/16");
             (four == ["10.66.0.0/16 via 10.0.0.2 dev v0 proto 12 metric 20"]).then_some(())
         });
         ip("addr add 10.9.9.9/32 dev lo");
         ip("addr add 2001:db8:9::9/128 dev lo");
-        eventually("and with it again", right);
+        eventually("both have it again", right);
         fib.stop(Leave::Withdraw);
     });
 }

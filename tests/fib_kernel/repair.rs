@@ -75,7 +75,7 @@ fn routes_deleted_or_changed_by_others_are_restored() {
         ip("-6 route replace blackhole 2001:db8:a::/48 proto 12");
         ip("-6 route add 2001:db8:77::/48 via 2001:db8::7 proto 12");
         eventually("only our own are left", right);
-        eventually("and all are known to be right", || {
+        eventually("all count as installed", || {
             let counters = fib.fib.counters();
             (counters.installed == 3 && counters.pending == 0).then_some(())
         });
