@@ -39,8 +39,8 @@ pub struct DrainArgs {
     /// is drained, including those added later.
     #[arg(value_name = "PEER")]
     peers: Vec<String>,
-    /// Wait until they have moved to other paths. Exit code 0: they have moved; 3: that is not
-    /// known when the timeout expires.
+    /// Wait until the peers have moved to other paths. Exit code 0: they have; 3: that is not known
+    /// when the timeout expires.
     #[arg(long)]
     wait: bool,
     /// Longest wait, for example 90s or 5m; at most one hour.
@@ -52,7 +52,7 @@ pub struct DrainArgs {
         value_parser = read_timeout
     )]
     timeout: Duration,
-    /// Reason for the drain, shown by `show drain` and other commands.
+    /// Reason, shown with the drain; one line of at most 255 bytes.
     #[arg(long, value_name = "TEXT", value_parser = read_message)]
     reason: Option<String>,
     /// How to ask and print.
@@ -169,7 +169,7 @@ fn wait_moved(timeout: Duration, output: &Output) -> Result<(End, Draining), Cli
         match state {
             State::Moved => return Ok((End::Moved, draining)),
             State::Waiting if at >= timeout => {
-                eprintln!("margay: not known to have moved within {} s", timeout.as_secs());
+                eprintln!("margay: peers not known to have moved within {} s", timeout.as_secs());
                 return Ok((End::TimedOut, draining));
             }
             State::Waiting => std::thread::sleep(LOOK_PAUSE.min(timeout.saturating_sub(at))),
@@ -254,7 +254,7 @@ impl Watch {
         let names = waiting(draining, |_| true);
         let text = match (draining.forwarded_packets, self.rate) {
             (None, _) => format!(
-                "{others}; packets forwarded are not to be read from the kernel; waiting for {names}"
+                "{others}; forwarded packets cannot be read from the kernel; waiting for {names}"
             ),
             (Some(_), Some(rate)) if rate > QUIET_RATE => {
                 format!("{others}; {rate:.0} packets/s are forwarded still; waiting for {names}")
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!((state, &*text), (State::Waiting, "1 of 2 peers told; waiting for a"));
         let (state, text) = watch.look(at(250), &draining(2, 1, None));
         assert_eq!(state, State::Waiting);
-        assert!(text.contains("not to be read"), "{text}");
+        assert!(text.contains("cannot be read"), "{text}");
         assert_eq!(watch.look(at(500), &draining(2, 2, None)).0, State::Moved);
         assert_eq!(watch.look(at(500), &Draining::default()).0, State::Moved, "no drained peer");
         let idle = Draining { peers: 3, ..Draining::default() };

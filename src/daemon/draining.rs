@@ -123,7 +123,7 @@ fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result
     let all = named.into_iter().chain(matched.into_iter().filter(|name| drains.is_named(name)));
     match all.collect::<Names>() {
         all if all.is_empty() => {
-            Err(Refusal::failed("nothing was done: none that match is drained"))
+            Err(Refusal::failed("nothing was done: no matching peer is drained"))
         }
         all => Ok(Scope::Named(all.into_iter().collect())),
     }

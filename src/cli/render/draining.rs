@@ -46,7 +46,7 @@ pub(super) fn draining(d: &Draining) -> String {
     }
     match d.forwarded_packets {
         Some(packets) => line(&mut out, "forwarded", format_args!("{packets} packets")),
-        None => line(&mut out, "forwarded", "not to be read from the kernel"),
+        None => line(&mut out, "forwarded", "cannot be read from the kernel"),
     }
     out
 }

@@ -355,7 +355,7 @@ fn a_drain_names_the_peers_that_have_not_moved() {
         "by name         rr\n",
         "drained peers   3, 2 established, 2 told, 1 announce other paths\n",
         "tor: told, announces other paths for 1 of 4 prefixes\n",
-        "forwarded       not to be read from the kernel\n",
+        "forwarded       cannot be read from the kernel\n",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }

@@ -288,6 +288,7 @@ impl Inner {
 
     /// Sends the first list when it is complete, and problems and state if they have changed.
     fn publish(&mut self, sender: &Sender) {
+        // In this order: the state becomes `Current` only after the first list has been sent.
         if !self.is_listed && self.may_list() {
             self.is_listed = true;
             let objects: BTreeMap<ObjectId, Decoded> = self

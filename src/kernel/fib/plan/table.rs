@@ -150,6 +150,8 @@ impl<K: Key> Table<K> {
         entry.set(DIRECT, is_direct);
         *length = *length + u32::from(is_direct) - u32::from(was_direct);
         self.update(key, shared, |entry, shared| {
+            // Interned before the old content is released: if both are the same, what is known
+            // about it (its failures, refused parts and group) is not forgotten in between.
             let wanted = route.map(|(spec, _)| shared.specs.intern(spec));
             entry.wanted = wanted;
             if let Some(before) = before {

@@ -130,6 +130,7 @@ impl Groups {
     /// Empty when there is nothing to write.
     pub(in super::super) fn poll(&mut self, specs: &mut Specs, deletes: bool) -> Vec<ObjectOp> {
         self.leave_taken_ids(specs);
+        // A group can only be written once all of its legs exist.
         let groups = self.dirty.iter().filter_map(|id| self.groups.get(id));
         let missing = groups.flat_map(|group| &group.legs).map(|(leg, _)| *leg);
         let missing: Vec<Id> = missing.filter(|leg| !self.present.contains_key(leg)).collect();
@@ -250,6 +251,8 @@ impl Groups {
     fn deletions(&mut self, specs: &Specs) -> Vec<ObjectOp> {
         let wanted = |id: &Id| self.legs.contains_key(id) || self.groups.contains_key(id);
         let present = &self.present;
+        // An object in use is dropped from the candidates here, and is one again when the last
+        // route over it is gone (`handle_unused`).
         self.obsolete.retain(|id| {
             let is_there = present.contains_key(id);
             is_there && !specs.use_object(*id)
@@ -260,6 +263,8 @@ impl Groups {
             .filter(|id| !wanted(id) && !matches!(self.present.get(*id), Some(ObjectKind::Hop(_))));
         let mut gone: Vec<Id> = groups.take(BATCH_MAX).copied().collect();
         if gone.is_empty() {
+            // Only now: the kernel removes a deleted leg from its groups, and deletes a group that
+            // becomes empty together with its routes.
             let members = self.present.values().filter_map(|kind| match kind {
                 ObjectKind::Group(members) => Some(members),
                 _ => None,
