@@ -134,7 +134,7 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
     });
 }
 
-/// Waits until so many routes of ours go over an object and exactly these gateways.
+/// Waits until this many routes of ours use an object and exactly these gateways.
 fn all_go_over_all(count: usize, gateways: &[&str]) {
     eventually(&format!("{count} routes go over {gateways:?}"), || {
         let lines = ours();

@@ -103,7 +103,7 @@ pub(super) struct Trouble {
     pub(super) reason: Arc<str>,
 }
 
-/// Whether the source goes on after its first lists.
+/// Whether the source continues after its first lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::datastore) enum Span {
     /// Lists, then watches.

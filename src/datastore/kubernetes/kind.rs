@@ -43,7 +43,7 @@ const RESYNC: [Duration; 2] = [Duration::from_secs(6 * 3600), Duration::from_sec
 /// Failures in a row that soon pass, such as 429 or a watch that ends at once, before a kind is
 /// reported as unreadable.
 const PATIENCE: u32 = 3;
-/// "Too large resource version" in a row before the server is taken to have been restored.
+/// Number of "Too large resource version" failures after which the next list is read from etcd.
 const TOO_LARGE_MAX: u32 = 3;
 /// How long BGP waits for a refused kind that only services or passwords depend on. A server that
 /// has just started refuses some requests wrongly.
@@ -333,7 +333,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         [self.hold_due(), self.own.due(), self.resync_at].into_iter().flatten().min()
     }
 
-    /// Does what is due; returns whether the watch goes on.
+    /// Does what is due; returns whether the watch continues.
     pub(super) fn act(&mut self, now: Instant) -> Goes {
         if self.own.due().is_some_and(|due| due <= now) {
             self.give_up_own();
@@ -559,7 +559,7 @@ impl<'a, D: Dial> Follow<'a, D> {
     }
 }
 
-/// Whether a watch goes on.
+/// Whether a watch continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goes {
     On,

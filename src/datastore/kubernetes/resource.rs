@@ -89,7 +89,7 @@ impl Resource {
         }
     }
 
-    /// Whether it is one of the kinds by which Calico's group is judged to be served or not.
+    /// Whether it is one of the kinds that decide whether Calico's group counts as served.
     pub(super) fn is_essential(&self) -> bool {
         self.is_calico() && self.gate() == Gate::Holds
     }

@@ -293,7 +293,7 @@ impl Plan {
         of_family!(self, prefix, key, table => table.handle_twin(key, metric, tos));
     }
 
-    /// Such a route was deleted.
+    /// A route under our protocol number with a TOS was deleted.
     pub(crate) fn handle_twin_lost(&mut self, prefix: Prefix, metric: u32, tos: u8) {
         of_family!(self, prefix, key, table => table.handle_twin_lost(key, metric, tos));
     }
@@ -464,7 +464,7 @@ impl Plan {
     }
 
     /// Whether everything that can be written is written. During the final withdrawal, whether
-    /// everything is deleted, refused deletions included: they cannot be retried later.
+    /// everything is deleted: a refused deletion counts as pending, as there is no later retry.
     pub(crate) fn is_idle(&self) -> bool {
         if self.shared.closed
             && !(self.shared.counters.failed == 0
