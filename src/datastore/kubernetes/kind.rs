@@ -227,7 +227,7 @@ impl<'a, D: Dial> Follow<'a, D> {
     /// Processes the version of a list read from etcd because the server did not know ours: either
     /// its store was restored from a backup, or its watch cache is behind.
     ///
-    /// If etcd is too old to report progress per kind, a list from etcd has a version that the
+    /// If etcd is too old to report the progress of watches, a list from it has a version that the
     /// watch cache of this kind reaches only with its next change; the watch has to begin at the
     /// version of the cache then.
     async fn note_newest_list(&mut self, read: &list::Read) -> Result<(), Failure> {
