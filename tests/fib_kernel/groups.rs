@@ -188,8 +188,8 @@ fn a_lost_next_hop_leaves_all_its_routes_with_one_request() {
         submit(&next_hops(&both[1..]), vec![hop(b.0, b.1)]);
         fib.wait_state("10.66.199.0/24", FibState::Installed);
         assert_eq!((writes() - before, objects().len()), (2, 2));
-        // The next hop is reachable again: routes that were submitted without it do not change until
-        // the owner submits them.
+        // The next hop is reachable again: routes that were submitted without it do not change
+        // until the owner submits them.
         resolve(&fib, both[0], a);
         submit(&next_hops(&both), vec![hop(a.0, a.1), hop(b.0, b.1)]);
         all_go_over_all(200, &[a.0, b.0]);
