@@ -1,4 +1,4 @@
-//! What a change of one address costs where there are very many of them, and of next hops.
+//! The cost of one address change on a node with very many addresses and next hops.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use interop::raw::RawPeer;
 use interop::speaker::Family;
 use interop::wait::{PATIENCE, wait_until};
 
-/// Addresses of the node, and next hops of its routes.
+/// Number of the node's addresses, and of its routes' next hops.
 const MANY: u32 = 10_000;
-/// Addresses that come and go, one after the other: two events each.
+/// How often an address is added and deleted: two events each.
 const FLAPS: u32 = 1_000;
-/// CPU time in microseconds that one event may take. On a machine that does nothing else it is under 100;
-/// reading the kernel again, or looking at all addresses each time, takes a thousand.
+/// Limit of the CPU time for one event, in microseconds. On an idle machine it takes less than 100;
+/// dumping the kernel's tables, or iterating over all addresses each time, takes a thousand.
 const BUDGET: u64 = 300;
-/// The addresses, the next hops and the destinations behind those.
+/// First of the addresses, of the next hops, and of the destinations behind those.
 const ADDRESSES: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 0);
 const NEXT_HOPS: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 0);
 const DESTINATIONS: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 0);
@@ -30,7 +30,7 @@ fn nth(base: Ipv4Addr, n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(base) + n)
 }
 
-/// Like kube-proxy's services, on an interface that is ours.
+/// Adds addresses as kube-proxy does for services, but to an interface that margay does not ignore.
 fn add_addresses(host: &Host) -> Result<()> {
     let lines = (0..MANY).map(|n| format!("addr add {}/32 dev lo\n", nth(ADDRESSES, n)));
     let file = host.write("addresses", &lines.collect::<String>())?;
@@ -68,7 +68,7 @@ fn an_address_event_among_many_costs_little() -> Result<()> {
         };
         wait_until(PATIENCE, "all routes in the kernel", || holds(MANY as usize))?;
         let used = || Ok::<_, anyhow::Error>(Usage::of(daemon.pid())?.cpu_millis);
-        wait_until(PATIENCE, "silence", || {
+        wait_until(PATIENCE, "an idle daemon", || {
             let before = used()?;
             std::thread::sleep(Duration::from_secs(2));
             let cpu = used()? - before;
@@ -76,14 +76,14 @@ fn an_address_event_among_many_costs_little() -> Result<()> {
             Ok(())
         })?;
         let before = used()?;
-        // One process for each change, so that margay hears of one after the other; on the interface
-        // that all routes use.
+        // One process for each change, so that margay receives the events one by one; on the
+        // interface that all routes use.
         let flap = nth(ADDRESSES, MANY);
         host.shell(&format!(
             "for n in $(seq {FLAPS}); do \
              ip addr add {flap}/32 dev eth0; ip addr del {flap}/32 dev eth0; done"
         ))?;
-        // What is put off belongs to it.
+        // Deferred work counts, too.
         std::thread::sleep(Duration::from_secs(3));
         let cpu = used()? - before;
         let each = cpu * 1000 / u64::from(2 * FLAPS);
@@ -91,7 +91,7 @@ fn an_address_event_among_many_costs_little() -> Result<()> {
         ensure!(each <= BUDGET, "{each} µs of CPU for one event");
         let status = control.json(&["show", "peers"])?.to_string();
         ensure!(status.contains("Established"), "{status}");
-        // And it is still listening: the next hop's route goes away, and every route with it.
+        // Events are still received: without the route to the next hops, every route is removed.
         host.shell(&format!("ip route del {NEXT_HOPS}/16"))?;
         wait_until(PATIENCE, "no route in the kernel", || holds(0))
     })

@@ -1,5 +1,5 @@
-//! Whose connections become sessions: keys and the kernel's memory for them, TTLs, addresses of ours,
-//! ranges and the peers in them.
+//! Which connections become sessions: TCP MD5 keys and the kernel's memory for them, TTLs, local
+//! addresses, and ranges with their dynamic peers.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +14,7 @@ use interop::raw::RawPeer;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
 const PORT: u16 = 1790;
-/// How long something is watched that must not happen.
+/// How long a test watches for what must not happen.
 const WATCH: Duration = Duration::from_secs(2);
 
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
@@ -55,14 +55,14 @@ fn reload(host: &Host, control: &Control, text: &str) -> Result<String> {
     control.text(&["reload"])
 }
 
-/// Errors of `show peers` that name the sysctl.
+/// Number of peers whose error in `show peers` names the sysctl.
 fn short_of_memory(control: &Control) -> Result<usize> {
     let peers = control.json(&["show", "peers"])?;
     let texts = peers.as_array().into_iter().flatten().map(|p| p["last_error"].to_string());
     Ok(texts.filter(|text| text.contains("net.core.optmem_max")).count())
 }
 
-/// More keys than the kernel has memory for are a fault of those peers alone.
+/// Keys that exceed the kernel's memory for them are an error of their peers alone.
 #[test]
 #[ignore = "needs root"]
 fn more_keys_than_fit_are_named_and_repaired_by_a_reload() -> Result<()> {
@@ -79,13 +79,13 @@ fn more_keys_than_fit_are_named_and_repaired_by_a_reload() -> Result<()> {
         let (_daemon, control) = margay::start_text(&host, &all_different)?;
         let short = short_of_memory(&control)?;
         ensure!((20..180).contains(&short), "{short} of 200 peers are named");
-        // Equal ones need few keys.
+        // Equal passwords need few keys.
         reload(&host, &control, &config(&host, &peers(|_| "secret".into())))?;
         let left = short_of_memory(&control)?;
         ensure!(left == 0, "{left} with equal passwords");
         reload(&host, &control, &all_different)?;
         let again = short_of_memory(&control)?;
-        ensure!(again == short, "{again} and not {short}");
+        ensure!(again == short, "{again}, not {short}");
         host.shell("sysctl -qw net.core.optmem_max=131072")?;
         control.text(&["reload"])?;
         let left = short_of_memory(&control)?;
@@ -94,10 +94,10 @@ fn more_keys_than_fit_are_named_and_repaired_by_a_reload() -> Result<()> {
     })
 }
 
-/// Unsigned connections of a peer with a password, over reloads that change passwords.
+/// Unsigned connections from a peer with a password, during reloads that change passwords.
 #[test]
 #[ignore = "needs root"]
-fn nobody_gets_in_without_the_password_while_passwords_change() -> Result<()> {
+fn unsigned_connections_are_refused_while_passwords_change() -> Result<()> {
     run("keys-reload", |lab| {
         let (host, other) = (lab.host("a")?, lab.host("b")?);
         let text = |password: &str| {
@@ -108,7 +108,7 @@ fn nobody_gets_in_without_the_password_while_passwords_change() -> Result<()> {
         };
         let (_daemon, control) = margay::start_text(&host, &text("a"))?;
         let mut script = String::new();
-        // A hundred connections at a time, each of which the kernel must not complete.
+        // A hundred connections at a time, none of which the kernel may complete.
         let _ = write!(
             script,
             "import socket,time\nend=time.time()+6\nseen=0\nwhile time.time()<end:\n \
@@ -135,10 +135,11 @@ fn nobody_gets_in_without_the_password_while_passwords_change() -> Result<()> {
     })
 }
 
-/// A connection from too far is refused, also when everything it says is there before it is accepted.
+/// GTSM (RFC 5082): a connection with too low a TTL is refused, even if all of its messages arrive
+/// before it is accepted.
 #[test]
 #[ignore = "needs root"]
-fn what_comes_from_too_far_is_refused() -> Result<()> {
+fn connections_with_too_low_a_ttl_are_refused() -> Result<()> {
     run("gtsm-first-flight", |lab| {
         let (host, other) = (lab.host("a")?, lab.host("b")?);
         let text = config(&host, &peer(other.v4(), "ttl-security = 1"));
@@ -151,7 +152,7 @@ fn what_comes_from_too_far_is_refused() -> Result<()> {
             other.shell(&format!("sysctl -qw net.ipv4.ip_default_ttl={ttl}"))?;
             for id in 0..10u64 {
                 let id = id + ttl * 100;
-                // It may be reset before the answer to connect is written.
+                // It may be reset before `connected` is reported.
                 if raw.connect(id, host.v4(), PORT).is_ok() {
                     raw.send(id, &all)?;
                 }
@@ -166,7 +167,7 @@ fn what_comes_from_too_far_is_refused() -> Result<()> {
             if near {
                 wait_until(PATIENCE, "the route", is_there)?;
             } else {
-                holds_for(WATCH, "no session from afar", || {
+                holds_for(WATCH, "no session with a low TTL", || {
                     ensure!(is_there().is_err(), "a route with TTL {ttl}");
                     Ok(())
                 })?;
@@ -197,10 +198,11 @@ fn connections_to_another_address_of_ours_are_refused() -> Result<()> {
     })
 }
 
-/// `[[bgp.peers]]` of an address comes first, also when a dynamic peer has it already.
+/// A configured peer takes precedence over a dynamic peer of the same address, even an established
+/// one.
 #[test]
 #[ignore = "needs root"]
-fn a_configured_peer_takes_the_place_of_a_dynamic_one() -> Result<()> {
+fn a_configured_peer_replaces_a_dynamic_one() -> Result<()> {
     run("static-over-dynamic", |lab| {
         let (host, other) = (lab.host("a")?, lab.host("b")?);
         let dynamic = range("10.99.0.0/24", "");
@@ -258,7 +260,7 @@ fn nested_ranges_count_their_own_peers() -> Result<()> {
             raw.send(id, &open(PEER_AS, 90, from, &[])?)?;
             raw.wait_message(id, interop::message::OPEN, 0, PATIENCE)?;
         }
-        // The outer range has a place left.
+        // The outer range has room for one more peer.
         raw.establish(4, host.v4(), PORT, &open(PEER_AS, 90, v4(&other)?, &[])?)?;
         let state = control.peer(other.v4())?["state"].clone();
         ensure!(state == "Established", "{state}");
@@ -266,8 +268,8 @@ fn nested_ranges_count_their_own_peers() -> Result<()> {
     })
 }
 
-/// An order to close because of a limit reaches its session however many connections wait, and no
-/// session that came after it.
+/// A close because of a limit reaches its session however many connections are pending, and no
+/// later session of that peer.
 #[test]
 #[ignore = "needs root"]
 fn a_limit_is_enforced_while_connections_flood() -> Result<()> {
@@ -297,10 +299,11 @@ fn a_limit_is_enforced_while_connections_flood() -> Result<()> {
     })
 }
 
-/// After a long outage the retry timer would run for a minute.
+/// A local address that returns triggers a connection attempt at once; after a long outage the
+/// retry timer would run for another minute.
 #[test]
 #[ignore = "needs root"]
-fn an_address_that_comes_back_triggers_a_dial() -> Result<()> {
+fn a_returning_address_triggers_a_connection_attempt() -> Result<()> {
     run("dial-again", |lab| {
         let (host, other) = (lab.host("a")?, lab.host("b")?);
         let mut raw = RawPeer::start(&other)?;
@@ -313,7 +316,7 @@ fn an_address_that_comes_back_triggers_a_dial() -> Result<()> {
             Ok(())
         })?;
         raw.listen(7, PORT, interop::raw::Answer::Accept)?;
-        holds_for(WATCH, "nobody dials", || {
+        holds_for(WATCH, "no connection attempt", || {
             ensure!(raw.wait_accepted(7, Duration::ZERO).is_err(), "dialled without a reason");
             Ok(())
         })?;

@@ -18,7 +18,7 @@ fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) ->
     lab::run_margay(name, kinds, &[], test)
 }
 
-/// A margay with one neighbour. `more`: keys of the peer, among them `bfd`.
+/// Starts margay with one neighbour; `more` are keys of the peer, among them `bfd`.
 fn start(host: &Host, neighbor: &Host, more: &str) -> Result<(Daemon, Control)> {
     margay::start_text(host, &config(host, neighbor, more))
 }
@@ -69,7 +69,7 @@ impl Bird {
     }
 }
 
-/// The one BFD session.
+/// The only BFD session.
 fn session(control: &Control) -> Result<serde_json::Value> {
     let sessions = control.json(&["show", "bfd"])?;
     let session = &sessions[0];
@@ -95,7 +95,7 @@ fn all_up(control: &Control, host: &Host, neighbor: &Host) -> Result<()> {
     wait_until(PATIENCE, "the kernel route", || kernel_holds(host))
 }
 
-/// Cuts the neighbour off and returns how long the kernel route lived on.
+/// Cuts the neighbour off and returns how long its kernel route remained.
 fn cut(lab: &Lab, host: &Host, neighbor: &Host) -> Result<Duration> {
     lab.cut(neighbor)?;
     let began = Instant::now();
@@ -123,7 +123,7 @@ fn a_neighbour_that_vanishes_is_gone_within_the_detection_time() -> Result<()> {
             ensure!(shown.contains(" Up "), "{shown}");
             Ok(())
         })?;
-        // And margay's, as BIRD 1.6 shows them.
+        // And margay's, in BIRD 1.6's format.
         let shown = birdc(&host.file("margay.bird.ctl"), "show bfd sessions")?;
         let row = shown.lines().find(|line| line.starts_with(&far.v4().to_string()));
         let row: Vec<&str> = row.with_context(|| shown.clone())?.split_whitespace().collect();
@@ -132,7 +132,7 @@ fn a_neighbour_that_vanishes_is_gone_within_the_detection_time() -> Result<()> {
         ensure!(none.contains("bfd1:") && !none.contains(" Up "), "{none}");
         let took = cut(lab, &host, &far)?;
         println!("the kernel route was gone {took:?} after the cut (300 ms detection time)");
-        // Processes are started between the looks, on a machine that has other work.
+        // Each poll starts a process, on a machine that runs other work.
         ensure!(took < Duration::from_secs(2), "{took:?}");
         let peer = control.peer(far.v4())?;
         ensure!(peer["last_error"]["code"] == 6 && peer["last_error"]["subcode"] == 10, "{peer}");
@@ -178,7 +178,7 @@ fn timers_are_negotiated_and_a_reload_changes_them_without_a_flap() -> Result<()
 
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn bfd_that_never_comes_up_stops_nothing() -> Result<()> {
+fn bfd_that_never_comes_up_does_not_affect_bgp() -> Result<()> {
     run("bfd_alone", &[Kind::Bird2], |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
         let _bird = Bird::start(&far, &host, "", "direct;")?;
@@ -191,7 +191,7 @@ fn bfd_that_never_comes_up_stops_nothing() -> Result<()> {
     })
 }
 
-/// Both ends are waited for, whether the neighbour knows the capability or not.
+/// In strict mode BGP waits for BFD, whether the neighbour has the capability or not.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_strict_session_is_established_when_bfd_is_up() -> Result<()> {
@@ -233,7 +233,7 @@ fn a_strict_session_is_established_when_bfd_is_up() -> Result<()> {
     })
 }
 
-/// What an operator or a restart takes down on purpose is no failure of the path.
+/// AdminDown, by an operator or for a graceful restart, is not a failure of the path.
 #[test]
 #[ignore = "needs root"]
 fn an_administrative_end_takes_no_session_down() -> Result<()> {
@@ -276,7 +276,7 @@ fn an_administrative_end_takes_no_session_down() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn keyed_sha1_is_understood_and_a_wrong_key_is_not() -> Result<()> {
+fn authentication_is_accepted_and_a_wrong_key_is_not() -> Result<()> {
     run("bfd_auth", &[Kind::Bird2], |lab| {
         for (bird, ours) in [
             ("keyed sha1", "sha1"),
@@ -298,10 +298,10 @@ fn keyed_sha1_is_understood_and_a_wrong_key_is_not() -> Result<()> {
             let (_daemon, control) = start(&host, &far, &key("secret"))?;
             all_up(&control, &host, &far)?;
             holds_for(Duration::from_secs(1), ours, || bfd_is(&control, "Up").map(drop))?;
-            // Another key: what arrives is refused, the session goes down, and BGP with it.
+            // With another key, received packets are discarded and the session goes down.
             host.write("margay.toml", &config(&host, &far, &key("other")))?;
             control.text(&["reload"])?;
-            wait_until(PATIENCE, "the wrong key to count", || {
+            wait_until(PATIENCE, "packets with the wrong key to be discarded", || {
                 let session = session(&control)?;
                 ensure!(
                     session["state"] == "Down" && session["packets_discarded"].as_u64() > Some(0),
@@ -408,11 +408,12 @@ fn frr_agrees() -> Result<()> {
     })
 }
 
-/// RFC 5882 §4.3.2: bgpd dies and its routes are kept for its restart, while bfdd goes on; then the
-/// neighbour vanishes. With the C bit that is a failure of forwarding.
+/// RFC 5882 §4.3.2: bgpd crashes and its routes are retained for a restart while bfdd runs on; then
+/// the neighbour vanishes. With the C bit that is a failure of forwarding, and the routes are
+/// removed.
 #[test]
 #[ignore = "needs root and FRR"]
-fn a_restart_that_becomes_a_death_ends_by_the_c_bit() -> Result<()> {
+fn the_c_bit_ends_a_restart_when_forwarding_fails() -> Result<()> {
     run("bfd_c_bit", &[Kind::Frr], |lab| {
         for (at, c_bit) in ["bfd check-control-plane-failure", ""].into_iter().enumerate() {
             let (host, far) = (lab.host(&format!("a{at}"))?, lab.host(&format!("b{at}"))?);
@@ -420,7 +421,7 @@ fn a_restart_that_becomes_a_death_ends_by_the_c_bit() -> Result<()> {
             let mut frr = Frr::start(&far, &host, restart, c_bit)?;
             let (_daemon, control) = start(&host, &far, FAST)?;
             all_up(&control, &host, &far)?;
-            // zebra would tell bfdd that nobody wants the session any more.
+            // zebra would tell bfdd that bgpd no longer needs the session.
             frr.zebra.signal("STOP")?;
             frr.bgpd.crash()?;
             wait_until(PATIENCE, "the end of the BGP session", || {
@@ -446,8 +447,8 @@ fn a_restart_that_becomes_a_death_ends_by_the_c_bit() -> Result<()> {
     })
 }
 
-/// RFC 5882 §4.3.2: a BIRD that crashes takes its BFD with it. That is the restart that its routes are
-/// kept for.
+/// RFC 5882 §4.3.2: BIRD's BFD fails together with BIRD. That is the restart for which its routes
+/// are retained.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn bfd_that_dies_with_its_daemon_does_not_end_a_graceful_restart() -> Result<()> {
@@ -463,7 +464,8 @@ fn bfd_that_dies_with_its_daemon_does_not_end_a_graceful_restart() -> Result<()>
     })
 }
 
-/// Two margays, and how long the kernel route to a neighbour that vanishes lives on, many times.
+/// Measures several times (`MARGAY_BFD_ROUNDS`, default 3) how long the kernel route to a BIRD that
+/// vanishes remains.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn the_detection_time_lies_within_its_bounds() -> Result<()> {

@@ -31,8 +31,9 @@ fn metric(host: &Host, prefix: &str) -> Result<u64> {
     Ok(kernel::route(host, prefix)?.map_or(0, |route| route.metric))
 }
 
-/// Three nodes in a mesh, from the environment and from a file: blocks in every kernel, blackholes
-/// of their own, TCP between pods. A fourth node comes and goes and touches no other session.
+/// Three nodes in a mesh, configured by the environment and by a file: every kernel has the others'
+/// blocks and a blackhole for its own, and TCP flows between pods. A fourth node joins and is
+/// deleted without affecting other sessions.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
@@ -55,7 +56,7 @@ fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
 
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let mut stream = Stream::start(&pod_a, &pod_b)?;
-        // A pod with an address of a block of another node is announced by itself.
+        // A pod whose address is from another node's block is announced as a host route.
         let _borrowed = Pod::start(&c, "z", "10.65.2.9")?;
         kernel::wait_gateways(&a, "10.65.2.9/32", &via(&c))?;
         ensure!(na.control.paths("10.65.1.7/32")?.len() == 1, "Felix's route is learned");
@@ -74,10 +75,11 @@ fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
     })
 }
 
-/// A block that comes, a changed pool, another address of a node: each changes what it must.
+/// A new block, a changed pool and a node's new address each take effect; the session with the
+/// third node is not affected.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
-fn a_changed_object_changes_what_it_must() -> Result<()> {
+fn each_changed_object_takes_effect() -> Result<()> {
     run("calico-change", &[], |lab| {
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -93,17 +95,17 @@ fn a_changed_object_changes_what_it_must() -> Result<()> {
         cluster.put_block(&b, 5)?;
         kernel::wait_gateways(&a, "10.65.5.0/26", &via(&b))?;
         kernel::wait_gateways(&c, "10.65.5.0/26", &via(&b))?;
-        // Felix takes the pool over: our routes go, blackholes too.
+        // Felix takes over the pool: margay removes its routes, blackholes included.
         let vxlan = json!({"cidr": POOL, "vxlanMode": "Always"});
         cluster.put("ippools", "IPPool", "pods", &vxlan)?;
         for prefix in ["10.65.5.0/26", "10.65.2.0/26", "10.65.1.0/26"] {
             kernel::wait_gone(&a, prefix)?;
         }
-        ensure!(na.control.paths("10.65.2.0/26")?.len() == 1, "it is known all the same");
+        ensure!(na.control.paths("10.65.2.0/26")?.len() == 1, "the path left the table");
         cluster.put("ippools", "IPPool", "pods", &json!({"cidr": POOL}))?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
 
-        // b moves to another address: its session moves, c's does not.
+        // b gets another address: its session is replaced, c's is not.
         b.run("ip", &["addr", "add", "10.99.0.200/24", "dev", "eth0"])?;
         let spec = json!({"bgp": {"ipv4Address": "10.99.0.200/24"}});
         cluster.put("nodes", "Node", "b", &spec)?;
@@ -114,8 +116,8 @@ fn a_changed_object_changes_what_it_must() -> Result<()> {
     })
 }
 
-/// From the mesh to a reflector under a TCP stream: no route leaves any kernel, nothing stands
-/// still, and in the end only sessions with the reflector are left.
+/// Moves nodes from the mesh to a reflector while a TCP stream runs: no kernel loses a route, the
+/// stream does not stall, and only the sessions with the reflector remain.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
@@ -155,7 +157,8 @@ fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
         let paths = na.control.paths("10.65.2.0/26")?;
         ensure!(paths.len() == 1 && paths[0]["peer"] == session_name("Node", &rr), "{paths:?}");
         ensure!(paths[0]["originator_id"] == b.v4().to_string(), "{paths:?}");
-        // Longer than restart times of sessions that were left without a NOTIFICATION would hide.
+        // Retained routes of sessions that ended without a NOTIFICATION could hide a loss from the
+        // checks of the kernel below, but not a stall.
         stream.expect_flow(Duration::from_secs(1))?;
         for (host, monitor) in [&a, &b, &c].iter().zip(&monitors) {
             let changes = monitor.changes()?;
@@ -167,7 +170,7 @@ fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
     })
 }
 
-/// A BGPFilter that comes and changes: routes follow, the session stays.
+/// A BGPFilter that is created, changed and deleted takes effect on routes without a new session.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_filter_changes_routes_and_no_session() -> Result<()> {
@@ -202,7 +205,7 @@ fn a_filter_changes_routes_and_no_session() -> Result<()> {
         let paths = nb.control.paths("10.65.1.0/26")?;
         ensure!(paths[0]["communities"] == json!(["65000:77"]), "{paths:?}");
         cluster.delete("bgpfilters", "f")?;
-        wait_until(PATIENCE, "life without the filter", || {
+        wait_until(PATIENCE, "the metric without the filter", || {
             let metric = metric(&b, "10.65.1.0/26")?;
             ensure!(metric == 1024, "metric {metric}");
             Ok(())
@@ -212,7 +215,8 @@ fn a_filter_changes_routes_and_no_session() -> Result<()> {
     })
 }
 
-/// etcd dies: what is known stays in force, and status says so. It comes back with a change.
+/// etcd crashes: the last known objects stay in force, and `show status` says so. When it returns,
+/// a change takes effect.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn etcd_dies_and_comes_back() -> Result<()> {
@@ -229,10 +233,10 @@ fn etcd_dies_and_comes_back() -> Result<()> {
             ensure!(status["sources"][0]["state"] == "away", "{status}");
             Ok(())
         })?;
-        // A node that starts meanwhile decides nothing, and what it had in the kernel stays.
+        // A node that starts meanwhile has no plan, and its earlier run's kernel routes stay.
         nb.daemon().crash()?;
         nb.restart()?;
-        holds_for(Duration::from_secs(2), "nothing to be decided", || {
+        holds_for(Duration::from_secs(2), "no peer without a plan", || {
             ensure!(nb.peers()?.is_empty(), "peers {:?}", nb.peers()?);
             let route = kernel::route(&b, "10.65.1.0/26")?;
             ensure!(route.is_some(), "the route of the earlier run is gone");
@@ -253,12 +257,13 @@ fn etcd_dies_and_comes_back() -> Result<()> {
     })
 }
 
-/// etcd with certificates on both sides, users, and tokens that live shorter than the test: three
-/// nodes and a reflector come up by the environment and by a file. etcd's certificate expires and
-/// etcd restarts: sessions and routes stay, and what changed meanwhile is there when it is renewed.
+/// etcd with certificates on both sides, users, and tokens that expire during the test: three nodes
+/// and a reflector start from the environment and from a file. etcd restarts with an expired
+/// certificate: sessions and routes stay, and a change takes effect once the certificate is
+/// renewed.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
-fn certificates_users_and_a_reflector() -> Result<()> {
+fn a_secured_etcd_serves_nodes_and_a_reflector() -> Result<()> {
     run("calico-secured", &[], |lab| {
         let mut cluster = Cluster::start_secured(lab)?;
         let mesh = json!({"nodeToNodeMeshEnabled": false});
@@ -293,7 +298,7 @@ fn certificates_users_and_a_reflector() -> Result<()> {
             ensure!(text.contains("away") && text.contains("expired"), "{text}");
             Ok(())
         })?;
-        holds_for(Duration::from_secs(1), "what was known to be in force", || {
+        holds_for(Duration::from_secs(1), "the known objects to stay in force", || {
             ensure!(na.peers()? == [session_name("Node", &rr)], "{:?}", na.peers()?);
             ensure!(kernel::route(&a, "10.65.2.0/26")?.is_some(), "the route is gone");
             Ok(())
@@ -306,7 +311,8 @@ fn certificates_users_and_a_reflector() -> Result<()> {
     })
 }
 
-/// A thousand updates of nodes a second: few plans, little CPU, flat memory, no session touched.
+/// A thousand Node updates a second cause few plans, little CPU time and no growth of memory, and
+/// affect no session.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_thousand_node_updates_a_second() -> Result<()> {
@@ -318,7 +324,7 @@ fn a_thousand_node_updates_a_second() -> Result<()> {
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
         na.wait_session(&b)?;
         let sessions = na.sessions(&b);
-        // All nodes are known, and buffers have the size that they take.
+        // Afterwards all nodes are known, and buffers have grown to their final size.
         let mut warm = Churn::start(cluster.etcd.host(), 40)?;
         wait_until(PATIENCE, "the first updates", || warm.finished()?.context("under way"))?;
         let (plans, before) = (na.metric("margay_calico_plans_total")?, na.usage()?);
@@ -338,13 +344,14 @@ fn a_thousand_node_updates_a_second() -> Result<()> {
         ensure!(after.memory_kib < before.memory_kib + 4096, "memory grows: {before:?} {after:?}");
         ensure!(cpu < 5000, "{cpu} ms of CPU for 10,000 updates");
         ensure!(na.sessions(&b) == sessions, "the session was touched");
-        // What was written last is what is known.
+        // The last write is known.
         cluster.put_block(&b, 7)?;
         kernel::wait_gateways(&a, "10.65.7.0/26", &via(&b))
     })
 }
 
-/// A cluster of 5,000 nodes, 15,000 blocks and 5,000 BGPPeers: a first plan, then one node more.
+/// A cluster of 5,000 nodes, 15,000 blocks and 5,000 BGPPeers: a first plan, then one with one more
+/// node.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_large_cluster_costs_little() -> Result<()> {
@@ -352,7 +359,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
         let cluster = Cluster::start(lab)?;
         let a = cluster.node(lab, "a", 1)?;
         put_large_cluster(cluster.etcd.host())?;
-        // Its neighbours are nowhere: each attempt to reach one fails at once.
+        // None of its neighbours exists: each connection attempt fails at once.
         let na = MargayNode::from_environment(&a, &cluster)?;
         wait_until(PATIENCE, "the first plan", || {
             let in_force = na.metric("margay_calico_in_force")?;
@@ -367,7 +374,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
         let (plans, cold) = planning()?;
         let spec = json!({"bgp": {"ipv4Address": "10.1.99.1/16"}});
         cluster.put("nodes", "Node", "one-more", &spec)?;
-        let (_, after) = wait_until(PATIENCE, "the plan with one node more", || {
+        let (_, after) = wait_until(PATIENCE, "the plan with one more node", || {
             let after = planning()?;
             ensure!(after.0 > plans, "not yet");
             Ok(after)
@@ -375,22 +382,22 @@ fn a_large_cluster_costs_little() -> Result<()> {
         let more = after - cold;
         println!(
             "{} ms of CPU and {} KiB until all peers are there, {cold} ms in {plans} plans; \
-             {more} ms for one node more",
+             {more} ms for one more node",
             first.cpu_millis, first.memory_kib
         );
         let peers = na.peers()?;
         ensure!(peers.len() > 6000, "{} peers", peers.len());
         ensure!(peers.contains(&"Mesh_10_1_99_1".to_owned()), "the new node is no peer");
-        // Time on the clock, of a machine that others use too.
+        // Wall-clock time, on a machine that runs other work too.
         ensure!(cold < 2000.0 && more < 50.0, "planning took {cold} ms, then {more} ms");
         Ok(())
     })
 }
 
-/// Objects that cannot be used are named; the rest is in force.
+/// Objects that cannot be used are reported; the others take effect.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
-fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
+fn invalid_objects_are_reported_and_the_others_take_effect() -> Result<()> {
     run("calico-bad", &[], |lab| {
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -415,7 +422,7 @@ fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
         ensure!(na.metric("margay_calico_problems")? == 3.0, "{status}");
         na.wait_session(&b)?;
         let sessions = na.sessions(&b);
-        // An object that becomes unreadable keeps its last good state.
+        // The last valid state of an object that becomes unreadable stays in force.
         let bad = json!({"bgp": {"ipv4Address": "10.99.0.1.7/24"}});
         cluster.put("nodes", "Node", "b", &bad)?;
         cluster.etcd.put("/calico/resources/v3/projectcalico.org/ippools/pods", "{")?;
@@ -436,7 +443,8 @@ fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
             Ok(())
         })?;
         ensure!(na.sessions(&b) == sessions, "the session was touched");
-        // Without its own node nothing can be computed: what runs is left alone, and says so.
+        // Without the node's own object no plan can be computed: the last one stays in force, and
+        // the status names the missing object.
         cluster.delete("nodes", "a")?;
         wait_until(PATIENCE, "the missing node to be named", || {
             let text = na.status()?.to_string();
@@ -449,7 +457,8 @@ fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
     })
 }
 
-/// BIRD 1.6.8 and margay in one mesh; a node goes from BIRD to margay and back under a TCP stream.
+/// BIRD 1.6.8 and margay in one mesh: a node changes from BIRD to margay and back while a TCP
+/// stream runs.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
@@ -475,10 +484,12 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
         }
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let mut stream = Stream::start(&pod_a, &pod_b)?;
-        // c's BIRD replaces a route by deleting and adding it: that gap is its own.
+        // c is not monitored: its BIRD replaces a route by deleting and adding it, a gap of its
+        // own.
         let monitors = [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?];
 
-        // No NOTIFICATION, so that neighbours help: what a container that is replaced looks like.
+        // No NOTIFICATION, as when a container is replaced: neighbours retain the routes (RFC 4724
+        // §4.2).
         bird_b.daemon().crash()?;
         let mut nb = MargayNode::from_environment(&b, &cluster)?;
         nb.wait_session(&a)?;
@@ -490,7 +501,7 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
         })?;
         stream.expect_flow(Duration::from_secs(1))?;
 
-        // And back: margay leaves what BIRD adopts.
+        // And back: margay leaves its kernel routes for BIRD to adopt.
         nb.daemon().signal("TERM")?;
         nb.daemon().wait(Duration::from_secs(10))?;
         let bird_b = BirdNode::start(&b, &[&a, &c], &["10.65.2.0/26"])?;
@@ -505,8 +516,8 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
     })
 }
 
-/// A route of an IPIP pool goes through the tunnel while there is one; a neighbour behind a router
-/// is reached by its host route.
+/// Routes of an IPIP pool use the tunnel while it is up; a neighbour behind a router is reached by
+/// its host route.
 #[test]
 #[ignore = "needs root, etcd, openssl and interop/setup.sh vm"]
 fn tunnels_and_host_routes() -> Result<()> {
@@ -528,7 +539,7 @@ fn tunnels(lab: &mut Lab) -> Result<()> {
     kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
     kernel::wait_gateways(&a, "198.51.100.1/32", &via(&b))?;
     ensure!(na.peers()?.contains(&"Node_198_51_100_1".to_owned()), "{:?}", na.peers()?);
-    // The module brings a tunl0 into every namespace, down.
+    // Loading the module creates tunl0 in every namespace, down.
     a.run("modprobe", &["ipip"])?;
     for (host, address) in [(&a, "10.65.1.1"), (&b, "10.65.2.1")] {
         host.shell(&format!("ip addr add {address}/32 dev tunl0; ip link set tunl0 up"))?;
@@ -552,10 +563,10 @@ fn tunnels(lab: &mut Lab) -> Result<()> {
     route(&a, "10.65.2.0/26", &format!("via {} dev tunl0", b.v4()))
 }
 
-/// A Secret that changes re-keys and restarts the session that it is for, and no other.
+/// A changed Secret re-keys and restarts the session that uses it, and no other.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
-fn a_password_changes_one_session() -> Result<()> {
+fn a_changed_secret_restarts_one_session() -> Result<()> {
     run("calico-password", &[], |lab| {
         let cluster = Cluster::start(lab)?;
         let mesh = json!({"nodeToNodeMeshEnabled": false});
@@ -576,7 +587,7 @@ fn a_password_changes_one_session() -> Result<()> {
         let write = |base64: &str| -> Result<()> {
             let object = json!({"kind": "Secret", "apiVersion": "v1",
                 "metadata": {"name": "bgp", "namespace": "kube-system"}, "data": {"ab": base64}});
-            // Kubernetes mounts files by renaming; a reader never finds half of one.
+            // Kubernetes replaces mounted files by renaming: a reader never sees half of one.
             std::fs::write(a.file("secret.new"), object.to_string())?;
             Ok(std::fs::rename(a.file("secret.new"), secrets.join("bgp.json"))?)
         };
@@ -600,7 +611,7 @@ fn a_password_changes_one_session() -> Result<()> {
         ensure!(na.sessions(&c) == with_c, "the other session was touched");
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
 
-        // The Secret goes: the session stays, with the last key, and that is said.
+        // The Secret is removed: the session stays up with the last key, and the status reports it.
         na.wait_session(&b)?;
         let second = na.sessions(&b);
         std::fs::remove_file(secrets.join("bgp.json"))?;
@@ -618,20 +629,21 @@ fn a_password_changes_one_session() -> Result<()> {
             Ok(())
         })?;
         ensure!(na.sessions(&c) == with_c, "the other session was touched");
-        // A start that never knew a key speaks to nobody without one.
+        // After a start without a known key there is no session, not even an unsigned one.
         na.daemon().crash()?;
         na.restart()?;
         na.wait_session(&c)?;
         is_named(&na)?;
         holds_for(Duration::from_secs(3), "no session without a key", || {
-            ensure!(na.sessions(&b) == 0, "it spoke without its key");
+            ensure!(na.sessions(&b) == 0, "a session came up without its key");
             Ok(())
         })
     })
 }
 
-/// A local workload that Felix says is a BGP peer: a session with the pod, and its routes. Their next
-/// hop is the pod, inside a block: every node reaches it as the block, never by its default route.
+/// A local workload that Felix reports as a BGP peer gets a session, and its routes are used. Their
+/// next hop is the pod, inside a block: every node resolves it by the route to the block, never by
+/// its default route.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_local_workload_peers_with_its_node() -> Result<()> {
@@ -672,8 +684,9 @@ fn a_local_workload_peers_with_its_node() -> Result<()> {
         kernel::wait_gateways(&a, "10.65.77.0/26", &["10.65.1.7".to_owned()])?;
         kernel::wait_gateways(&b, "10.65.77.0/26", &via(&a))?;
         let explained = nb.control.text(&["explain", "10.65.77.0/26"])?;
-        ensure!(explained.contains("10.65.1.0/26"), "by what is the next hop reached? {explained}");
-        // Its interface goes first: the own block drops what is for it, and the path is unusable.
+        ensure!(explained.contains("10.65.1.0/26"), "not resolved by its block: {explained}");
+        // Its interface goes down first: only the own block's blackhole covers the next hop then,
+        // and the path is unusable.
         a.run("ip", &["link", "set", "calix", "down"])?;
         kernel::wait_gone(&a, "10.65.77.0/26")?;
         kernel::wait_gone(&b, "10.65.77.0/26")?;
@@ -688,10 +701,10 @@ fn a_local_workload_peers_with_its_node() -> Result<()> {
     })
 }
 
-/// `[calico]` of a file that names other sources is followed by a reload; sessions stay.
+/// A reload follows a `[calico]` section that names other sources; sessions stay up.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
-fn another_source_comes_into_use_by_a_reload() -> Result<()> {
+fn a_reload_switches_to_another_source() -> Result<()> {
     run("calico-reload", &[], |lab| {
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -738,10 +751,10 @@ fn another_source_comes_into_use_by_a_reload() -> Result<()> {
 }
 
 /// Calico's objects set no limits; the file does, for every session that follows from them. A
-/// neighbour that goes beyond is cut with 6/1, and the mesh does not notice.
+/// neighbour that exceeds its limit is closed with Cease 6/1, and the mesh is not affected.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
-fn a_neighbour_beyond_the_limit_is_cut() -> Result<()> {
+fn a_neighbour_beyond_the_limit_is_closed() -> Result<()> {
     const LIMIT: u8 = 100;
     run("calico-limit", &[], |lab| {
         let cluster = Cluster::start(lab)?;

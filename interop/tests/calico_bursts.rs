@@ -1,4 +1,4 @@
-//! Objects that change faster than sessions can follow: what was said last is what is.
+//! Objects that change faster than sessions can follow: the last state takes effect.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use interop::lab;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::json;
 
-/// The mesh is switched off and on, and off again, before any session can come or go.
+/// The mesh is switched on and off repeatedly before any session can be established or closed.
 #[test]
 #[ignore = "needs root and etcd"]
-fn the_last_word_about_the_mesh_counts() -> Result<()> {
+fn the_last_setting_of_the_mesh_takes_effect() -> Result<()> {
     lab::run_margay("calico-bursts", &[], &["etcd", "etcdctl"], |lab| {
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -34,7 +34,8 @@ fn the_last_word_about_the_mesh_counts() -> Result<()> {
             Ok(())
         };
         wait_until(PATIENCE, "the mesh", || all(true))?;
-        // Alternately ends with a mesh and with none. Twice as fast as plans are made, and slower.
+        // Rounds end alternately with and without a mesh. Changes come twice as fast as plans are
+        // made, and slower.
         for (round, pause) in [0, 20, 60, 150, 20, 0, 90, 40].into_iter().enumerate() {
             let ends_on = round % 2 == 1;
             for change in 0..5 {

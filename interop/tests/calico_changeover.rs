@@ -1,5 +1,6 @@
-//! A node goes from BIRD to margay and back, routes get another owner, a pod another node, and etcd is
-//! away: no packet is lost. For each release of Calico, by the objects that such a cluster has.
+//! No packet is lost when a node changes from BIRD to margay and back, when cluster routes change
+//! owners, when a virtual machine migrates, and when a node restarts without etcd. The change-over
+//! is run for each release of Calico, with the objects that such a cluster has.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,25 +14,27 @@ use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::json;
 
-/// Changes that run at a time: they mostly wait.
+/// Change-overs that run at once: they mostly wait.
 const PARALLEL: usize = 4;
-/// How long etcd is away at a restart; the whole ten minutes by `CHANGEOVER_AWAY_SECS=600`.
+/// How long etcd stays down after a node's restart; `CHANGEOVER_AWAY_SECS` sets another time, such
+/// as ten minutes.
 const AWAY: Duration = Duration::from_secs(15);
-/// How long a node is away that returns within its restart time of 120 s; by `CHANGEOVER_RETURN_SECS`
-/// longer.
+/// How long a node is down that returns within its restart time of 120 s; `CHANGEOVER_RETURN_SECS`
+/// sets another time.
 const RETURN: Duration = Duration::from_secs(40);
 
-/// How long our routes wait for those of a Felix that becomes their owner.
+/// How long margay keeps its routes for a Felix that becomes their owner and has not written its
+/// own.
 const FELIX_HAS: Duration = Duration::from_secs(10);
 
-/// What carries packets between nodes.
+/// How packets travel between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
     None,
     IpipAlways,
     /// Both nodes in one subnet: no tunnel.
     IpipCrossSubnet,
-    /// CrossSubnet, and each in a subnet of its own.
+    /// CrossSubnet, with each node in a subnet of its own.
     IpipBeyondSubnet,
     Vxlan,
 }
@@ -63,14 +66,14 @@ impl Set {
         matches!(self.carrier, Carrier::IpipAlways | Carrier::IpipBeyondSubnet)
     }
 
-    /// Felix's way to another node's block, as ip(8) takes it.
+    /// The next hop of Felix's route to another node's block, in ip(8)'s syntax.
     fn way(&self, to: &Host) -> String {
-        // A second link of that name carries packets as they are: this kernel has no IPIP.
+        // A second link of that name carries packets unencapsulated: this kernel has no IPIP.
         let through = if self.is_tunnelled() { " dev tunl0 onlink" } else { "" };
         format!("via {}{through}", to.v4())
     }
 
-    /// What confd writes for BIRD.
+    /// Which routes BIRD writes by the configuration that confd generates.
     fn birds(&self) -> Writes {
         match (self.writes, self.carrier) {
             (Writes::Bird, Carrier::IpipAlways) => Writes::BirdThroughTunnel,
@@ -80,15 +83,15 @@ impl Set {
         }
     }
 
-    /// How ip(8) shows whose the routes are.
+    /// The protocol by which ip(8) shows the routes' owner.
     fn owner(&self) -> &'static str {
         if self.writes == Writes::Felix { "proto 80" } else { "proto bird" }
     }
 }
 
-/// What each release does by itself, and where its switches are turned.
+/// Each release with its defaults, and one with its switches changed.
 const SETS: &[Set] = &[
-    // Older than what margay knows: it counts as the oldest that is.
+    // Older than the releases that margay knows: treated as the oldest of them.
     set("v3.0.12", Carrier::None, Writes::Bird),
     set("v3.0.12", Carrier::IpipAlways, Writes::Bird),
     set("v3.28.2", Carrier::None, Writes::Bird),
@@ -151,7 +154,8 @@ fn put(cluster: &Cluster, set: &Set) -> Result<()> {
     Ok(())
 }
 
-/// Both nodes' ends of the tunnel: a second link of that name, each with an address of its own block.
+/// Creates both ends of the tunnel: on each node a second link named tunl0, with an address from
+/// the node's own block.
 fn make_tunnels(lab: &Lab, [a, b]: [&Host; 2]) -> Result<()> {
     for (host, address) in [(a, "10.65.1.1"), (b, "10.65.2.1")] {
         lab.link(host, "tunl0")?;
@@ -160,16 +164,17 @@ fn make_tunnels(lab: &Lab, [a, b]: [&Host; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Felix's route to another node's block.
+/// Writes Felix's route to another node's block.
 fn write_felixs_route(set: &Set, host: &Host, (other, block): (&Host, &str)) -> Result<()> {
     host.shell(&format!("ip route replace {block} {} proto 80", set.way(other))).map(drop)
 }
 
-/// Every route to the other's block, over some time, in whose ever name.
+/// The kernel routes to exactly this prefix, whoever owns them, one a line.
 fn route_of(host: &Host, prefix: &str) -> Result<String> {
     Ok(host.run("ip", &["route", "show", prefix])?.trim().to_owned())
 }
 
+/// BIRD, margay, margay again, BIRD. Returns how many packets were sent; fails if one was lost.
 fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     let cluster = Cluster::start(lab)?;
     put(&cluster, set)?;
@@ -180,7 +185,7 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     }
     if set.carrier == Carrier::IpipBeyondSubnet {
         for host in [&a, &b] {
-            // Nobody else is in a network of one address.
+            // No other node is in a network of one address.
             let bgp = json!({"ipv4Address": format!("{}/32", host.v4())});
             cluster.put_node(host, &json!({"rack": "r1"}), &bgp)?;
         }
@@ -225,7 +230,7 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     };
     settled(&nb)?;
     holds_for(Duration::from_secs(2), "the routes to stay", || settled(&nb))?;
-    // margay to margay, by its own hand.
+    // margay to margay, by a graceful stop.
     nb.daemon().signal("TERM")?;
     nb.daemon().wait(PATIENCE)?;
     nb.restart()?;
@@ -240,12 +245,14 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     end(both)
 }
 
+/// Stops all senders and returns how many packets were sent; fails if one was lost.
 fn end(packets: impl IntoIterator<Item = Packets>) -> Result<u32> {
     let mut all: Vec<Packets> = packets.into_iter().collect();
     all.iter_mut().map(Packets::end).sum()
 }
 
-/// BIRD, margay, margay again, BIRD.
+/// Runs [`change_over`] for each of [`SETS`]; `CHANGEOVER_ONLY` selects sets by a part of their
+/// name.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
 fn a_node_of_every_release_changes_over_without_losing_a_packet() -> Result<()> {
@@ -278,7 +285,7 @@ fn a_node_of_every_release_changes_over_without_losing_a_packet() -> Result<()> 
     Ok(())
 }
 
-/// README's words for leaving BIRD, word by word, on services that runsvdir supervises.
+/// Runs README's commands for leaving BIRD, verbatim, on services that runsvdir supervises.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
 fn bird_is_left_as_readme_says() -> Result<()> {
@@ -293,7 +300,7 @@ fn bird_is_left_as_readme_says() -> Result<()> {
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
         let _na = MargayNode::from_environment(&a, &cluster)?;
-        // The files of a BIRD that ran.
+        // Creates the files that a running BIRD leaves.
         let mut bird = BirdNode::start(&b, &[&a], &["10.65.2.0/26"])?;
         bird.wait_session(&a)?;
         bird.daemon().crash()?;
@@ -317,7 +324,7 @@ fn bird_is_left_as_readme_says() -> Result<()> {
         }
         let _supervisor = b.daemon("runsvdir", "runsvdir", &["-P", &folder])?;
         let state = |name: &str| {
-            // `sv status` fails for what is down.
+            // `sv status` fails for a service that is down.
             b.shell(&format!("sv status {folder}/{name} || true"))
         };
         wait_until(PATIENCE, "the services", || {
@@ -341,8 +348,8 @@ fn bird_is_left_as_readme_says() -> Result<()> {
             }
             Ok(())
         })?;
-        // runsv starts again what it was not told to leave, within a second.
-        holds_for(Duration::from_secs(3), "BIRD to stay away", || {
+        // Without `sv once`, runsv would restart the service within a second.
+        holds_for(Duration::from_secs(3), "BIRD to stay down", || {
             let state = state("bird")?;
             ensure!(state.starts_with("down"), "{state}");
             Ok(())
@@ -359,8 +366,8 @@ fn bird_is_left_as_readme_says() -> Result<()> {
     })
 }
 
-/// Cluster routes get another owner, and get the first one back, while packets flow. Between the
-/// change of the object and the new owner's first route nobody writes: the old one's stay.
+/// Cluster routes change owners, and back, while packets flow. From the change of the object until
+/// the new owner's first route, the old owner's routes stay in the kernel.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
 fn cluster_routes_change_owners_without_losing_a_packet() -> Result<()> {
@@ -389,7 +396,7 @@ fn tunnel_routes_change_owners_without_losing_a_packet() -> Result<()> {
     })
 }
 
-/// A pool gets VXLAN, whose routes are Felix's, and loses it again.
+/// A pool changes to VXLAN, whose routes Felix owns, and back.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
 fn a_pool_changes_its_mode_without_losing_a_packet() -> Result<()> {
@@ -401,7 +408,7 @@ fn a_pool_changes_its_mode_without_losing_a_packet() -> Result<()> {
     })
 }
 
-/// `ours` leaves the routes to margay, `felixs` to Felix, which writes them with this metric.
+/// With `ours` margay owns the routes, with `felixs` Felix, which writes them with this metric.
 fn change_owners(lab: &mut Lab, ours: &Set, felixs: &Set, metric: u32) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     put(&cluster, ours)?;
@@ -425,7 +432,7 @@ fn change_owners(lab: &mut Lab, ours: &Set, felixs: &Set, metric: u32) -> Result
         Ok(())
     };
     let sees = |wanted: &str| wait_until(PATIENCE, wanted, || are(wanted));
-    // To Felix, which takes three seconds.
+    // To Felix, which takes three seconds to write its routes.
     put(&cluster, felixs)?;
     std::thread::sleep(Duration::from_secs(3));
     sees("proto bird")?;
@@ -435,7 +442,8 @@ fn change_owners(lab: &mut Lab, ours: &Set, felixs: &Set, metric: u32) -> Result
     }
     sees("proto 80")?;
     std::thread::sleep(Duration::from_secs(1));
-    // Back: Felix takes its routes away when ours are there too, in another place.
+    // Back: Felix's routes are moved to another metric, so that margay's can be added beside them,
+    // and are deleted afterwards.
     for (host, prefix, to) in ways {
         let way = felixs.way(to);
         host.shell(&format!(
@@ -455,7 +463,7 @@ fn change_owners(lab: &mut Lab, ours: &Set, felixs: &Set, metric: u32) -> Result
     sees("proto bird")?;
     let sent = end(both)?;
     println!("0 of {sent} packets lost");
-    // To a Felix that never comes: ours go, but not before it had its time.
+    // To a Felix that never writes: margay's routes are removed, but only after [`FELIX_HAS`].
     put(&cluster, felixs)?;
     holds_for(FELIX_HAS - Duration::from_secs(2), "the routes to stay", || are("proto bird"))?;
     for (host, prefix, _) in ways {
@@ -469,11 +477,12 @@ fn change_owners(lab: &mut Lab, ours: &Set, felixs: &Set, metric: u32) -> Result
     Ok(())
 }
 
-/// Node after node gets v3.33, whose Felix writes tunnel routes. Each calico-node that starts writes its
-/// version into ClusterInformation, and the Felix of those that did not yet writes none.
+/// A rolling upgrade to v3.33, whose Felix writes tunnel routes. Each calico-node writes its
+/// version into ClusterInformation when it starts, while Felix on nodes that are not upgraded yet
+/// writes no such routes.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
-fn a_rolling_upgrade_takes_no_tunnel_route() -> Result<()> {
+fn a_rolling_upgrade_loses_no_tunnel_route() -> Result<()> {
     run("calico-rolling", &[], |lab| {
         let cluster = Cluster::start(lab)?;
         let of = |release| set(release, Carrier::IpipAlways, Writes::Bird);
@@ -503,11 +512,11 @@ fn a_rolling_upgrade_takes_no_tunnel_route() -> Result<()> {
         for node in [&na, &nb] {
             wait_until(PATIENCE, "a note", || says(node, "v3.33.0 is named by now"))?;
         }
-        // Longer than a route stays that is left to somebody who does not write it.
+        // Longer than margay keeps routes for an owner that does not write them.
         holds_for(Duration::from_secs(12), "both tunnel routes", || {
             ways.into_iter().try_for_each(|way| tunnelled(way, "bird"))
         })?;
-        // One's own turn: Felix writes a little later than margay begins.
+        // The node itself is upgraded: Felix writes its route a little later than margay starts.
         end_gracefully(&mut nb)?;
         nb.restart()?;
         wait_until(PATIENCE, "the new release", || says(&nb, "v3.33.0 (ClusterInformation)"))?;
@@ -521,19 +530,19 @@ fn a_rolling_upgrade_takes_no_tunnel_route() -> Result<()> {
     })
 }
 
-/// The address of a virtual machine, of the first node's block.
+/// The address of the virtual machine, from the first node's block.
 const MACHINE: &str = "10.65.1.9";
 
-/// A virtual machine moves: its address is on both nodes for a while, on the new one with priority.
-/// `starting` is what has ended before, and starts while the address is on both; it is killed in its first
-/// second, and starts again.
+/// Migrates a virtual machine: for a while its address is on both nodes, with priority on the new
+/// one. `starting`, a node whose margay was stopped before, starts meanwhile, is killed within its
+/// first second, and starts again.
 fn migrate(
     machine: Pod,
     [source, target]: [&Host; 2],
     viewer: &Host,
     starting: Option<&mut MargayNode>,
 ) -> Result<(Pod, Daemon)> {
-    // The target answers when its route comes.
+    // The target answers from now on; its route is added below.
     let moved = Pod::prepare(target, "vm", MACHINE)?;
     let server = moved.echo()?;
     let route = format!("{MACHINE}/32 dev calivm scope link proto 80 metric");
@@ -546,7 +555,7 @@ fn migrate(
         node.restart()?;
     }
     for host in [source, viewer] {
-        wait_until(PATIENCE, "the way to the target", || {
+        wait_until(PATIENCE, "the route to the target", || {
             let route = route_of(host, &format!("{MACHINE}/32"))?;
             let wanted = format!("via {}", target.v4());
             let line = route.lines().find(|line| line.contains(&wanted));
@@ -554,7 +563,7 @@ fn migrate(
             Ok(())
         })?;
     }
-    // The source is gone. The kernel takes its namespace and the route apart some time later.
+    // The source is gone. The kernel removes its namespace and its route some time later.
     drop(machine);
     let by_source = format!("via {}", source.v4());
     wait_until(PATIENCE, "the source's withdrawal", || {
@@ -564,12 +573,13 @@ fn migrate(
         }
         Ok(())
     })?;
-    // Seconds later for Felix, the target is an ordinary pod.
+    // Felix does this seconds later: the target is an ordinary pod.
     target.shell(&format!("ip route replace {route} 1024; ip route del {route} 512"))?;
     Ok((moved, server))
 }
 
-/// To another node and back, and to it again, while those start that look on or take the machine.
+/// Migrates to another node, back, and there again. During the second migration the node that
+/// observes starts, during the third the target.
 fn migrates_without_loss(name: &str, release: &'static str) -> Result<()> {
     run(name, &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -587,7 +597,7 @@ fn migrates_without_loss(name: &str, release: &'static str) -> Result<()> {
         let from = Pod::start(&c, "x", "10.65.3.7")?;
         let mut packets = Packets::start(&from, &machine)?;
         let ordinary = |wanted: &[&str]| {
-            wait_until(PATIENCE, "the way to an ordinary pod", || {
+            wait_until(PATIENCE, "the route to an ordinary pod", || {
                 let route = route_of(&c, &format!("{MACHINE}/32"))?;
                 let is_right = wanted.iter().all(|part| route.contains(part));
                 ensure!(is_right && route.lines().count() == wanted.len().min(1), "{route}");
@@ -597,11 +607,11 @@ fn migrates_without_loss(name: &str, release: &'static str) -> Result<()> {
         let away = b.v4().to_string();
         let (machine, _first) = migrate(machine, [&a, &b], &c, None)?;
         ordinary(&["metric 1024", &away])?;
-        // Back to where its block is, while the node that looks on starts.
+        // Back to the node of its block, while the observing node starts.
         end_gracefully(&mut nodes[2])?;
         let (machine, _second) = migrate(machine, [&b, &a], &c, Some(&mut nodes[2]))?;
         ordinary(&[])?;
-        // And away, while the target starts.
+        // And to the other node again, while the target starts.
         end_gracefully(&mut nodes[1])?;
         let (machine, _third) = migrate(machine, [&a, &b], &c, Some(&mut nodes[1]))?;
         ordinary(&["metric 1024", &away])?;
@@ -629,11 +639,11 @@ fn a_live_migration_loses_no_packet_3_33() -> Result<()> {
     migrates_without_loss("calico-migration-33", "v3.33.0")
 }
 
-/// A node restarts while etcd is away: its sessions come back from what it had written down, within
-/// what neighbours wait, and no packet is lost.
+/// A node restarts while etcd is down: it restores its sessions from its state file, within the
+/// restart time that its neighbours wait, and no packet is lost.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
-fn etcd_is_away_when_a_node_restarts() -> Result<()> {
+fn a_node_restarts_while_etcd_is_down() -> Result<()> {
     let away = seconds("CHANGEOVER_AWAY_SECS")?.unwrap_or(AWAY);
     run("calico-away", &[], |lab| {
         let mut cluster = Cluster::start(lab)?;
@@ -645,7 +655,7 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
         nb.wait_session(&a)?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
         kernel::wait_gateways(&b, "10.65.1.0/26", &[a.v4().to_string()])?;
-        wait_until(PATIENCE, "the objects to be written down", || Ok(std::fs::metadata(&state)?))?;
+        wait_until(PATIENCE, "the objects to be saved", || Ok(std::fs::metadata(&state)?))?;
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
         let monitors = [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?];
@@ -680,8 +690,8 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
     })
 }
 
-/// A planned stop, and a return within the restart time. The node has the lowest address of the mesh,
-/// so it waits for its neighbours to dial.
+/// A planned stop, and a return within the restart time. The node has the lowest address of the
+/// mesh, so it waits for its neighbours to dial.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
 fn a_node_returns_within_its_restart_time_without_losing_a_packet() -> Result<()> {
@@ -727,10 +737,11 @@ fn a_node_returns_within_its_restart_time_without_losing_a_packet() -> Result<()
     })
 }
 
-/// Whoever dials first may be refused, because the other is not there yet.
+/// Three nodes start at once, in every order. A first connection attempt may be refused because the
+/// neighbour does not listen yet.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
-fn a_mesh_that_starts_at_one_moment_is_complete_in_two_seconds() -> Result<()> {
+fn a_mesh_that_starts_at_once_is_complete_in_two_seconds() -> Result<()> {
     run("calico-together", &[], |lab| {
         let cluster = Cluster::start(lab)?;
         let hosts =

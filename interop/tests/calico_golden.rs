@@ -1,6 +1,6 @@
-//! A mesh as an operator has it while BIRD gives way to margay: Debian's BIRD 1.6.8 runs the files
-//! that confd wrote for a node of a corpus scenario, byte for byte, and the scenario's other nodes
-//! run margay by the same objects.
+//! A mixed mesh, as during a migration from BIRD to margay: Debian's BIRD 1.6.8 runs, byte for
+//! byte, the files that confd wrote for one node of a corpus scenario, and the scenario's other
+//! nodes run margay with the same objects.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use interop::wait::{PATIENCE, holds_for, wait_until};
 use interop::{kernel, require};
 use serde_json::Value;
 
-/// Scenarios that run at a time: they mostly wait for BIRD's timers.
+/// Scenarios that run at once: they mostly wait for BIRD's timers.
 const PARALLEL: usize = 4;
-/// How long a route that is wanted takes to the kernel, and more.
+/// Longer than an accepted route takes to reach the kernel.
 const AT_ONCE: Duration = Duration::from_millis(300);
 
-/// Scenarios whose Secret is missing. Differs from BIRD: confd leaves the password out then, and a
-/// session that should have one does not run without it.
+/// Scenarios whose Secret is missing. Differs from BIRD: confd omits the password then, and margay
+/// does not run a session without the password that it should have.
 const WITHOUT_SECRET: [&str; 1] = ["mesh__password__step1"];
 
-/// Each scenario of the corpus whose node has a mesh is run; there must be some.
+/// Runs each scenario of the corpus whose node is in a mesh; there must be at least one.
 #[test]
 #[ignore = "needs root, BIRD 1.6 and MARGAY_SHARED"]
 fn shared_data_birds_on_golden_files_and_margays_are_one_mesh() -> Result<()> {
@@ -45,7 +45,7 @@ struct Subject {
     host: Host,
     node: Node,
     control: Control,
-    /// The blocks that it got, at most one of each family.
+    /// Its blocks, at most one of each family.
     blocks: Vec<String>,
     daemon: Daemon,
 }
@@ -116,7 +116,7 @@ fn start(
             blocks.push(block);
         }
     }
-    ensure!(!blocks.is_empty(), "no pool that {} could have a block of", node.name);
+    ensure!(!blocks.is_empty(), "no pool to assign {} a block from", node.name);
     let mut paths: Vec<String> =
         scenario.objects.iter().map(|path| path.display().to_string()).collect();
     paths.push(host.write("blocks.txt", &keys)?.display().to_string());
@@ -131,7 +131,7 @@ fn start(
     Ok(Subject { host: host.clone(), node: node.clone(), control, blocks, daemon })
 }
 
-/// BIRD's blocks have come, and are in the kernel unless the golden filter keeps them out.
+/// BIRD's blocks are received, and are in the kernel unless the golden filter rejects them.
 fn from_bird(scenario: &Scenario, bird: &Node, subject: &Subject) -> Result<()> {
     let address = bird.address(Family::V4).context("BIRD's node has no IPv4 address")?;
     let peer = subject.control.peer(address.parse()?)?;
@@ -149,8 +149,8 @@ fn from_bird(scenario: &Scenario, bird: &Node, subject: &Subject) -> Result<()> 
     Ok(())
 }
 
-/// margay's blocks have come to BIRD, with the communities that BIRD gives its own, and are in its
-/// kernel unless the golden filter keeps them out.
+/// BIRD receives margay's blocks with the communities that it gives its own, and they are in its
+/// kernel unless the golden filter rejects them.
 fn to_bird(scenario: &Scenario, host: &Host, bird: &GoldenBird, subject: &Subject) -> Result<()> {
     for block in &subject.blocks {
         let address = subject.node.address(Family::of(block)).context("no address")?;
@@ -162,7 +162,7 @@ fn to_bird(scenario: &Scenario, host: &Host, bird: &GoldenBird, subject: &Subjec
         wait_kernel(scenario, host, block, address)?;
         if let Some(alike) = scenario.blocks()?.iter().find(|b| scenario.share_a_pool(b, block)) {
             let ours = subject.control.paths(alike)?;
-            let theirs = ours.iter().find(|p| p["source"] == "bgp").context("it went")?;
+            let theirs = ours.iter().find(|p| p["source"] == "bgp").context("the path is gone")?;
             for (key, list) in
                 [("communities", &path.communities), ("large_communities", &path.large_communities)]
             {
@@ -187,7 +187,7 @@ fn wait_kernel(scenario: &Scenario, host: &Host, block: &str, via: &str) -> Resu
     if !scenario.is_rejected_by_kernel_filter(block)? {
         return kernel::wait_gateways(host, block, &[via.to_owned()]);
     }
-    // It is in the speaker's table, from where it would come at once.
+    // It is in the speaker's table, from which it would be installed at once.
     holds_for(AT_ONCE, "the kernel without it", || {
         let found = kernel::route(host, block)?;
         ensure!(found.is_none(), "{} has {found:?}", host.name());

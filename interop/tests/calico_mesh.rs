@@ -1,4 +1,4 @@
-//! As many real nodes as a small machine carries, in one mesh.
+//! As many real nodes in one mesh as a small machine can run.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,15 @@ use interop::calico::{Cluster, MargayNode};
 use interop::lab::{self, Host};
 use interop::wait::{PATIENCE, wait_until};
 
-/// How many there are; `MESH_NODES` sets another number, 200 at most.
+/// Number of nodes; `MESH_NODES` sets another one, 200 at most.
 const NODES: u8 = 40;
 
-/// 1.3 s on two cores that others use too; the rest is for slower ones.
+/// Longest time until all sessions are up. It was 1.3 s on two shared cores; the rest is for slower
+/// machines.
 const COMPLETE_MAX: Duration = Duration::from_secs(10);
 
-/// Writes every host's neighbour entries. The kernel holds 1024 that it has found itself, by default, in all
-/// namespaces together, and drops packets beyond.
+/// Writes permanent neighbour entries on every host. By default the kernel holds at most 1024 that
+/// it has resolved itself, over all namespaces, and drops packets to further neighbours.
 fn introduce(hosts: &[Host]) -> Result<()> {
     let mut entries = Vec::new();
     for host in hosts {
@@ -34,12 +35,12 @@ fn introduce(hosts: &[Host]) -> Result<()> {
     Ok(())
 }
 
-/// All are started, in no time, and none is waited for. What it takes is mostly the processor time that so many
-/// processes need at their start; what the sessions' timers add is judged in simulated time
-/// (`bgp-proto/tests/sim_mesh.rs`).
+/// All nodes are started at once, without waiting for any. The mesh then takes mostly the CPU time
+/// that so many processes need to start; the delay by the sessions' own timers is tested in
+/// simulated time (`bgp-proto/tests/sim_mesh.rs`).
 #[test]
 #[ignore = "needs root and etcd"]
-fn a_mesh_of_forty_that_starts_at_one_moment_is_complete() -> Result<()> {
+fn a_mesh_of_forty_that_starts_at_once_is_complete() -> Result<()> {
     lab::run_margay("calico-forty", &[], &["etcd", "etcdctl"], |lab| {
         let cluster = Cluster::start(lab)?;
         let count = std::env::var("MESH_NODES").map_or(Ok(NODES), |text| text.parse())?;
@@ -66,7 +67,7 @@ fn a_mesh_of_forty_that_starts_at_one_moment_is_complete() -> Result<()> {
             Ok(())
         })?;
         let took = last.elapsed();
-        // A session that had to be made twice took a timer's time.
+        // A session that had to be established twice has waited for a timer.
         let sessions: usize = hosts
             .iter()
             .map(|host| nodes.iter().map(|node| node.sessions(host)).sum::<usize>())

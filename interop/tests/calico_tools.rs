@@ -1,6 +1,7 @@
-//! What reads a Calico node, on a node that runs margay: Debian's `birdc` and `birdcl`, and the
-//! probes, calicoctl and CalicoNodeStatus by the rules of `tests/support/calico_readers.rs`, with
-//! `examples/calico-node` laid over a root and run by runit.
+//! The tools that read a Calico node, on a node that runs margay: Debian's `birdc` and `birdcl`;
+//! and the probes, calicoctl and CalicoNodeStatus by the rules of
+//! `tests/support/calico_readers.rs`, with `examples/calico-node` mounted over a root and run by
+//! runit.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,14 +25,14 @@ fn run(name: &str, programs: &[&str], test: impl FnOnce(&mut Lab) -> Result<()>)
     lab::run_margay(name, &[], &programs, test)
 }
 
-/// What a program printed, whatever it exited with.
+/// The standard output of a program, which must succeed.
 fn printed(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {output:?}");
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// What a client printed that exited with 1, as BIRD 2's does when its command cannot be done.
+/// The standard output of a client that must exit with 1, as BIRD 2's does when its command fails.
 fn refused(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
     ensure!(output.status.code() == Some(1), "{command:?}: {output:?}");
@@ -42,8 +43,8 @@ fn text_error(text: String) -> anyhow::Error {
     anyhow::anyhow!(text)
 }
 
-/// Debian's clients understand each answer and print the lines that they print of BIRD; margay
-/// called as `birdcl` prints the same as Debian's.
+/// Debian's clients parse each answer and print the lines that they print for BIRD; margay called
+/// as `birdcl` prints the same as Debian's.
 #[test]
 #[ignore = "needs root, etcd, BIRD's clients and runit"]
 fn birds_own_clients_understand_every_answer() -> Result<()> {
@@ -89,7 +90,7 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
             for part in wanted {
                 ensure!(text.contains(part), "birdc {command}: no {part:?} in\n{text}");
             }
-            // Timers and clocks go on between two answers.
+            // Timers and clocks advance between two answers.
             let still = |text: &str| {
                 let moving = ["timer:", "time is", "since", "configuration on"];
                 let lines = text.lines().filter(|line| !moving.iter().any(|m| line.contains(m)));
@@ -104,7 +105,7 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
                 ensure!(same.starts_with("BIRD"), "the liveness probe: {same}");
             }
         }
-        // Whoever asked for it sees that it was done, also where nothing differs.
+        // The time of the last reconfiguration advances, even if nothing has changed.
         let read_at = |text: String| readers::agent(&text).last_reconfiguration;
         let before = read_at(ask(&v4, "show status", "0013")?);
         wait_until(PATIENCE, "the time of a reconfiguration", || {
@@ -113,7 +114,7 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
             ensure!(after > before, "still {before}");
             Ok(())
         })?;
-        // A route's time is when it came, whenever somebody asks.
+        // A route's time is when it was received, not when it is shown.
         let routes = client("birdc", &v4, "show route")?;
         holds_for(Duration::from_secs(2), "the routes' times", || {
             let again = client("birdc", &v4, "show route")?;
@@ -133,7 +134,7 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
                 ensure!(text.ends_with(&format!("{wanted}\n")), "{program} {command}: {text}");
             }
         }
-        // -r: may look, may not change.
+        // -r: read-only.
         for program in ["birdc", "birdcl", &own.display().to_string()] {
             let mut command = Command::new(program);
             let text = refused(command.arg("-r").arg("-s").arg(&v4).arg("configure"))?;
@@ -144,7 +145,8 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
     })
 }
 
-/// A session by BIRD's socket: down for as long as its operator wants, whatever the plan does.
+/// A session that is disabled at BIRD's socket stays down until it is enabled, whatever the plan
+/// does.
 #[test]
 #[ignore = "needs root, etcd and BIRD's clients"]
 fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
@@ -169,10 +171,10 @@ fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
         says("disable", "already disabled")?;
         says("restart", "already disabled")?;
         says("reload", "already disabled")?;
-        // Neither the neighbour's attempts nor another plan bring it back.
+        // Neither the neighbour's attempts nor another plan restores it.
         kernel::wait_gone(&a, "10.65.2.0/26")?;
         cluster.put_block(&a, 6)?;
-        wait_until(PATIENCE, "the plan with a block more", || {
+        wait_until(PATIENCE, "the plan with one more block", || {
             let routes = birdc(&v4, "show route 10.65.6.0/26")?;
             ensure!(routes.contains("blackhole"), "{routes}");
             Ok(())
@@ -197,7 +199,7 @@ fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
             ensure!(na.sessions(&b) == sessions + 1, "{} sessions", na.sessions(&b));
             Ok(())
         })?;
-        // The socket of the other family has other sessions, and the kernel's protocol is none.
+        // The socket of the other family has other sessions, and `kernel1` is not a session.
         for (socket, command) in [(&v6, format!("disable {mesh}")), (&v4, "disable kernel1".into())]
         {
             let answer =
@@ -210,7 +212,7 @@ fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
     })
 }
 
-/// `margay check --connect` reads etcd once, before anything is stopped for it.
+/// `margay check --connect` reads etcd once, so that it can be tested before BIRD is stopped.
 #[test]
 #[ignore = "needs root and etcd"]
 fn a_check_connects_to_etcd() -> Result<()> {
@@ -233,14 +235,15 @@ fn a_check_connects_to_etcd() -> Result<()> {
     })
 }
 
-/// Learned multipath and blackholes as BIRD shows them; and a node whose sessions nobody knows yet.
+/// Multipath and blackhole routes learned from the kernel, in BIRD's format; and a node that has no
+/// plan yet.
 #[test]
 #[ignore = "needs root, etcd and BIRD's clients"]
 fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
     run("calico-shown", &["birdc"], |lab| {
         let mut cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
-        // A block's routes in the kernel, as they are told to neighbours.
+        // Kernel routes inside a block of the node, as they are announced to neighbours.
         cluster.put_block(&a, 7)?;
         let [c, d] = ["10.99.0.77", "10.99.0.78"];
         a.shell(&format!(
@@ -252,7 +255,7 @@ fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
         let answer = ask(&v4, "show protocols", "")?;
         ensure!(readers::sessions(&answer, "_").is_err(), "a node with no plan is ready: {answer}");
         let text = refused(Command::new("birdc").arg("-s").arg(&v4).args(["show", "protocols"]))?;
-        ensure!(text.contains("etcd"), "it says what is waited for: {text}");
+        ensure!(text.contains("etcd"), "it does not say what margay waits for: {text}");
         cluster.etcd.restart()?;
         wait_until(PATIENCE, "the first plan", || {
             ask(&v4, "show protocols", "0000").and_then(|text| {
@@ -263,7 +266,7 @@ fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
         })?;
         wait_until(PATIENCE, "the kernel's routes", || {
             let text = birdc(&v4, "show route 10.65.7.1/32")?;
-            // Calico's readers know no "multipath"; each gateway has a line that they can read.
+            // Calico's readers cannot parse "multipath": each gateway has a line of its own.
             for gateway in [c, d] {
                 ensure!(text.contains(&format!("via {gateway} on eth0 [kernel1 ")), "{text}");
             }
@@ -274,11 +277,12 @@ fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
     })
 }
 
-/// Whoever deletes the node's own Node takes nothing from its plan: its sessions are still shown by BIRD's
-/// protocol, and its readiness says what is missing. A start without a Node has no sessions to show.
+/// Deleting the node's own Node leaves its plan in force: its sessions are still shown in BIRD's
+/// protocol, and readiness names the missing object. After a start without the Node there are no
+/// sessions to show.
 #[test]
 #[ignore = "needs root, etcd and BIRD's clients"]
-fn a_node_whose_own_node_is_deleted_keeps_its_plan_and_says_so() -> Result<()> {
+fn a_node_whose_own_object_is_deleted_keeps_its_plan_and_reports_it() -> Result<()> {
     run("calico-ownless", &["birdc"], |lab| {
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -304,9 +308,9 @@ fn a_node_whose_own_node_is_deleted_keeps_its_plan_and_says_so() -> Result<()> {
         kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
         cluster.delete("nodes", "a")?;
         wait_until(PATIENCE, "the missing node to be named", || is_unready(&na))?;
-        // The neighbour, which sees a node less, ends the session.
+        // The neighbour, for which the node does not exist any more, ends the session.
         holds_for(Duration::from_secs(2), "the session to be shown", is_shown)?;
-        // Nothing is kept on disk here, so that the next run knows no plan.
+        // There is no state file here, so that the next run has no plan.
         na.daemon().crash()?;
         na.restart()?;
         wait_until(PATIENCE, "the missing node to be named", || is_unready(&na))?;
@@ -321,7 +325,7 @@ fn a_node_whose_own_node_is_deleted_keeps_its_plan_and_says_so() -> Result<()> {
     })
 }
 
-/// A second margay on the sockets of the first: one line, exit code 1, and the first goes on.
+/// A second margay on the first one's sockets prints one line and exits with 1; the first runs on.
 fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Result<()> {
     let sockets = format!("{},{}", v4.display(), v6.display());
     let mut second = host.command(&binary()?.display().to_string());
@@ -339,7 +343,7 @@ fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Re
     ask(v4, "show status", "0013").map(drop)
 }
 
-/// Runs margay with a file on a host, with a `/run` of its own.
+/// Runs margay with a configuration file on a host, with a `/run` of its own.
 fn start_with_run(host: &Host, mount: &str, name: &str, text: &str) -> Result<Daemon> {
     let path = host.write(&format!("{name}.toml"), text)?;
     let mut command = host.command("unshare");
@@ -353,11 +357,11 @@ fn start_with_run(host: &Host, mount: &str, name: &str, text: &str) -> Result<Da
     Daemon::start(command, &host.file(&format!("{name}.log")))
 }
 
-/// `calico plan --live` says what the daemon does; with objects in files, what they would change
-/// before they are written, and that is what changes then.
+/// `calico plan --live` prints the daemon's plan; with objects in files, it prints what they would
+/// change before they are written, and exactly that changes when they are.
 #[test]
 #[ignore = "needs root, etcd and runit"]
-fn what_an_object_would_change_is_known_before() -> Result<()> {
+fn a_live_plan_predicts_what_an_object_changes() -> Result<()> {
     run("calico-plan-live", &[], |lab| {
         let mut cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -383,12 +387,12 @@ fn what_an_object_would_change_is_known_before() -> Result<()> {
         let foretold = live(&["--resources", &file.display().to_string(), "--diff", &old], 1)?;
         ensure!(foretold.lines().count() == 1, "{foretold}");
         ensure!(foretold.starts_with("+ families ipv4 sessions Global_10_99_0_99: "), "{foretold}");
-        // Nothing was written by asking.
+        // The prediction changed nothing.
         ensure!(na.peers()?.len() == 1, "{:?}", na.peers()?);
         cluster.put("bgppeers", "BGPPeer", "tor", &peer["spec"])?;
         let wanted = [session_name("Mesh", &b), "Global_10_99_0_99".to_owned()];
         na.wait_peers(&wanted)?;
-        ensure!(live(&["--diff", &old], 1)? == foretold, "something else came than was foretold");
+        ensure!(live(&["--diff", &old], 1)? == foretold, "the change differs from its prediction");
         ensure!(revision()? > before, "the revision stays at {before}");
         cluster.etcd.crash()?;
         let text = live(&[], 1)?;
@@ -397,9 +401,9 @@ fn what_an_object_would_change_is_known_before() -> Result<()> {
     })
 }
 
-/// `[calico]` in a file says nothing of BIRD's sockets, and they are where calico-node has them, in
-/// a folder that was not there. A second margay ends in front of them; one that has no place for
-/// them says so and routes.
+/// Without `bird-sockets` in `[calico]`, BIRD's sockets are created at calico-node's paths, with
+/// their folder. A second margay on the same sockets exits; one that cannot create them logs that,
+/// and routes without them.
 #[test]
 #[ignore = "needs root, etcd, BIRD's clients and runit"]
 fn a_file_serves_birds_sockets_too() -> Result<()> {
@@ -454,11 +458,11 @@ fn a_file_serves_birds_sockets_too() -> Result<()> {
     })
 }
 
-/// A root like calico-node's, with `examples/calico-node/rootfs` over it and runsvdir as its first
-/// process: namespaces of its own for mounts and processes.
+/// A root file system like calico-node's, with `examples/calico-node/rootfs` over it and runsvdir
+/// as its first process, in mount and PID namespaces of its own.
 struct Container {
     daemon: Daemon,
-    /// The process that is 1 inside.
+    /// The process with PID 1 inside.
     init: u32,
 }
 
@@ -467,8 +471,8 @@ impl Container {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/calico-node/rootfs");
         let dir = host.file("container");
         std::fs::create_dir_all(&dir)?;
-        // As start_runit and rc.local do it. Layers that are parts of another one are refused, so the
-        // image is copied to a file system of its own.
+        // As start_runit and rc.local do. overlayfs refuses layers that are part of one another, so
+        // the image is copied to a file system of its own.
         let script = r#"
             mount -t tmpfs tmpfs "$1"
             cd "$1"
@@ -500,7 +504,7 @@ impl Container {
         Ok(Self { daemon, init })
     }
 
-    /// A path inside, as it is called outside.
+    /// The path outside of a path inside.
     fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.init))
     }
@@ -533,7 +537,7 @@ impl Container {
         Ok(self.names()?.iter().any(|(_, of)| of == name))
     }
 
-    /// `-bird-live` and `-bird6-live`.
+    /// calico-node's `-bird-live` and `-bird6-live`.
     fn is_live(&self) -> Result<()> {
         for service in ["confd", "bird", "bird6"] {
             let status = self.run("sv", &["status", &format!("/etc/service/enabled/{service}")])?;
@@ -546,7 +550,7 @@ impl Container {
         Ok(())
     }
 
-    /// `-bird-ready` with a young nodename file: the strict rule.
+    /// calico-node's `-bird-ready` with a young nodename file: the strict rule.
     fn is_ready(&self, socket: &Path, separator: &str) -> Result<()> {
         std::fs::metadata(self.path("/var/lib/calico/nodename"))?;
         let sessions = ask(socket, "show protocols", "0000")?;
@@ -561,7 +565,7 @@ impl Container {
     }
 }
 
-/// The drop-in of `examples/calico-node`, asked as each of Calico's tools asks.
+/// The drop-in of `examples/calico-node`, queried as each of Calico's tools does.
 #[test]
 #[ignore = "needs root, etcd, BIRD's clients and runit"]
 fn a_node_with_margay_in_birds_place_looks_healthy_to_all_tools() -> Result<()> {
@@ -633,7 +637,7 @@ fn a_node_with_margay_in_birds_place_looks_healthy_to_all_tools() -> Result<()> 
     })
 }
 
-/// margay is killed: runit starts it again, and it takes the place of its own dead sockets.
+/// When margay is killed, runit restarts it, and it replaces its own stale sockets.
 fn survives_a_crash(
     container: &Container,
     ready: &dyn Fn() -> Result<()>,

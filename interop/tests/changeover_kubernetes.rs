@@ -1,10 +1,11 @@
-//! A cluster changes over and back, seen end to end: a real API server with the real controllers of
-//! DaemonSets and EndpointSlices, three nodes with pods, a reflector and a top-of-rack router (FRR). BIRD 1.6.8 is
-//! in charge of all nodes; `examples/kubernetes/changeover` takes them to margay one by one; the full mesh becomes
-//! sessions with the reflector; that is killed; a node is drained and deleted; and everything goes back. All the
-//! time pods send to each other and the router to a service's address, and CalicoNodeStatus is written.
+//! A cluster changes over from BIRD to margay and back, end to end: a real API server with the real
+//! controllers of DaemonSets and EndpointSlices, three nodes with pods, a reflector and a
+//! top-of-rack router (FRR). All nodes begin with BIRD 1.6.8; `examples/kubernetes/changeover`
+//! moves them to margay one by one; the full mesh is replaced by sessions with the reflector, which
+//! is then killed; a node is drained and deleted; and everything is moved back. Meanwhile pods send
+//! to each other, the router sends to a service's address, and CalicoNodeStatus is written.
 //!
-//! There is no kubelet: [`interop::kubernetes::Kubelet`] says what is played.
+//! kubelet is simulated: [`interop::kubernetes::Kubelet`] describes how.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,17 +37,19 @@ mod readers;
 const GROUP: Group = Group::V3;
 const TOR_ASN: u32 = 65001;
 const ASN: u32 = 64512;
-/// Where services are, and the one that is asked.
+/// The range of services, and the service to which the router sends.
 const SERVICES: &str = "10.96.0.0/24";
 const SERVICE: &str = "10.96.0.10";
 /// Longest time without an answer at `bird.ctl` while a container is replaced.
 const GAP: Duration = Duration::from_secs(10);
-/// Longest time that a new speaker takes, from the start of its process on, until it answers at `bird.ctl` and its
+/// Longest time from the start of a new speaker's process until it answers at `bird.ctl` and its
 /// sessions are established at both ends.
 const SPEAKERLESS: Duration = Duration::from_secs(2);
-/// BIRD's `connect delay time`, as confd writes it: where the neighbour does not dial, it does so then.
+/// BIRD's `connect delay time`, as confd writes it: BIRD dials after it where the neighbour has
+/// not.
 const CONNECT_DELAY: Duration = Duration::from_secs(2);
-/// Longest time without a route while BIRD 1.6 replaces one: it deletes the old one and adds the new one.
+/// Longest time without a route while BIRD 1.6 replaces one, in seconds: it deletes the old one and
+/// then adds the new one.
 const REPLACING: f64 = 0.05;
 const STATUSES: &str = "/apis/projectcalico.org/v3/caliconodestatuses";
 
@@ -79,7 +82,7 @@ impl Reflector {
         Daemon::start(command_with_ip(command, host), &host.file("margay.log"))
     }
 
-    /// Killed, and started again as kubelet starts a container again.
+    /// Kills and restarts it, as kubelet restarts a container.
     fn crash(&mut self) -> Result<()> {
         self.daemon.crash()?;
         self.daemon = Self::run(&self.host, &self.config)?;
@@ -92,7 +95,7 @@ impl Reflector {
         Ok(peers.iter().filter(|peer| peer["state"] == "Established").count())
     }
 
-    /// Sessions with a neighbour since this process began.
+    /// Number of sessions with a neighbour since this process was started.
     fn sessions(&self, neighbor: &Host) -> usize {
         let established = format!("session established with {} ", neighbor.v4());
         self.daemon.output().matches(&established).count()
@@ -119,8 +122,9 @@ fn start_tor(host: &Host, nodes: &[&Host]) -> Result<Frr> {
         origins: vec![Origin::plain("203.0.113.0/24")],
     };
     let tor = Frr::start(host, &config)?;
-    // This FRR (before 10.2) never removes the stale paths of a neighbour whose ADD-PATH identifiers are others
-    // after its restart: https://github.com/FRRouting/frr/issues/17372. BIRD's and margay's are.
+    // FRR before 10.2 never removes the stale paths of a neighbour that returns with other ADD-PATH
+    // identifiers, as after a change between BIRD and margay:
+    // https://github.com/FRRouting/frr/issues/17372.
     let mut lines = vec!["configure terminal".to_owned(), format!("router bgp {TOR_ASN}")];
     lines.push("address-family ipv4 unicast".to_owned());
     lines.extend(nodes.iter().map(|node| format!("neighbor {} disable-addpath-rx", node.v4())));
@@ -134,8 +138,8 @@ fn start_tor(host: &Host, nodes: &[&Host]) -> Result<Frr> {
     Ok(tor)
 }
 
-/// calico-node's reporter, which is no part of BIRD or margay: it asks both sockets as it does there and
-/// writes CalicoNodeStatus.
+/// calico-node's status reporter, which is part of neither BIRD nor margay: queries `bird.ctl` as
+/// it does and writes CalicoNodeStatus.
 struct Reporter {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
@@ -144,18 +148,18 @@ struct Reporter {
 
 #[derive(Default)]
 struct Seen {
-    /// What no reader would have understood, and what the server refused.
+    /// Answers that could not be parsed, and writes that the server refused.
     faults: Vec<String>,
-    /// The longest time that nobody answered, by node.
+    /// The longest time without an answer, by node.
     gaps: BTreeMap<String, Duration>,
     reports: usize,
 }
 
-/// The status that a reporter writes: nobody answers, or who is established.
+/// The status that the reporter writes. `None`: there is no answer.
 fn report(host: &Host) -> Result<Option<Value>> {
     let socket = host.file("bird.ctl");
     let Ok(status) = ask(&socket, "show status", "0013") else { return Ok(None) };
-    // Between the two answers a container may end.
+    // The container may end between the two queries.
     let Ok(protocols) = ask(&socket, "show protocols", "0000") else { return Ok(None) };
     let agent = readers::agent(&status);
     let sessions = readers::sessions(&protocols, ".").map_err(|fault| anyhow::anyhow!(fault))?;
@@ -210,7 +214,7 @@ impl Reporter {
                         Ok(Some(status)) => {
                             answered.insert(name.clone(), Instant::now());
                             seen.reports += 1;
-                            // As the reporter: nothing is written where nothing has changed.
+                            // Like the reporter: an unchanged status is not written.
                             if last.get(&name) == Some(&status) {
                                 continue;
                             }
@@ -235,13 +239,13 @@ impl Reporter {
         Ok(Self { stop, seen, thread: Some(thread) })
     }
 
-    /// Every answer was understood, and nobody was without one for long.
+    /// Fails unless every answer was parsed, and no node was without one for [`GAP`].
     fn expect_good(&self, nodes: &[&Host]) -> Result<String> {
         let seen = self.seen.lock().expect("no holder panics");
         ensure!(seen.faults.is_empty(), "CalicoNodeStatus: {}", seen.faults.join("\n"));
         let gaps = nodes.iter().filter_map(|node| seen.gaps.get(node.name())).max();
         let gap = gaps.copied().unwrap_or_default();
-        ensure!(gap < GAP, "CalicoNodeStatus: nobody answered for {gap:?}");
+        ensure!(gap < GAP, "CalicoNodeStatus: no answer for {gap:?}");
         Ok(format!("{} reports, {gap:?} without one at most", seen.reports))
     }
 }
@@ -255,7 +259,7 @@ impl Drop for Reporter {
     }
 }
 
-/// All of it. What is dropped first ends first.
+/// The whole cluster. Fields are dropped in this order, and each ends what it runs.
 struct Stage {
     reporter: Reporter,
     answers: Answers,
@@ -290,7 +294,7 @@ impl Stage {
             })
             .collect();
         for node in &nodes {
-            // kube-proxy's place: the interface of its IPVS mode, which BGP does not look at.
+            // In place of kube-proxy: the interface of its IPVS mode, whose addresses BGP ignores.
             lab.link(node, "kube-ipvs0")?;
             node.run("ip", &["addr", "add", &format!("{SERVICE}/32"), "dev", "kube-ipvs0"])?;
         }
@@ -312,8 +316,8 @@ impl Stage {
         Ok(Self { reporter, answers, kubelet, reflector, tor, nodes, router, inside, kubernetes })
     }
 
-    /// Each node has so many sessions, all established, and CalicoNodeStatus says so; the blocks of all
-    /// nodes are in the kernels of the others and of the router.
+    /// Waits until each node has `wanted` sessions, all established, and CalicoNodeStatus says so,
+    /// and until the blocks of all nodes are in the kernels of the others and of the router.
     fn settles(&self, wanted: usize) -> Result<()> {
         for node in &self.nodes {
             wait_until(PATIENCE, &format!("{wanted} sessions of {}", node.name()), || {
@@ -334,7 +338,7 @@ impl Stage {
             for other in self.nodes.iter().filter(|other| other.name() != node.name()) {
                 kernel::wait_gateways(other, &block, &[node.v4().to_string()])?;
             }
-            // Every node tells it of every block, the own ones and those of the mesh.
+            // Every node announces every block to it, its own and those of the mesh.
             wait_until(PATIENCE, "the router's route", || {
                 ensure!(self.is_at_router(&block)?, "no {block}");
                 Ok(())
@@ -343,7 +347,7 @@ impl Stage {
         self.kubelet.expect_no_fault()
     }
 
-    /// Whether zebra has put it into the router's kernel.
+    /// Whether zebra has installed the prefix in the router's kernel.
     fn is_at_router(&self, prefix: &str) -> Result<bool> {
         Ok(!self.router.run("ip", &["route", "show", prefix])?.trim().is_empty())
     }
@@ -358,16 +362,17 @@ impl Stage {
         Ok(())
     }
 
-    /// calico-node's part is merged, and margay takes BIRD's place.
+    /// Merges the calico-node overlay, and moves all nodes to margay.
     fn to_margay(&self) -> Result<()> {
         let merge = ["apply", "--server-side", "--field-manager=margay", "--force-conflicts", "-k"];
         self.kubernetes.run_kubectl(&[&merge[..], &[&example("calico-node")]].concat())?;
         self.changeover("to-margay")
     }
 
-    /// How long no speaker was there for each who looked on, while the last `count` containers were replaced:
-    /// neighbours by their logs, others of the mesh and Calico's tools by `bird.ctl`. What the new
-    /// speaker itself took of it, from its start on, is within [`SPEAKERLESS`].
+    /// Prints how long each observer saw no speaker while the last `count` containers were
+    /// replaced: neighbours by their logs, the other nodes of the mesh and Calico's tools by
+    /// `bird.ctl`. The time after the start of the new speaker must be below [`SPEAKERLESS`], for
+    /// BIRD with [`CONNECT_DELAY`] added.
     fn expect_short_gaps(&mut self, count: usize) -> Result<()> {
         let replacements = self.kubelet.replacements();
         ensure!(replacements.len() >= count, "{replacements:?}");
@@ -389,7 +394,7 @@ impl Stage {
             }
             let is_known =
                 |(what, _): &(String, _)| *what == format!("{SOCKET} at {}", replaced.node);
-            ensure!(gaps.iter().any(is_known), "nobody missed {SOCKET}: {gaps:?}");
+            ensure!(gaps.iter().any(is_known), "no gap at {SOCKET}: {gaps:?}");
             let speaker = if replaced.is_bird { "BIRD" } else { "margay" };
             println!("{} to {speaker}: nothing ran for {nothing_ran:.2?}", replaced.node);
             for (what, gap) in gaps {
@@ -407,7 +412,8 @@ impl Stage {
         self.kubernetes.run_kubectl(&["apply", "--validate=strict", "-k", &example(step)]).map(drop)
     }
 
-    /// Sessions that a node's neighbours had with it: the router, and the reflector since it last began.
+    /// Number of sessions that a node's neighbours have had with it: the router, and the reflector
+    /// since it was last started.
     fn counts(&self, node: &Host) -> Result<(u64, usize)> {
         let neighbor = self.tor.neighbor(node.v4())?;
         let at_router = neighbor["connectionsEstablished"].as_u64().context("no count")?;
@@ -441,10 +447,10 @@ fn put_objects(
     kubernetes.admin().post("/api/v1/namespaces/default/services", &service).map(drop)
 }
 
-/// Ends senders: how many packets there were, and how many of them were lost because a BIRD was replacing the
-/// route to a block at that moment. It deletes a route and adds the new one, which takes 50 to 150
-/// microseconds, whenever a path is another one, as after each restart of a neighbour. margay's routes
-/// are replaced in one step: nothing is lost on a node that runs it.
+/// Stops senders; returns how many packets were sent, and how many of them were lost while a BIRD
+/// replaced the route to a block. BIRD deletes a route and adds the new one 50 to 150 µs later,
+/// whenever the path differs, as after each restart of a neighbour. margay replaces routes in one
+/// step: no packet may be lost on a node that runs it.
 fn end(
     stage: &Stage,
     senders: &mut [Packets],
@@ -465,7 +471,7 @@ fn end(
     for sender in senders {
         let (count, lost) = sender.losses()?;
         for at in lost {
-            // Sent just before the node had it to forward.
+            // It may be sent just before the node forwards it.
             let is_in = |(from, to): &(f64, f64)| *from - REPLACING < at && at <= *to;
             ensure!(gaps.iter().any(is_in), "a packet of {at} s was lost; BIRD's gaps: {gaps:?}");
             excused += 1;
@@ -476,13 +482,14 @@ fn end(
     Ok((sent, excused))
 }
 
-/// The mesh ends and the reflector carries all; it is killed; the mesh comes back.
+/// Turns the mesh off, so that only the reflector is left, kills the reflector, and turns the mesh
+/// on.
 fn without_mesh(stage: &mut Stage) -> Result<()> {
     stage.apply("mesh-to-reflectors/mesh-off")?;
     stage.settles(2)?;
     for node in &stage.nodes {
         let counts = stage.counts(node)?;
-        ensure!(counts == (2, 2), "the mesh took another session of {} with it", node.name());
+        ensure!(counts == (2, 2), "the mesh's end affected a session of {}", node.name());
     }
     stage.reflector.crash()?;
     wait_until(PATIENCE, "the reflector's sessions", || {
@@ -495,8 +502,8 @@ fn without_mesh(stage: &mut Stage) -> Result<()> {
     stage.settles(4)
 }
 
-/// `kubectl drain`, a shutdown of BGP for good, and then what a cluster's controllers do with a node that is
-/// gone: its pod and its block go too.
+/// `kubectl drain`, a permanent shutdown of BGP, and then what a cluster's controllers do for a
+/// deleted node: its pod and its block are deleted too.
 fn remove_node(stage: &mut Stage, name: &str) -> Result<()> {
     let kubernetes = &stage.kubernetes;
     kubernetes.run_kubectl(&["drain", name, "--ignore-daemonsets", "--timeout=30s"])?;
@@ -510,7 +517,7 @@ fn remove_node(stage: &mut Stage, name: &str) -> Result<()> {
         "-o",
         "jsonpath={.items[0].metadata.name}",
     ])?;
-    // Without it, neighbours that do not read the objects keep its routes for the restart time.
+    // Otherwise neighbours that do not read the objects retain its routes for the restart time.
     let mut command = Command::new(stage.kubelet.kubectl());
     command.args(["-n", "kube-system", "exec", "-i", &name_of_pod, "-c", "calico-node", "--"]);
     lab::run_command(command.args(["margay", "stop", "--shutdown"]))?;
@@ -564,7 +571,7 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
         stage.to_margay()?;
         stage.settles(4)?;
         for node in [&a, &b, &c] {
-            // Each node's own change, and nothing else.
+            // One more for each node's own change, and no other.
             let counts = stage.counts(node)?;
             ensure!(counts == (2, 2), "{}: {counts:?} sessions", node.name());
         }
@@ -580,7 +587,7 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
         for host in [&a, &b] {
             kernel::wait_gone(host, "10.65.3.0/26")?;
         }
-        wait_until(PATIENCE, "the router to forget the node", || {
+        wait_until(PATIENCE, "the router to remove the node's block", || {
             let found = stage.tor.ask(&["show bgp ipv4 10.65.3.0/26"])?;
             ensure!(!stage.is_at_router("10.65.3.0/26")?, "it has the block: {found}");
             Ok(())
@@ -595,7 +602,8 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
             Ok(())
         })?;
         for node in [&a, &b] {
-            // Since the reflector began anew: its own restart, and the way back.
+            // The reflector counts since its restart: the session after it, and that after the
+            // change back.
             let counts = stage.counts(node)?;
             ensure!(counts == (3, 2), "{}: {counts:?} sessions", node.name());
         }

@@ -1,5 +1,5 @@
-//! `margay calico doctor`: with a real BIRD 1.6.8 in charge, or margay. Nothing changes where nothing
-//! does; what is unsafe is made by hand, one thing at a time.
+//! `margay calico doctor` with a real BIRD 1.6.8 in charge, or margay. It must find no change where
+//! there is none, and each unsafe condition, which is created by hand, one at a time.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,10 +16,10 @@ use interop::wait::{PATIENCE, wait_until};
 use interop::{kernel, require};
 use serde_json::{Value, json};
 
-/// Scenarios that run at a time: they mostly wait for BIRD's timers.
+/// Scenarios that run at once: they mostly wait for BIRD's timers.
 const PARALLEL: usize = 6;
 
-/// Scenarios whose objects leave a class of pools without anybody who writes its routes.
+/// Scenarios whose objects leave a class of pools without an owner of its routes.
 const WITHOUT_OWNER: [&str; 1] = ["mesh__restart-time__pcr-disabled"];
 
 const PROGRAMS: &[&str] = &["etcd", "etcdctl", "python3", "nft", "setpriv", "unshare"];
@@ -34,11 +34,11 @@ fn shared_data_nothing_changes_where_golden_birds_run() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and BIRD 1.6"]
-fn by_objects_of_our_own_nothing_changes() -> Result<()> {
+fn own_objects_nothing_changes() -> Result<()> {
     Scenario::with_own(examine_all)
 }
 
-/// Asks about each: nothing changes, but where the objects themselves are unsafe.
+/// Runs the doctor on each: it must find no change, except where the objects are unsafe.
 fn examine_all(mut scenarios: Vec<Scenario>) -> Result<()> {
     require::margay_as_subject()?;
     let only = std::env::var("DOCTOR_ONLY").ok();
@@ -117,7 +117,8 @@ impl Mesh {
         doctor::examine(&mut self.command(&[])?)
     }
 
-    /// What the doctor says once it exits with this code: BIRD looks at the kernel every two seconds.
+    /// Waits until the doctor exits with this code, as BIRD scans the kernel only every two
+    /// seconds.
     fn settles(&self, code: i32) -> Result<Verdict> {
         wait_until(PATIENCE, &format!("exit code {code}"), || {
             let verdict = self.examine()?;
@@ -126,7 +127,7 @@ impl Mesh {
         })
     }
 
-    /// As [`Mesh::examine`], with b's files in the place of `/etc`, and as the shell words say.
+    /// As [`Mesh::examine`], with b's files mounted over `/etc`, after these shell commands.
     fn examine_within(&self, words: &str) -> Result<Verdict> {
         let etc = self.b.file("etc").display().to_string();
         let mut command = self.b.command("unshare");
@@ -142,7 +143,7 @@ fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     lab::run_margay(name, &[Kind::Bird16], PROGRAMS, test)
 }
 
-/// BIRD gives way to margay, and margay to BIRD: nothing changes, whoever is in charge.
+/// A node changes from BIRD to margay and back: the doctor finds no change, whichever is in charge.
 #[test]
 #[ignore = "needs root, etcd and BIRD 1.6"]
 fn nothing_changes_before_and_after_the_change_over() -> Result<()> {
@@ -174,7 +175,7 @@ fn nothing_changes_before_and_after_the_change_over() -> Result<()> {
     })
 }
 
-/// What an object would change is listed with the object.
+/// Each change is listed with the object that causes it.
 #[test]
 #[ignore = "needs root, etcd and BIRD 1.6"]
 fn changes_are_listed_with_their_objects() -> Result<()> {
@@ -194,7 +195,8 @@ fn changes_are_listed_with_their_objects() -> Result<()> {
             "{text}"
         );
         mesh.cluster.delete("bgppeers", "tor")?;
-        // confd is behind: BIRD has a block less than the objects say, and a session more.
+        // As if confd were behind: BIRD has one block fewer than the objects say, and one more
+        // session.
         mesh.cluster.put_block(&mesh.b, 9)?;
         mesh.cluster.delete("nodes", "c")?;
         let verdict = mesh.settles(1)?;
@@ -208,8 +210,8 @@ fn changes_are_listed_with_their_objects() -> Result<()> {
     })
 }
 
-/// A chain that drops by its policy or by its last rule what no rule accepts. Sessions that are up stay so, and the
-/// next connection would not come.
+/// A chain that drops what no rule accepts, by its policy or by its last rule. Established sessions
+/// stay up, and the next connection would fail.
 fn firewall_policies(mesh: &Mesh) -> Result<()> {
     let b = &mesh.b;
     b.shell(
@@ -222,7 +224,7 @@ fn firewall_policies(mesh: &Mesh) -> Result<()> {
     mesh.settles(2)?.says(&parts)?;
     b.shell("nft add rule inet locked more tcp dport 179 accept")?;
     mesh.settles(0)?;
-    // A tunnel's packets, where there is the tunnel.
+    // Packets of a tunnel count where the tunnel exists.
     b.shell("ip link add vxlan.calico type veth peer name peer; ip link set vxlan.calico up")?;
     mesh.settles(2)?.says(&["pods' packets through VXLAN", "its policy"])?;
     b.shell("nft add rule inet locked more udp dport 4789 accept; ip link delete vxlan.calico")?;
@@ -233,10 +235,10 @@ fn firewall_policies(mesh: &Mesh) -> Result<()> {
     b.shell("nft delete table inet locked").map(drop)
 }
 
-/// Each unsafe thing is made by hand, named, and gone when it is undone.
+/// Each unsafe condition is created by hand, and reported until it is undone.
 #[test]
 #[ignore = "needs root, etcd, BIRD 1.6, nftables and util-linux"]
-fn what_is_unsafe_is_named_and_gone_when_it_is_undone() -> Result<()> {
+fn unsafe_conditions_are_reported_until_they_are_undone() -> Result<()> {
     run("doctor-unsafe", |lab| {
         let mesh = Mesh::start(lab)?;
         mesh.settles(0)?;
@@ -266,7 +268,7 @@ fn what_is_unsafe_is_named_and_gone_when_it_is_undone() -> Result<()> {
             etcd.host().v4()
         );
         let mut beside = b.daemon("beside", "python3", &["-c", &caller])?;
-        // Its socket may be seen before whose it is.
+        // Its socket may be visible before the process that owns it.
         wait_until(PATIENCE, "the connection beside BIRD's", || {
             let verdict = mesh.examine()?;
             let parts = ["unsafe host port", "python3", "has a BGP connection"];
@@ -279,7 +281,7 @@ fn what_is_unsafe_is_named_and_gone_when_it_is_undone() -> Result<()> {
         let (conf, ctl, pid) = (conf.display().to_string(), file("second.ctl"), file("second.pid"));
         let args = ["-f", "-c", &conf, "-s", &ctl, "-P", &pid];
         let mut second = b.daemon("second", &interop::bird16::program("bird"), &args)?;
-        // Debian's BIRD listens at the port as soon as it runs, where it may.
+        // Debian's BIRD listens at BGP's port as soon as it runs, if the port is free.
         wait_until(PATIENCE, "the second BIRD", || {
             mesh.examine()?
                 .says(&["host processes", "bird (pid ", "not the one that answers"])
@@ -298,7 +300,7 @@ fn objects(mesh: &Mesh) -> Result<()> {
     let verdict = mesh.settles(2)?;
     verdict.says(&["unsafe datastore objects", "nobody writes the kernel routes"])?;
     verdict.says(&["unsafe route 10.65.0.0/16", "has none for 10.65.1.0/26 and 1 more"])?;
-    // Felix is to write them as well, and has.
+    // Felix writes them as well.
     configure(&json!({"programClusterRoutes": "Enabled"}))?;
     let written = format!("10.65.1.0/26 via {} proto 80", mesh.a.v4());
     mesh.b.shell(&format!("ip route add {written}"))?;
@@ -321,7 +323,7 @@ fn objects(mesh: &Mesh) -> Result<()> {
     mesh.settles(0).map(drop)
 }
 
-/// BIRD's configuration is edited by hand, and a neighbour forgets graceful restart.
+/// BIRD's configuration is edited by hand, and a neighbour no longer offers graceful restart.
 fn neighbours(mesh: &Mesh) -> Result<()> {
     let [socket, _] = mesh.sockets();
     let conf = mesh.b.file("bird.conf");
@@ -336,7 +338,7 @@ fn neighbours(mesh: &Mesh) -> Result<()> {
     std::fs::write(&conf, &written)?;
     birdc(&socket, "configure")?;
 
-    // The same by the files that confd writes, and by templates that are mounted over the image's.
+    // The same in the files that confd writes, and with templates mounted over the image's.
     let etc = mesh.b.file("etc");
     for folder in ["calico/confd/config", "calico/confd/templates", "service/enabled/bird"] {
         std::fs::create_dir_all(etc.join(folder))?;
@@ -373,10 +375,10 @@ fn neighbours(mesh: &Mesh) -> Result<()> {
     mesh.settles(0).map(drop)
 }
 
-/// What cannot be looked at is said in a line of its own, and the rest is judged.
+/// What cannot be examined is reported in a line of its own, and the rest is checked.
 #[test]
 #[ignore = "needs root, etcd, BIRD 1.6 and util-linux"]
-fn what_cannot_be_looked_at_is_said_and_the_rest_is_judged() -> Result<()> {
+fn what_cannot_be_examined_is_reported_and_the_rest_is_checked() -> Result<()> {
     run("doctor-blind", |lab| {
         let mut mesh = Mesh::start(lab)?;
         mesh.settles(0)?;
@@ -384,7 +386,7 @@ fn what_cannot_be_looked_at_is_said_and_the_rest_is_judged() -> Result<()> {
         let etc = mesh.b.file("etc");
         std::fs::create_dir_all(etc.join("service/enabled/bird"))?;
 
-        // A node that Calico does not know, and none at all.
+        // A node name that Calico does not know, and none at all.
         let ghost = doctor::examine(&mut mesh.command(&["--node", "ghost"])?)?;
         ghost.expect(2)?.says(&["unsafe datastore objects", "Node/ghost"])?;
         let nobody = mesh.examine_within("unset NODENAME;")?;
@@ -393,7 +395,7 @@ fn what_cannot_be_looked_at_is_said_and_the_rest_is_judged() -> Result<()> {
             .says(&["unsafe datastore settings", "NODENAME is not set"])?
             .says(&judged)?;
 
-        // Without rights: it sees neither processes nor what BIRD says.
+        // Without privileges: neither processes nor BIRD's answers can be read.
         let binary = mesh.b.file("margay").display().to_string();
         std::fs::copy(interop::margay::binary()?, &binary)?;
         mesh.b.shell(&format!("chmod 755 {binary}"))?;
@@ -405,7 +407,7 @@ fn what_cannot_be_looked_at_is_said_and_the_rest_is_judged() -> Result<()> {
         bound.says(&["unsafe host capabilities", "this process lacks CAP_NET_ADMIN"])?;
         bound.says(&["unsafe speaker", "Permission denied"])?;
 
-        // Half a datastore: etcd is away; then BIRD is.
+        // With etcd down, and then with BIRD down.
         mesh.cluster.etcd.crash()?;
         let half = mesh.examine_within("")?;
         half.expect(2)?.says(&["unsafe datastore etcd at ", "cannot be read"])?.says(&judged)?;

@@ -1,5 +1,5 @@
-//! `margay calico doctor` where objects are in a real API server: which rights are missing, what one look
-//! costs.
+//! `margay calico doctor` with objects in a real API server: missing rights, and the cost of one
+//! run.
 
 use std::net::IpAddr;
 
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 const RELEASE: &str = "v3.32.1";
 /// The role of margay's account.
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/margay";
-/// Requests of one look at a cluster.
+/// One run sends fewer requests than this.
 const REQUESTS_MAX: usize = 30;
 /// Nodes of a large cluster.
 const NODES: usize = 1000;
-/// Longest time that a look at one takes, from the start of the process to its end.
+/// Longest time of one run in such a cluster, from the start of the process to its end.
 const SECONDS_MAX: f64 = 2.0;
-/// Most memory that a look at one takes, in KiB.
+/// Most memory of one run in such a cluster, in KiB.
 const MEMORY_KIB_MAX: u64 = 60 << 10;
 
 /// Nodes whose objects are in a real API server: a runs margay, b BIRD.
@@ -50,7 +50,7 @@ impl OnKubernetes {
         Ok(Self { kubernetes, kubeconfig, a, b, _daemons: None })
     }
 
-    /// With its speakers.
+    /// As [`OnKubernetes::prepare`], with the speakers running.
     fn start(lab: &mut Lab, group: Group) -> Result<Self> {
         let mut on = Self::prepare(lab, group)?;
         let na = MargayNode::from_variables(&on.a, on.environment(&on.a, "none"))?;
@@ -74,7 +74,7 @@ impl OnKubernetes {
         variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
 
-    /// What margay would have on b.
+    /// The environment that margay would have on b.
     fn own_environment(&self) -> Vec<(String, String)> {
         let sockets = [self.b.file("bird.ctl"), self.b.file("bird6.ctl")];
         self.environment(&self.b, &format!("{},{}", sockets[0].display(), sockets[1].display()))
@@ -85,7 +85,7 @@ impl OnKubernetes {
         doctor::examine(command.envs(self.own_environment()))
     }
 
-    /// Takes a right on one of Calico's kinds from the role; what the role was.
+    /// Removes a verb on one of Calico's kinds from the role, and returns the previous rules.
     fn take(&self, plural: &str, verb: &str) -> Result<Value> {
         let role = self.kubernetes.admin().object(ROLE)?;
         let mut rules = Vec::new();
@@ -111,7 +111,7 @@ impl OnKubernetes {
     }
 }
 
-/// A real API server is asked little, and which rights are missing.
+/// One run needs few requests to a real API server, and reports which rights are missing.
 #[test]
 #[ignore = "needs root, BIRD 1.6 and kube-apiserver"]
 fn rights_that_are_missing_are_named_by_a_real_api_server() -> Result<()> {
@@ -135,7 +135,8 @@ fn rights_that_are_missing_are_named_by_a_real_api_server() -> Result<()> {
         ensure!(verdict.of("unsafe").count() == 1, "{:?}", verdict.lines);
         on.give_back(&rules)?;
 
-        // Half a datastore: what is forbidden is named, and BIRD is looked at all the same.
+        // A partly readable datastore: what is forbidden is named, and BIRD is examined all the
+        // same.
         on.take("bgpfilters", "list")?;
         let verdict = wait_until(PATIENCE, "the missing list", || {
             let verdict = on.examine()?;
@@ -153,7 +154,7 @@ fn rights_that_are_missing_are_named_by_a_real_api_server() -> Result<()> {
     })
 }
 
-/// A Secret that the role does not name cannot be read.
+/// A Secret that the role does not name cannot be read, and is reported.
 #[test]
 #[ignore = "needs root, BIRD 1.6 and kube-apiserver"]
 fn a_secret_that_may_not_be_read_is_named() -> Result<()> {
@@ -172,11 +173,12 @@ fn a_secret_that_may_not_be_read_is_named() -> Result<()> {
     })
 }
 
-/// A node of a mesh of 1,000, each with three blocks, in a real API server; b runs BIRD with a session for
-/// each, one of which is up and gives all routes. Prints what `benches/README.md` holds.
+/// A node of a mesh of 1,000, each with three blocks, in a real API server; b runs BIRD with a
+/// session for each, one of which is up and announces all routes. Prints the numbers that
+/// `benches/README.md` holds.
 #[test]
 #[ignore = "needs root, BIRD 1.6 and kube-apiserver"]
-fn a_look_at_a_large_cluster_costs_little() -> Result<()> {
+fn a_doctors_run_in_a_large_cluster_costs_little() -> Result<()> {
     lab::run_margay("doctor-large", &[Kind::Bird16], &["curl", "openssl", "python3"], |lab| {
         let group = Group::V1;
         let on = OnKubernetes::prepare(lab, group)?;
@@ -204,7 +206,7 @@ fn a_look_at_a_large_cluster_costs_little() -> Result<()> {
                 'cpu': usage.ru_utime + usage.ru_stime, 'compared': said['compared']}))";
         let binary = interop::margay::binary()?.display().to_string();
         let mut shortest = f64::INFINITY;
-        // Other tests run beside this one: the shortest of three is its own.
+        // Other tests run beside this one: the shortest of three runs is closest to its own time.
         for _ in 0..3 {
             let before = on.kubernetes.requests()?.len();
             let mut command = on.b.command("python3");

@@ -1,4 +1,4 @@
-//! Drains (RFC 8326): neighbours move to other paths before a router is taken away.
+//! Drains (RFC 8326): neighbours move to other paths before a router is taken out of service.
 
 use std::process::Output;
 use std::time::Duration;
@@ -18,10 +18,10 @@ const NEAR: &str = "192.0.2.0/24";
 const NEAR_ADDRESS: &str = "192.0.2.1";
 const FAR: &str = "198.51.100.0/24";
 const FAR_ADDRESS: &str = "198.51.100.1";
-/// What both routers announce of their own, as nodes do the addresses of services.
+/// The prefix that both routers originate, as nodes originate the addresses of services.
 const SHARED: &str = "203.0.113.0/25";
 const FAR_AS: u32 = 4_200_000_003;
-/// As every speaker shows it.
+/// The names by which the speakers show the community.
 const GRACEFUL_SHUTDOWN: [&str; 3] = ["graceful-shutdown", "65535:0", "gracefulShutdown"];
 
 fn config(host: &Host, asn: u32, peers: &[(&Host, u32)], origins: &[&str]) -> Config {
@@ -38,7 +38,7 @@ fn is_marked(path: &Path) -> bool {
     path.communities.iter().any(|c| GRACEFUL_SHUTDOWN.contains(&c.as_str()))
 }
 
-/// A ping each 5 ms.
+/// A ping every 5 ms.
 struct Ping(Daemon);
 
 impl Ping {
@@ -47,7 +47,7 @@ impl Ping {
         Ok(Ping(host.daemon("ping", "ping", &args)?))
     }
 
-    /// Sent and lost packets.
+    /// Stops it; returns the numbers of sent and of lost packets.
     fn finish(mut self) -> Result<(u64, u64)> {
         self.0.signal("INT")?;
         self.0.wait(PATIENCE)?;
@@ -61,7 +61,8 @@ impl Ping {
     }
 }
 
-/// FRR, two margays of one AS that forward, and a margay behind them that honours RFC 8326 as FRR does.
+/// FRR, two margays of one AS that forward, and a margay behind them that honours RFC 8326 as FRR
+/// does.
 struct Diamond {
     near_host: Host,
     far_host: Host,
@@ -78,7 +79,7 @@ impl Diamond {
         near_host.shell(&format!("ip addr add {NEAR_ADDRESS}/32 dev lo"))?;
         far_host.shell(&format!("ip addr add {FAR_ADDRESS}/32 dev lo"))?;
         for host in &hosts {
-            // All are on one link, where a router would tell hosts of better ways.
+            // All are on one link, where a router would send ICMP redirects.
             host.shell(
                 "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 \
                  net.ipv4.conf.eth0.send_redirects=0",
@@ -104,7 +105,7 @@ impl Diamond {
         Ok(())
     }
 
-    /// Which of the paths at both ends are marked: those through the first router, and the second.
+    /// Waits until, at both ends, the paths through the first and the second router are marked so.
     fn wait_marked(&self, marked: [bool; 2]) -> Result<()> {
         let ends: [(&dyn Speaker, &str); 2] = [(&self.near, FAR), (&self.far, NEAR)];
         for (speaker, prefix) in ends {
@@ -122,7 +123,7 @@ impl Diamond {
         Ok(())
     }
 
-    /// Both ends' kernels send through these routers alone.
+    /// Waits until both ends' kernels send through exactly these routers.
     fn wait_through(&self, routers: &[usize]) -> Result<()> {
         let gateways: Vec<String> =
             routers.iter().map(|at| self.hosts[*at].v4().to_string()).collect();
@@ -138,11 +139,12 @@ impl Diamond {
     }
 }
 
-/// A router that is drained, awaited and stopped costs no packet of a ping each 5 ms nor a TCP stream
-/// its flow, in both directions: first `drain --wait` and `stop --shutdown`, then `stop --drain`.
+/// A router that is drained and then stopped loses no packet of a ping every 5 ms and does not
+/// stall a TCP stream, in both directions: first with `drain --wait` and `stop --shutdown`, then
+/// with `stop --drain`.
 #[test]
 #[ignore = "needs root, FRR and python3"]
-fn a_drained_router_is_taken_away_without_loss() -> Result<()> {
+fn a_drained_router_is_stopped_without_loss() -> Result<()> {
     lab::run_margay("drain-router", &[Kind::Frr], &["python3"], |lab| {
         let mut diamond = Diamond::start(lab)?;
         diamond.wait_marked([false, false])?;
@@ -154,14 +156,14 @@ fn a_drained_router_is_taken_away_without_loss() -> Result<()> {
         ensure!(drained["told"] == 3 && drained["all"]["reason"] == "fan", "{drained}");
         diamond.wait_marked([true, false])?;
         diamond.wait_through(&[1])?;
-        // The other router announces it too.
+        // A drained router withdraws what another one announces too.
         wait_paths(&diamond.near, SHARED, 1)?;
         stream.expect_flow(Duration::from_secs(1))?;
         control.text(&["stop", "--shutdown"])?;
         diamond.routers[0].daemon().wait(PATIENCE)?;
         diamond.wait_paths(1)?;
         stream.expect_flow(Duration::from_secs(1))?;
-        // It comes back drained, and is used again when that ends.
+        // It restarts drained, and is used again when the drain ends.
         diamond.routers[0].restart()?;
         wait_paths(&diamond.near, FAR, 2)?;
         wait_paths(&diamond.far, NEAR, 2)?;
@@ -178,9 +180,9 @@ fn a_drained_router_is_taken_away_without_loss() -> Result<()> {
         diamond.wait_through(&[0])?;
         stream.expect_flow(Duration::from_secs(1))?;
         let (sent, lost) = ping.finish()?;
-        // The last one may be under way.
+        // The last one may be in flight.
         ensure!(lost <= 1, "{lost} of {sent} packets are lost");
-        // That drain was of that run.
+        // The drain of `stop --drain` ends with the run.
         diamond.routers[1].restart()?;
         diamond.wait_paths(2)?;
         diamond.wait_marked([false, false])?;
@@ -190,7 +192,7 @@ fn a_drained_router_is_taken_away_without_loss() -> Result<()> {
 }
 
 impl Diamond {
-    /// Both ends' kernels send through these routers at least.
+    /// Waits until both ends' kernels send through at least these routers.
     fn wait_through_any(&self, routers: &[usize]) -> Result<()> {
         for (end, prefix) in [(&self.far_host, NEAR), (&self.near_host, FAR)] {
             wait_until(PATIENCE, "routes through the router that is back", || {
@@ -205,11 +207,11 @@ impl Diamond {
     }
 }
 
-/// Two reflectors with two clients: LOCAL_PREF 0 on what the drained one reflects, and its end changes
-/// no route of the kernel.
+/// Two reflectors with two clients: what the drained one reflects has LOCAL_PREF 0, and its
+/// shutdown changes no kernel route.
 #[test]
 #[ignore = "needs root and python3"]
-fn a_drained_reflector_is_taken_away_without_loss() -> Result<()> {
+fn a_drained_reflector_is_stopped_without_loss() -> Result<()> {
     lab::run_margay("drain-reflector", &[], &["python3"], |lab| {
         let hosts = [lab.host("near")?, lab.host("far")?, lab.host("r1")?, lab.host("r2")?];
         let [near, far, r1, r2] = &hosts;
@@ -265,7 +267,7 @@ fn margay(host: &Host, control: &margay::Control, args: &[&str]) -> Result<Outpu
     margay::run_to_end(host, &[args, &["--socket", &socket]].concat())
 }
 
-/// What an order that cannot be carried out says; it must fail with 1.
+/// The error of a command that must fail with exit code 1.
 fn refused(host: &Host, control: &margay::Control, args: &[&str]) -> Result<String> {
     let output = margay(host, control, args)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -273,7 +275,7 @@ fn refused(host: &Host, control: &margay::Control, args: &[&str]) -> Result<Stri
     Ok(said)
 }
 
-/// Orders that make no sense change nothing; a drain is shown, and kept over reloads and restarts.
+/// Commands that do not apply change nothing; a drain is shown, and kept over reloads and restarts.
 #[test]
 #[ignore = "needs root and FRR"]
 fn a_drain_is_shown_kept_and_ended_once() -> Result<()> {
@@ -301,7 +303,7 @@ fn a_drain_is_shown_kept_and_ended_once() -> Result<()> {
         wait_marked(true)?;
         ensure!(refused(&["drain", &peer])?.contains("is drained already"));
         let paths = control.paths(NEAR)?;
-        ensure!(paths[0]["local_pref"] == 0, "we move away from it too: {paths:?}");
+        ensure!(paths[0]["local_pref"] == 0, "its own routes are still preferred: {paths:?}");
         control.text(&["undrain", &peer])?;
         wait_marked(false)?;
         control.text(&["drain", "--reason", "bad fan"])?;
@@ -315,7 +317,7 @@ fn a_drain_is_shown_kept_and_ended_once() -> Result<()> {
             ensure!(control.text(what)?.contains("bad fan"), "{what:?}");
         }
         ensure!(control.text(&["show", "peers"])?.contains("Established (drained)"));
-        // Nobody announces another path, and nothing is forwarded: that is quiet.
+        // No other path is announced and nothing is forwarded: there is nothing to move.
         let waited = control.json(&["show", "drain"])?;
         ensure!(waited["told"] == 1 && waited["moved"] == 0, "{waited}");
         own.neighbors[0].hold_time = 30;
@@ -335,10 +337,10 @@ fn a_drain_is_shown_kept_and_ended_once() -> Result<()> {
         ensure!(status.contains("margay.drained, which names the neighbours"), "{status}");
         margay_.control().text(&["drain"])?;
         wait_marked(true)?;
-        // A shutdown goes on for a second after neighbours were notified.
+        // A shutdown takes another second after neighbours were notified.
         let stopping = margay_.control().clone();
         let stop = std::thread::spawn(move || stopping.text(&["stop", "--shutdown"]));
-        wait_until(PATIENCE, "an order to be refused by a daemon that stops", || {
+        wait_until(PATIENCE, "a command to be refused by the stopping daemon", || {
             let said = refused(&["drain"])?;
             ensure!(said.contains("the daemon is stopping"), "{said}");
             Ok(())

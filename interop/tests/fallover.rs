@@ -1,4 +1,5 @@
-//! Sessions whose link or address was removed end without waiting for a timer.
+//! A session ends without waiting for a timer when its link loses carrier or its local address is
+//! removed.
 
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ fn a_link_without_carrier_and_a_lost_address_end_the_session() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn where_it_is_not_wanted_the_hold_time_decides() -> Result<()> {
+fn without_fast_fallover_the_hold_time_decides() -> Result<()> {
     run("fallover_off", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
         let _bird = bird(&far, &host)?;

@@ -1,6 +1,7 @@
-//! What is not there or answers something else than a Kubernetes API server with Calico's objects: each
-//! is named with what to do about it, in `show status` and as a metric; what is known stays in force; and
-//! margay goes on by itself. Servers that fail are in `interop/tests/kubernetes.rs`.
+//! Missing groups and CRDs, objects in deletion, and servers that are not a Kubernetes API server
+//! with Calico's objects. Each fault is reported with its remedy in `show status` and as a metric,
+//! the known objects stay in force, and margay recovers by itself. Servers that fail are in
+//! `interop/tests/kubernetes.rs`.
 
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use interop::pki::When;
 use interop::wait::{holds_for, wait_until};
 use serde_json::json;
 
-/// How long something is looked at that should not change: deletions that are certain are carried out
-/// after three seconds.
+/// How long a test watches what must not change: certain deletions are carried out after three
+/// seconds.
 const WATCHED: Duration = Duration::from_secs(6);
 
-/// A node is started with the group that is not there.
+/// A node is started with an API group that the server does not have.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_wrong_group_is_named_and_costs_no_route() -> Result<()> {
@@ -42,7 +43,7 @@ fn a_wrong_group_is_named_and_costs_no_route() -> Result<()> {
             Ok(())
         })?;
 
-        // What the variable says comes true.
+        // The group that the variable names is installed.
         cluster.kubernetes.install_crds(Group::V3)?;
         let pool = json!({"cidr": "10.65.0.0/16"});
         cluster.kubernetes.put(Group::V3, "ippools", "pods", &pool)?;
@@ -55,7 +56,7 @@ fn a_wrong_group_is_named_and_costs_no_route() -> Result<()> {
             let changes = monitor.changes()?;
             ensure!(!changes.contains("Deleted 10.65."), "{changes}");
         }
-        // The other node found its group by itself, and stays there.
+        // The other node has detected its group by itself, and keeps it.
         cluster.kubernetes.put_block(group, b.name(), 78)?;
         kernel::wait_gateways(&a, "10.65.78.0/26", &via(&b))
     })
@@ -64,7 +65,7 @@ fn a_wrong_group_is_named_and_costs_no_route() -> Result<()> {
 /// The CRDs are installed after margay was started.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
-fn crds_that_come_later_are_waited_for_and_found() -> Result<()> {
+fn crds_that_are_installed_later_are_found() -> Result<()> {
     lab::run("kube-late", &[], |lab| {
         let group = Group::V1;
         let kubernetes = Kubernetes::start_without_crds(&lab.host("api")?)?;
@@ -73,9 +74,9 @@ fn crds_that_come_later_are_waited_for_and_found() -> Result<()> {
         let variables = environment(&host, &cluster.account.kubeconfig, &[]);
         cluster.nodes.push(MargayNode::from_variables(&host, variables)?);
         cluster.wait_reason("no-api-group", "Calico's CRDs are not installed")?;
-        ensure!(cluster.nodes[0].metric("margay_calico_in_force")? == 0.0, "a plan of nothing");
+        ensure!(cluster.nodes[0].metric("margay_calico_in_force")? == 0.0, "an empty plan");
 
-        // The second group is there by name only: whoever should serve it does not answer.
+        // The second group exists by name only: the server behind its APIService does not answer.
         let service = json!({
             "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
             "metadata": {"name": "v3.projectcalico.org"},
@@ -86,7 +87,7 @@ fn crds_that_come_later_are_waited_for_and_found() -> Result<()> {
         let services = "/apis/apiregistration.k8s.io/v1/apiservices";
         cluster.kubernetes.admin().post(services, &service)?;
         cluster.wait_reason("server-error", "503")?;
-        ensure!(cluster.nodes[0].metric("margay_calico_in_force")? == 0.0, "a plan of nothing");
+        ensure!(cluster.nodes[0].metric("margay_calico_in_force")? == 0.0, "an empty plan");
 
         cluster.kubernetes.install_crds(group)?;
         cluster.kubernetes.put_node(group, &host, 1)?;
@@ -98,7 +99,7 @@ fn crds_that_come_later_are_waited_for_and_found() -> Result<()> {
     })
 }
 
-/// An object whose finalizer nobody takes away is there, for all that its deletion has begun.
+/// An object with a finalizer that is not removed still counts, although its deletion has begun.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn an_object_that_hangs_in_deletion_counts_until_it_is_gone() -> Result<()> {
@@ -131,7 +132,7 @@ fn an_object_that_hangs_in_deletion_counts_until_it_is_gone() -> Result<()> {
             ensure!(has_peer()?, "no peer");
             Ok(())
         })?;
-        // A list has both as well.
+        // A new list contains both as well.
         cluster.kubernetes.restart_server()?;
         cluster.expect_life(group, "a restart with objects that hang")?;
         ensure!(kernel::route(&a, "10.65.90.0/26")?.is_some() && has_peer()?, "gone after a list");
@@ -147,7 +148,7 @@ fn an_object_that_hangs_in_deletion_counts_until_it_is_gone() -> Result<()> {
     })
 }
 
-/// A proxy answers HTML in the server's place; the server's certificate does not count yet.
+/// A proxy answers with HTML in place of the server; the server's certificate is not valid yet.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_proxy_and_a_clock_are_named_and_cost_no_route() -> Result<()> {

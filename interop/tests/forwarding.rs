@@ -1,6 +1,6 @@
-//! Packets flow on whatever happens to margay.
+//! Packets keep flowing whatever happens to margay.
 //!
-//! `MARGAY_RESTARTS=N`: how often, default 3.
+//! `MARGAY_RESTARTS=N` sets the number of restarts and of crashes, default 3.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const OUR_ADDRESS: &str = "192.0.2.1";
 const THEIRS: &str = "198.51.100.0/24";
 const THEIR_ADDRESS: &str = "198.51.100.1";
 
-/// A ping each 5 ms.
+/// A ping every 5 ms.
 struct Ping(Daemon);
 
 impl Ping {
@@ -29,7 +29,7 @@ impl Ping {
         Ok(Ping(host.daemon("ping", "ping", &args)?))
     }
 
-    /// Sent and lost packets.
+    /// Stops it; returns the numbers of sent and of lost packets.
     fn finish(mut self) -> Result<(u64, u64)> {
         self.0.signal("INT")?;
         self.0.wait(PATIENCE)?;
@@ -43,7 +43,7 @@ impl Ping {
     }
 }
 
-/// Both ends know each other's routes again, and no help is under way.
+/// Waits until both ends have each other's routes again and the start-up is complete.
 fn wait_whole(margay: &Margay, bird: &dyn Speaker, hosts: [IpAddr; 2]) -> Result<()> {
     wait_established(margay, hosts[1])?;
     wait_established(bird, hosts[0])?;
@@ -91,7 +91,7 @@ fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
         wait_whole(&margay, bird.as_ref(), addresses)?;
         stream.expect_flow(Duration::from_secs(1))?;
         let (sent, lost) = ping.finish()?;
-        // The last one may be under way.
+        // The last one may be in flight.
         ensure!(lost <= 1, "{lost} of {sent} packets are lost");
         ensure!([table(&host)?, table(&bird_host)?] == before, "the tables differ");
         for (monitor, prefix) in monitors.iter().zip([THEIRS, OURS]) {
@@ -103,7 +103,7 @@ fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
     })
 }
 
-/// A restart with the other value of `fib.next-hop-objects`: routes are rewritten where they are.
+/// Restarts with the other value of `fib.next-hop-objects` replace routes in place.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<()> {
@@ -132,8 +132,8 @@ fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<
             kept.collect::<Vec<_>>().join(" ")
         };
         let before = routes()?;
-        ensure!(before.contains(" nhid "), "not over objects by default: {before}");
-        ensure!(objects()?.lines().count() == 2, "a leg and a group: {}", objects()?);
+        ensure!(before.contains(" nhid "), "no next-hop objects by default: {before}");
+        ensure!(objects()?.lines().count() == 2, "not one next hop and one group: {}", objects()?);
         let ping = Ping::start(&host)?;
         let monitor = RouteMonitor::start(&host)?;
         for (round, lines) in [
@@ -164,11 +164,11 @@ fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<
             ensure!(without_ids(&routes()?) == without_ids(&before), "{} was {before}", routes()?);
         }
         let (sent, lost) = ping.finish()?;
-        // The last one may be under way.
+        // The last one may be in flight.
         ensure!(lost <= 1, "{lost} of {sent} packets are lost");
         let changes = monitor.changes()?;
         let is_gap = |line: &str| line.contains("Deleted") && line.contains(THEIRS);
-        ensure!(!changes.lines().any(is_gap), "the route was away for a moment: {changes}");
+        ensure!(!changes.lines().any(is_gap), "the route was missing for a moment: {changes}");
         Ok(())
     })
 }

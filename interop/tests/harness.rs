@@ -1,4 +1,4 @@
-//! The harness itself, against daemons that others wrote.
+//! Tests of the harness itself, against other projects' daemons.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn scripted_neighbour_and_bird_understand_each_other() -> Result<()> {
     })
 }
 
-/// A listener that resets is dialled again, one that accepts hears an OPEN.
+/// BIRD dials a listener that resets again, and sends an OPEN to one that accepts.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn scripted_neighbour_listens() -> Result<()> {
@@ -98,7 +98,7 @@ fn scripted_neighbour_listens() -> Result<()> {
     })
 }
 
-/// A wait that fails says what it waited for and why the last look was not enough.
+/// The error of a failed wait says what it waited for and why the last attempt failed.
 #[test]
 fn a_failed_wait_has_a_reason() {
     let error = wait_until(Duration::from_millis(150), "the moon", || -> Result<()> {

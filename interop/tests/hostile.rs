@@ -1,6 +1,6 @@
 //! What hostile neighbours cannot do to fifty healthy sessions with a hold time of three seconds.
 //!
-//! `MARGAY_HOSTILE_SECONDS` makes every attack longer than the second and a half that it has here.
+//! `MARGAY_HOSTILE_SECONDS` sets the duration of every attack, default 1.5.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -13,11 +13,11 @@ use interop::matrix::{PEER_AS, SUBJECT_AS};
 use serde_json::{Value, json};
 
 const PORT: u16 = 1790;
-/// A KEEPALIVE leaves each second at the latest; so much later none may come.
+/// Longest gap between two KEEPALIVEs, of which one is due every second.
 const GAP_MAX_MS: u64 = 2000;
-/// Longest time until a healthy route change is heard.
+/// Longest time until a healthy neighbour's route change reaches another one.
 const CANARY_MAX_MS: u64 = 1500;
-/// What all attacks together may leave in memory.
+/// Limit of the growth of memory over all attacks.
 const RSS_GROWTH_MAX_KIB: u64 = 48 << 10;
 
 fn seconds() -> f64 {
@@ -25,7 +25,7 @@ fn seconds() -> f64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(1.5)
 }
 
-/// The program beside the test binaries.
+/// The program `hostile`, built beside the test binaries.
 struct Driver {
     child: Child,
     orders: ChildStdin,
@@ -68,7 +68,7 @@ impl Drop for Driver {
     }
 }
 
-/// A daemon with so many threads, fifty healthy neighbours, and one attack after the other.
+/// Runs one attack after another on a daemon with `threads` threads and fifty healthy neighbours.
 fn withstands(name: &str, threads: u8, attacks: &[(&str, u8)]) -> Result<()> {
     lab::run_margay(name, &[], &[], |lab| {
         let host = lab.host("a")?;
@@ -94,9 +94,9 @@ fn withstands(name: &str, threads: u8, attacks: &[(&str, u8)]) -> Result<()> {
     })
 }
 
-/// margay, and its neighbours in the same namespace.
+/// Starts margay, and its neighbours in the same namespace.
 fn scene(host: &Host, threads: u8) -> Result<((Daemon, Control), Driver)> {
-    // Every address of the neighbours is one of this namespace.
+    // Every address of the neighbours is local to this namespace.
     host.shell("ip route add local 10.50.0.0/16 dev lo")?;
     let text = format!(
         "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"10.99.0.1\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
@@ -117,10 +117,11 @@ fn answers_at_once(control: &Control) -> Result<()> {
     Ok(())
 }
 
-/// Messages that leave nothing for the table take no credit.
+/// Messages that leave no work for the table use no credit, so a flood of them is not held back by
+/// it.
 #[test]
 #[ignore = "needs root"]
-fn floods_of_messages_stop_nobodys_timers() -> Result<()> {
+fn floods_of_messages_delay_no_sessions_timers() -> Result<()> {
     for threads in [1, 2] {
         withstands(
             &format!("hostile-flood-{threads}"),
@@ -144,7 +145,7 @@ fn floods_of_messages_stop_nobodys_timers() -> Result<()> {
     Ok(())
 }
 
-/// Twenty thousand connections leave no memory behind.
+/// Twenty thousand connections leak no memory.
 #[test]
 #[ignore = "needs root"]
 fn nothing_leaks_with_a_connection() -> Result<()> {
@@ -170,10 +171,10 @@ fn nothing_leaks_with_a_connection() -> Result<()> {
     })
 }
 
-/// Whoever has the address of a healthy neighbour can connect, and that is all.
+/// Connections from the address of a healthy neighbour do not disturb its session.
 #[test]
 #[ignore = "needs root"]
-fn connections_from_a_neighbours_address_do_nothing() -> Result<()> {
+fn connections_from_a_neighbours_address_disturb_nothing() -> Result<()> {
     withstands(
         "hostile-connect",
         2,

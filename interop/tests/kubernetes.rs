@@ -1,5 +1,5 @@
 //! margay with Calico's objects in the Kubernetes API: a real kube-apiserver and etcd, as users run
-//! them, and everything that goes wrong with them. `interop/setup.sh kubernetes` builds both.
+//! them, and their faults. `interop/setup.sh kubernetes` builds both.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use interop::pki::When;
 use interop::wait::{holds_for, wait_until};
 use serde_json::{Value, json};
 
-/// Three nodes and a reflector; nodes that come, go and register again; pods that talk all the time.
+/// Three nodes and a reflector; nodes are added, deleted and registered again while pods exchange
+/// packets.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
@@ -26,7 +27,7 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
         let (x, y) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         cluster.expect_life(group, "the start")?;
 
-        // A fourth node comes and goes.
+        // A fourth node is added and deleted.
         let d = lab.host("d")?;
         cluster.kubernetes.put_node(group, &d, 4)?;
         let nd = MargayNode::from_variables(&d, environment(&d, &cluster.account.kubeconfig, &[]))?;
@@ -36,7 +37,8 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
         let wanted = [session_name("Mesh", &b), session_name("Mesh", &cluster.hosts[2])];
         cluster.nodes[0].wait_peers(&wanted)?;
 
-        // The own Node is deleted and registered by kubelet, which knows nothing of Calico.
+        // The node's own object is deleted and registered again by kubelet, which knows nothing of
+        // Calico.
         let admin = cluster.kubernetes.admin();
         admin.delete("/api/v1/nodes/a")?;
         admin.post("/api/v1/nodes", &node("a", None, &json!({})))?;
@@ -79,11 +81,11 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
     })
 }
 
-/// The server is killed, frozen, terminated and restarted; its etcd is frozen; its certificate is
-/// renewed and wrong for a while.
+/// The server is killed, frozen, terminated and restarted; its etcd is frozen; its certificate
+/// expires and is renewed.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
-fn a_server_in_trouble_costs_no_route() -> Result<()> {
+fn a_faulty_server_costs_no_route() -> Result<()> {
     Cluster::of_two("kube-server", |cluster, group| {
         cluster.kubernetes.crash_server()?;
         cluster.wait_reason("no-connection", "Connection refused")?;
@@ -95,7 +97,7 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
         cluster.expect_life(group, "a restart")?;
 
         cluster.kubernetes.signal_server("STOP")?;
-        // Nothing but the PING tells: it is sent after 15 s and waited for 10.
+        // Only a PING detects this: it is sent after 15 s, and its answer awaited for 10.
         cluster.wait_reason("no-connection", "no connection within 10 s")?;
         cluster.kubernetes.signal_server("CONT")?;
         cluster.expect_life(group, "a frozen server")?;
@@ -105,7 +107,7 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
         cluster.kubernetes.signal_etcd("CONT")?;
         cluster.expect_life(group, "a frozen etcd")?;
 
-        // The old process delivers for a minute on watches that are open, and takes no connection.
+        // For a minute the old process serves open watches and accepts no connections.
         cluster.kubernetes.signal_server("TERM")?;
         std::thread::sleep(Duration::from_secs(2));
         cluster.expect_nothing_lost("SIGTERM")?;
@@ -124,14 +126,14 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
     })
 }
 
-/// Rights and tokens: taken away and given back, expired and renewed, not valid yet.
+/// Rights that are removed and restored; tokens that expire and are renewed, or are not valid yet.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
     Cluster::of_two("kube-rights", |cluster, group| {
         let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/margay";
         cluster.kubernetes.admin().delete(binding)?;
-        // Running watches go on; after a restart everything is asked anew.
+        // Running watches go on; after a restart of the server everything is requested again.
         cluster.kubernetes.restart_server()?;
         cluster.wait_reason("forbidden", "forbidden")?;
         let reason = cluster.source()?["error"].to_string();
@@ -152,9 +154,9 @@ fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
         cluster.account.renew(&cluster.kubernetes.token(600)?)?;
         cluster.expect_life(group, "an expired token")?;
 
-        // One that ends while it is in use: the next request is refused once, and repeated with the
-        // token that is there by then.
-        // The server allows for a minute between clocks: half of it is left.
+        // A token that expires while it is in use: the next request is refused once, and repeated
+        // with the token that is in the file by then. The server allows a minute of clock skew:
+        // half of it is left.
         let short = cluster.kubernetes.signed_token(-600, -30)?;
         cluster.account.renew(&short)?;
         cluster.kubernetes.restart_server()?;
@@ -167,7 +169,7 @@ fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
     })
 }
 
-/// CRDs are removed and put back, replaced, and not served for a while.
+/// CRDs are deleted and created again, and not served for a while.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn crds_that_are_gone_for_a_while_cost_no_route() -> Result<()> {
@@ -205,7 +207,7 @@ fn a_migration_from_v1_to_v3_costs_no_route() -> Result<()> {
         for (number, host) in (1u8..).zip(&cluster.hosts) {
             cluster.kubernetes.put_block(Group::V3, host.name(), number)?;
         }
-        // Both are there: the first counts.
+        // Both exist: the first is used.
         cluster.expect_life(Group::V1, "the copy")?;
         cluster.kubernetes.put_block(Group::V3, "b", cluster.block)?;
         cluster.kubernetes.delete_crds(Group::V1)?;
@@ -214,10 +216,10 @@ fn a_migration_from_v1_to_v3_costs_no_route() -> Result<()> {
     })
 }
 
-/// The store is restored from an older snapshot, and goes its own way before margay is back.
+/// The store is restored from an older snapshot, and written to before margay reconnects.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
-fn a_store_that_was_restored_is_believed() -> Result<()> {
+fn a_restored_store_is_followed() -> Result<()> {
     Cluster::of_two("kube-restore", |cluster, group| {
         cluster.kubernetes.save()?;
         cluster.expect_life(group, "the snapshot")?;
@@ -228,7 +230,7 @@ fn a_store_that_was_restored_is_believed() -> Result<()> {
         cluster.kubernetes.restore()?;
         cluster.wait_reason("no-connection", "refused")?;
         cluster.kubernetes.start_server()?;
-        // Past the version that margay knows, most likely before it is back.
+        // Past the resource version that margay knows, most likely before it reconnects.
         for round in 0..20 {
             let label = json!({"metadata": {"labels": {"round": round.to_string()}}});
             cluster.kubernetes.admin().patch("/api/v1/nodes/b", &label)?;
@@ -243,10 +245,11 @@ fn a_store_that_was_restored_is_believed() -> Result<()> {
     })
 }
 
-/// Debian's etcd below the server: streaming lists and fresh reads from memory are not to be had.
+/// With Debian's etcd, the server offers neither streaming lists nor consistent reads from its
+/// cache.
 #[test]
 #[ignore = "needs root, kube-apiserver and Debian's etcd"]
-fn an_etcd_of_debian_serves_as_well() -> Result<()> {
+fn debians_etcd_works_too() -> Result<()> {
     lab::run("kube-etcd34", &[], |lab| {
         let group = Group::V1;
         let kubernetes = Kubernetes::start_with_etcd(&lab.host("api")?, "/usr/bin/etcd", group)?;
@@ -319,8 +322,9 @@ fn services_and_secrets_come_from_the_api() -> Result<()> {
         };
         set_ready("local", true)?;
         set_ready("cluster", true)?;
-        // The node with the endpoint announces the addresses of a service with policy Local, in each
-        // family; the ranges are everybody's, and all that there is of one with policy Cluster.
+        // The node with the endpoint announces the addresses of a service with policy Local, in
+        // each family; every node announces the ranges, and nothing else for one with policy
+        // Cluster.
         let mut routes = addresses(&local)?;
         routes.push("203.0.113.7/32".to_owned());
         let of_a = |prefix: &str| cluster.nodes[0].control.paths(prefix);
@@ -391,7 +395,7 @@ fn rotate_the_password(cluster: &Cluster, a: &Host, b: &Host) -> Result<()> {
     cluster.nodes[1].wait_session(a).map(drop)
 }
 
-/// margay is killed and started again while the server is away: it goes on with what it kept.
+/// margay is killed and restarted while the server is down: it uses the objects of its state file.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_restart_without_a_server_costs_no_route() -> Result<()> {
@@ -419,7 +423,7 @@ fn a_restart_without_a_server_costs_no_route() -> Result<()> {
     })
 }
 
-/// 1,000 nodes, 3,000 blocks and 1,000 BGPPeers; one node more; heartbeats.
+/// 1,000 nodes, 3,000 blocks and 1,000 BGPPeers; then one more node; then heartbeats.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_large_cluster_costs_little() -> Result<()> {
@@ -445,7 +449,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
         let before = plans()?;
         let more = node("one-more", Some("10.1.99.1/16"), &json!({}));
         kubernetes.admin().post("/api/v1/nodes", &more)?;
-        wait_until(SETTLED, "the plan with one node more", || {
+        wait_until(SETTLED, "the plan with one more node", || {
             ensure!(plans()? > before, "not yet");
             Ok(())
         })?;
@@ -463,7 +467,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
             first.cpu_millis
         );
         ensure!(plans()? == before.0, "a heartbeat made a plan");
-        // Of a machine that others use too.
+        // On a machine that runs other work too.
         ensure!(cold < Duration::from_secs(10), "{cold:?}");
         ensure!(first.memory_kib < 40_000, "{} KiB", first.memory_kib);
         ensure!(beaten < 200, "{beaten} ms for {beats} heartbeats");
@@ -476,8 +480,8 @@ fn a_large_cluster_costs_little() -> Result<()> {
     })
 }
 
-/// What a node reads of block affinities, labelled as Calico 3.31 does and later, and of pod CIDRs: its
-/// own alone.
+/// A node reads its own block affinities alone, labelled as by Calico v3.31 and later, and its own
+/// pod CIDRs.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_node_asks_for_its_own_blocks_alone() -> Result<()> {
@@ -530,7 +534,7 @@ fn a_node_asks_for_its_own_blocks_alone() -> Result<()> {
     })
 }
 
-/// `margay check --connect` reads everything once, and says what it misses.
+/// `margay check --connect` reads everything once, and reports what is missing.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_check_connects() -> Result<()> {
@@ -539,7 +543,7 @@ fn a_check_connects() -> Result<()> {
         let account = Account::new(&kubernetes)?;
         let host = lab.host("a")?;
         kubernetes.put_node(Group::V3, &host, 1)?;
-        // Calico's own schemas are in force: what they refuse is not there to be read.
+        // Calico's own schemas are in force: the server refuses what they do not allow.
         let peer = Group::V3.object("bgppeers", "bad", &json!({"asNumber": "65001"}));
         let path = Group::V3.path("bgppeers");
         let (code, text) =

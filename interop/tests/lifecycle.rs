@@ -14,7 +14,7 @@ use interop::wait::{PATIENCE, holds_for, wait_until};
 const PEER_ROUTE: &str = "198.51.100.0/24";
 const OWN_ROUTE: &str = "192.0.2.0/24";
 
-/// Runs a test of margay's own interface.
+/// Runs a test with margay as the subject and BIRD 2 as its neighbour.
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     lab::run_margay(name, &[Kind::Bird2], &[], test)
 }
@@ -32,8 +32,8 @@ fn graceful_pair(lab: &mut Lab) -> Result<(Host, Margay, Host, Bird2)> {
     Ok((host, margay, bird_host, bird))
 }
 
-/// SIGTERM: exit 0, no NOTIFICATION, the neighbour keeps our routes, the kernel keeps its own;
-/// started again, everything is adopted without a gap.
+/// SIGTERM: exit 0, no NOTIFICATION, the neighbour retains our routes, and the kernel keeps its
+/// own; after the next start everything is adopted without a gap.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn sigterm_is_a_graceful_stop() -> Result<()> {
@@ -89,7 +89,7 @@ fn stop_graceful_keeps_routes() -> Result<()> {
 /// `stop --shutdown`: Cease 6/2, routes gone at the neighbour and in the kernel.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn stop_shutdown_takes_routes_along() -> Result<()> {
+fn stop_shutdown_removes_routes() -> Result<()> {
     run("life-shutdown", |lab| {
         let (host, mut margay, _, bird) = graceful_pair(lab)?;
         ensure!(kernel::route(&host, OWN_ROUTE)?.is_some(), "no blackhole for {OWN_ROUTE}");
@@ -116,7 +116,7 @@ fn kernel_routes_are_adopted_after_a_crash() -> Result<()> {
         bird.announce(&Origin::plain(GONE))?;
         kernel::wait_gateways(&host, GONE, &[bird_host.v4().to_string()])?;
         margay.daemon().crash()?;
-        ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "a crash must not take routes");
+        ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "a crash must not remove routes");
         bird.withdraw(GONE)?;
         let monitor = RouteMonitor::start(&host)?;
         margay.restart()?;
@@ -130,8 +130,8 @@ fn kernel_routes_are_adopted_after_a_crash() -> Result<()> {
     })
 }
 
-/// A reflector crashes. One client is back before the other: it must not lose the other's routes by
-/// an End-of-RIB that comes before the reflector has heard of them again (RFC 4724 §4.1).
+/// A reflector crashes. One client reconnects before the other: it must not lose the other's routes
+/// by an End-of-RIB that is sent before the reflector has received them again (RFC 4724 §4.1).
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_restarted_reflector_waits_for_its_clients() -> Result<()> {
@@ -194,7 +194,7 @@ fn a_restarted_reflector_waits_for_its_clients() -> Result<()> {
     })
 }
 
-/// A route of somebody else with another protocol number is never touched, whatever we learn.
+/// A kernel route of another owner, with another protocol number, is never touched.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn foreign_kernel_routes_are_left_alone() -> Result<()> {
@@ -247,7 +247,7 @@ fn reload_restarts_only_what_changed() -> Result<()> {
             wait_established(&margay, bird.v4())?;
             wait_paths(running, OWN_ROUTE, 1)?;
         }
-        // Counted by the neighbours: "since" is in whole seconds, and a session can be back sooner.
+        // Counted by the neighbours: "since" is in whole seconds, and a session can return sooner.
         let sessions = |running: &[Bird2]| -> Result<[usize; 2]> {
             Ok([running[0].sessions(host.v4())?, running[1].sessions(host.v4())?])
         };
@@ -262,7 +262,7 @@ fn reload_restarts_only_what_changed() -> Result<()> {
             Ok(())
         })?;
 
-        // One route more, and SIGHUP instead of the command: nobody is disturbed.
+        // One more route, and SIGHUP instead of the command: no session is affected.
         config.origins.push(Origin::plain("192.0.2.128/25"));
         host.write("margay.toml", &margay::render(&host, &config))?;
         margay.daemon().signal("HUP")?;
@@ -271,14 +271,14 @@ fn reload_restarts_only_what_changed() -> Result<()> {
         }
         ensure!(sessions(&running)? == [2, 1], "{:?}", sessions(&running)?);
 
-        // A bad file changes nothing and says so.
+        // An invalid file changes nothing, and the error names it.
         host.write("margay.toml", "[bgp]\nasn = \"none\"\n")?;
-        let error = margay.control().text(&["reload"]).err().context("a bad file was taken")?;
+        let error = margay.control().text(&["reload"]).err().context("the file was accepted")?;
         ensure!(error.to_string().contains("margay.toml:2"), "{error:#}");
         ensure!(sessions(&running)? == [2, 1], "{:?}", sessions(&running)?);
         ensure!(margay.daemon().exited()?.is_none(), "margay has exited");
 
-        // A neighbour that is taken out hears Cease 6/3.
+        // A neighbour that is removed receives Cease 6/3.
         config.neighbors.remove(0);
         margay.reconfigure(&config)?;
         wait_until(PATIENCE, "the removed session to end", || {
@@ -290,7 +290,7 @@ fn reload_restarts_only_what_changed() -> Result<()> {
     })
 }
 
-/// Somebody else has the port: exit 1 and one line that says so.
+/// Another process has the port: exit 1 and one line that says so.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_taken_port_is_one_line_and_exit_1() -> Result<()> {

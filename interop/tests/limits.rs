@@ -1,4 +1,4 @@
-//! What neighbours cannot do to the others: flood, exhaust descriptors.
+//! Limits that protect neighbours from each other: of prefixes, memory and descriptors.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use interop::speaker::{Config, Kind, Origin, wait_paths};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
 const PORT: u16 = 1790;
-/// How long one look at a connection may take.
+/// How long to wait for an event of a connection before looking at its other events.
 const STEP: Duration = Duration::from_millis(100);
 const OWN_ROUTE: &str = "192.0.2.0/24";
 /// Prefixes of one [`flood`].
@@ -24,7 +24,7 @@ fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) ->
     lab::run_margay(name, kinds, &[], test)
 }
 
-/// A margay that takes external neighbours from the lab's range; `more` are keys of the range.
+/// Configures external neighbours from the lab's range; `more` are keys of the range.
 fn config(host: &Host, more: &str) -> String {
     config_with(host, "", more)
 }
@@ -58,7 +58,7 @@ fn v4(host: &Host) -> Result<Ipv4Addr> {
     }
 }
 
-/// UPDATEs with [`FLOOD_PREFIXES`] different /32s, as many octets as a socket takes at once.
+/// UPDATEs with [`FLOOD_PREFIXES`] different /32s: as many octets as a socket takes at once.
 fn flood(host: &Host, from: u32) -> Result<Vec<u8>> {
     const MESSAGES: u32 = 20;
     const PER_MESSAGE: u32 = FLOOD_PREFIXES / MESSAGES;
@@ -72,8 +72,8 @@ fn flood(host: &Host, from: u32) -> Result<Vec<u8>> {
     Ok(octets)
 }
 
-/// A neighbour that would announce ten million prefixes is cut with 6/1 at its limit, stays out for
-/// a while although nobody configured it by name, and nobody else notices.
+/// A neighbour that would announce ten million prefixes is closed with Cease 6/1 at its limit, and
+/// held idle for a while although it is a dynamic peer. Other sessions are not affected.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_flood_ends_at_the_limit() -> Result<()> {
@@ -86,7 +86,7 @@ fn a_flood_ends_at_the_limit() -> Result<()> {
         let mut raw = RawPeer::start(&loud)?;
         let hello = open(PEER_AS, 90, v4(&loud)?, &[])?;
         raw.establish(1, host.v4(), PORT, &hello)?;
-        // Ten million, if nobody stops it. What cannot be sent is the end that we wait for.
+        // Ten million prefixes if the session is not closed, after which nothing more can be sent.
         for round in 0..715 {
             raw.send(1, &flood(&loud, round)?)?;
             wait_until(PATIENCE, "the flood to go on or end", || {
@@ -107,21 +107,22 @@ fn a_flood_ends_at_the_limit() -> Result<()> {
             ensure!(control.paths("16.0.0.1/32")?.is_empty(), "still there");
             Ok(())
         })?;
-        // Held idle (RFC 4271 §8.1.1): longer than a dynamic peer without faults is remembered.
+        // Held idle (RFC 4271 §8.1.1) for longer than a dynamic peer without errors is kept.
         raw.connect(2, host.v4(), PORT)?;
         raw.send(2, &hello)?;
         raw.wait_closed(2, PATIENCE)?;
-        holds_for(Duration::from_secs(7), "the memory of it", || {
-            ensure!(control.peer(loud.v4())?["state"] == "Idle", "taken back at once");
+        holds_for(Duration::from_secs(7), "the idle hold", || {
+            ensure!(control.peer(loud.v4())?["state"] == "Idle", "accepted again at once");
             Ok(())
         })
     })
 }
 
-/// A neighbour that holds more memory than it may is cut with 6/8, and nobody else notices.
+/// A neighbour whose routes exceed its memory limit is closed with Cease 6/8. Other sessions are
+/// not affected.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn a_hoarder_is_shed() -> Result<()> {
+fn a_peer_beyond_its_memory_limit_is_closed() -> Result<()> {
     run("limit-memory", &[Kind::Bird2], |lab| {
         let (host, quiet, loud) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
         let (daemon, control) = margay::start_text(&host, &config(&host, "memory-max = 2\n"))?;
@@ -145,7 +146,7 @@ fn a_hoarder_is_shed() -> Result<()> {
     })
 }
 
-/// Waits until as many floods of a neighbour, of different prefixes, have arrived as wanted.
+/// Waits until `wanted` floods of different prefixes have arrived from a neighbour.
 fn wait_floods(control: &Control, from: &Host, wanted: u32) -> Result<()> {
     wait_until(PATIENCE, "floods to arrive", || {
         let received = control.peer(from.v4())?["prefixes_received"].clone();
@@ -154,8 +155,8 @@ fn wait_floods(control: &Control, from: &Host, wanted: u32) -> Result<()> {
     })
 }
 
-/// The log says once that the bound of all routes was passed, of this neighbour, and `show peers`
-/// says it there.
+/// The log says once, for this neighbour, that the memory limit of all routes was exceeded, and
+/// `show peers` has it as the peer's last error.
 fn expect_shed(log: &str, control: &Control, shed: &Host, bound_mebibytes: u32) -> Result<()> {
     let reasons: Vec<&str> =
         log.lines().filter(|line| line.contains("closed (bgp.memory-max)")).collect();
@@ -168,12 +169,13 @@ fn expect_shed(log: &str, control: &Control, shed: &Host, bound_mebibytes: u32) 
     Ok(())
 }
 
-/// All neighbours together hold more memory than they may: the one that holds most is cut, and not
-/// the one whose routes were too many at last. Nobody else notices.
+/// All neighbours' routes together exceed the memory limit: the peer that holds most is closed, not
+/// the one whose routes came last. Other sessions are not affected.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn of_many_hoarders_the_greatest_is_shed() -> Result<()> {
-    /// A flood of 14,000 prefixes is some 72 octets for each: 1 MB. Five fit, six do not.
+fn the_peer_that_holds_most_memory_is_closed() -> Result<()> {
+    /// A flood takes some 72 octets for each of its 14,000 prefixes, 1 MB in all. Five fit, six do
+    /// not.
     const MEBIBYTES: u32 = 5;
     run("limit-memory-all", &[Kind::Bird2], |lab| {
         let (host, quiet) = (lab.host("a")?, lab.host("b")?);
@@ -189,14 +191,14 @@ fn of_many_hoarders_the_greatest_is_shed() -> Result<()> {
             raw.establish(1, host.v4(), PORT, &open(PEER_AS, 90, v4(client)?, &[])?)?;
             raws.push(raw);
         }
-        // Rounds are of different prefixes: the peer, its first round, and how many.
+        // The peer, its first round and the number of rounds, each of which has other prefixes.
         for (at, first, floods) in [(0, 0, 3), (1, 10, 1)] {
             for round in first..first + floods {
                 raws[at].send(1, &flood(&hosts[at], round)?)?;
             }
             wait_floods(&control, &hosts[at], floods)?;
         }
-        ensure!(raws.iter().all(|raw| raw.closed(1).is_none()), "these were to fit");
+        ensure!(raws.iter().all(|raw| raw.closed(1).is_none()), "these floods should fit");
         for round in [20, 21] {
             raws[2].send(1, &flood(&hosts[2], round)?)?;
         }
@@ -217,17 +219,17 @@ fn of_many_hoarders_the_greatest_is_shed() -> Result<()> {
             }
             Ok(())
         })?;
-        ensure!(raws[1..].iter().all(|raw| raw.closed(1).is_none()), "somebody else was cut");
+        ensure!(raws[1..].iter().all(|raw| raw.closed(1).is_none()), "another session was closed");
         wait_floods(&control, &hosts[1], 1)?;
         wait_floods(&control, &hosts[2], 2)
     })
 }
 
-/// Without descriptors no further connection is taken, which is said once; sessions go on, and
-/// with descriptors accepting does, too.
+/// Without free descriptors no connection is accepted, which is logged once; sessions stay up, and
+/// accepting resumes when there are descriptors again.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn without_descriptors_the_others_go_on() -> Result<()> {
+fn without_descriptors_sessions_stay_up() -> Result<()> {
     run("limit-files", &[Kind::Bird2], |lab| {
         let host = lab.host("a")?;
         let hosts = [lab.host("b")?, lab.host("c")?, lab.host("d")?, lab.host("e")?];

@@ -1,5 +1,5 @@
-//! The two `margay.toml` of `examples/kubernetes` at work, with what their pods have: one capability, no new
-//! privileges, a root file system that cannot be written to.
+//! Runs the two `margay.toml` of `examples/kubernetes` with what their pods have: one capability,
+//! no new privileges, a read-only root file system.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,10 +14,10 @@ use interop::wait::{PATIENCE, holds_for, wait_until};
 /// CAP_NET_BIND_SERVICE, as `/proc/PID/status` has it.
 const NET_BIND_SERVICE: &str = "0000000000000400";
 
-/// The reflector's: TCP MD5 needs no capability more.
+/// Password of the reflector's sessions: TCP MD5 needs no further capability.
 const PASSWORD: &str = "s3cret";
 
-/// As kubelet starts the container.
+/// Starts margay as kubelet starts the container.
 fn start(host: &Host, name: &str, changes: &[(&str, &str)]) -> Result<Daemon> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/kubernetes");
     let mut text = std::fs::read_to_string(Path::new(root).join(name).join("margay.toml"))?;
@@ -102,10 +102,10 @@ fn a_reflector_needs_one_capability() -> Result<()> {
     })
 }
 
-/// The router is told of the node's blocks, and of nothing else that Felix writes.
+/// The node's blocks are announced to the router, and nothing else that Felix writes.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn a_speaker_tells_its_router_of_blocks_alone() -> Result<()> {
+fn a_speaker_announces_only_blocks_to_its_router() -> Result<()> {
     run("m-speaker", |lab| {
         let (node, router) = (lab.host("node")?, lab.host("tor")?);
         let address = router.v4().to_string();
@@ -119,16 +119,16 @@ fn a_speaker_tells_its_router_of_blocks_alone() -> Result<()> {
         let _daemon = start(&node, "tor-speaker", &[("192.0.2.1", &address)])?;
         let told = |prefix: &str| Ok::<_, anyhow::Error>(!tor.paths(prefix)?.is_empty());
         wait_until(PATIENCE, "the block", || {
-            ensure!(told("10.65.1.0/26")?, "not told");
+            ensure!(told("10.65.1.0/26")?, "not announced");
             Ok(())
         })?;
         node.shell("ip route add blackhole 10.65.9.0/26 proto 80")?;
         wait_until(PATIENCE, "another block", || {
-            ensure!(told("10.65.9.0/26")?, "not told");
+            ensure!(told("10.65.9.0/26")?, "not announced");
             Ok(())
         })?;
-        holds_for(std::time::Duration::from_secs(1), "silence about the rest", || {
-            ensure!(!told("10.65.1.7/32")? && !told("10.65.2.0/26")?, "told");
+        holds_for(std::time::Duration::from_secs(1), "no other prefix", || {
+            ensure!(!told("10.65.1.7/32")? && !told("10.65.2.0/26")?, "announced");
             Ok(())
         })?;
         // It writes nothing into the kernel.

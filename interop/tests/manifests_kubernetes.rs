@@ -1,6 +1,6 @@
-//! `examples/kubernetes` before a real API server, with kubectl: nothing in it is refused, and calico-node's
-//! DaemonSet keeps what the examples do not mention. And `changeover`, with Kubernetes' own DaemonSet
-//! controller; kubelet is played ([`interop::kubernetes::Kubelet`]).
+//! Applies `examples/kubernetes` to a real API server with kubectl: nothing is refused, and
+//! calico-node's DaemonSet keeps what the examples do not mention. Runs `changeover`, too, with
+//! Kubernetes' own DaemonSet controller; kubelet is simulated ([`interop::kubernetes::Kubelet`]).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/calico-node";
 /// The image that `calico-node/daemonset.yaml` names.
 const MARGAY: &str = "registry.example/calico-node-margay:v3.32.1";
-/// How a part of the DaemonSet is merged into it.
+/// kubectl's arguments that merge an overlay into the DaemonSet.
 const MERGE: [&str; 5] =
     ["apply", "--server-side", "--field-manager=margay", "--force-conflicts", "--validate=strict"];
 
@@ -30,20 +30,20 @@ fn folder(name: &str) -> String {
     Path::new(root).join(name).display().to_string()
 }
 
-/// Applies an object as whoever installed Calico did.
+/// Applies an object as the installation of Calico does.
 fn install(kubernetes: &Kubernetes, object: &Value) -> Result<()> {
     let file = kubernetes.host().write("object.json", &object.to_string())?;
     kubernetes.run_kubectl(&["apply", "-f", &file.display().to_string()]).map(drop)
 }
 
-/// Merges one of the two parts, dry and then truly.
+/// Merges one of the two overlays, after a dry run.
 fn merge(kubernetes: &Kubernetes, name: &str) -> Result<()> {
     let path = folder(name);
     kubernetes.run_kubectl(&[&MERGE[..], &["--dry-run=server", "-k", &path]].concat())?;
     kubernetes.run_kubectl(&[&MERGE[..], &["-k", &path]].concat()).map(drop)
 }
 
-/// Everything but calico-node's part, which has a base that must be there.
+/// Every folder but calico-node's overlays, whose DaemonSet must exist before.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_real_server_accepts_each_folder() -> Result<()> {
@@ -51,7 +51,7 @@ fn a_real_server_accepts_each_folder() -> Result<()> {
         let kubernetes = Kubernetes::start(&lab.host("api")?, Group::V3)?;
         kubernetes.install_pod_monitor()?;
         let strict = ["apply", "--validate=strict"];
-        // A namespace that is only there dry has nothing in it.
+        // After a dry run there is no namespace for the objects of the other folders.
         kubernetes.run_kubectl(&[&strict[..], &["-k", &folder("namespace")]].concat())?;
         for name in [
             "route-reflector",
@@ -69,7 +69,7 @@ fn a_real_server_accepts_each_folder() -> Result<()> {
         }
         let rbac = folder("rbac.yaml");
         kubernetes.run_kubectl(&[&strict[..], &["--dry-run=server", "-f", &rbac]].concat())?;
-        // The reverse order of the way to reflectors.
+        // Back from reflectors: the reverse order.
         let peers = folder("mesh-to-reflectors/peers");
         kubernetes.run_kubectl(&["delete", "-k", &peers])?;
         let left = kubernetes.admin().object(&Group::V3.path("bgppeers"))?;
@@ -81,7 +81,7 @@ fn a_real_server_accepts_each_folder() -> Result<()> {
     })
 }
 
-/// What is wrong in what was accepted would have been refused.
+/// Faults in the accepted files would have been refused.
 fn is_wrong_refused(kubernetes: &Kubernetes) -> Result<()> {
     for (name, from, to, fault) in [
         ("route-reflector/deployment.yaml", "livenessProbe:", "livenesProbe:", "unknown field"),
@@ -118,7 +118,7 @@ fn is_wrong_refused(kubernetes: &Kubernetes) -> Result<()> {
 /// calico-node as manifests install it, as the operator does, and as v3.0's manifest did.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
-fn the_part_of_calico_node_is_merged_into_what_is_there() -> Result<()> {
+fn the_overlay_is_merged_into_the_installed_calico_node() -> Result<()> {
     run("manifests-node", &[], |lab| {
         let kubernetes = Kubernetes::start(&lab.host("api")?, Group::V3)?;
         install(&kubernetes, &calico_node::with_kubernetes("kube-system"))?;
@@ -143,7 +143,8 @@ fn the_part_of_calico_node_is_merged_into_what_is_there() -> Result<()> {
     })
 }
 
-/// Strategy, annotation and variables are the example's, and everything else is as it was installed.
+/// Strategy, annotation and variables are the example's, and everything else is as it was
+/// installed.
 fn expect_merged(kubernetes: &Kubernetes, path: &str, installed: &Value) -> Result<Value> {
     let live = kubernetes.admin().object(path)?;
     let strategy = &live["spec"]["updateStrategy"];
@@ -171,7 +172,7 @@ fn expect_merged(kubernetes: &Kubernetes, path: &str, installed: &Value) -> Resu
     Ok(live)
 }
 
-/// Two nodes with BIRD, in the hands of the real DaemonSet controller.
+/// Two nodes with BIRD, whose pods the real DaemonSet controller manages.
 struct Cluster {
     kubernetes: Kubernetes,
     kubelet: Kubelet,
@@ -218,7 +219,7 @@ impl Cluster {
         Ok(command)
     }
 
-    /// Runs the script; what it said, if it ended with this code.
+    /// Runs the script, which must exit with this code, and returns its output.
     fn expect(&self, arguments: &[&str], code: i32) -> Result<String> {
         let output = self.command(arguments)?.output().context("bash")?;
         let said = [output.stdout, output.stderr].concat();
@@ -228,7 +229,7 @@ impl Cluster {
         Ok(said)
     }
 
-    /// What each node's label says and its pod runs.
+    /// Checks each node's label, and the image and readiness of its pod.
     fn expect_state(&self, wanted: [&str; 2]) -> Result<()> {
         let status = self.expect(&["status"], 0)?;
         for (site, wanted) in self.sites.iter().zip(wanted) {
@@ -244,7 +245,8 @@ impl Cluster {
         self.kubelet.expect_no_fault()
     }
 
-    /// Whoever interrupts it while a pod does not come up can go back: the label says where it was.
+    /// A run that is interrupted while a pod does not become ready can be reverted: the label says
+    /// how far it was.
     fn is_put_back_after_an_interruption(&self) -> Result<()> {
         let mut command = self.command(&["to-margay", "a"])?;
         let mut script = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -257,7 +259,7 @@ impl Cluster {
             Ok(())
         })?;
         lab::run_command(Command::new("kill").args(["-INT", &script.id().to_string()]))?;
-        // bash ends the command that it waits for first.
+        // bash handles the signal after the command that it waits for has ended.
         let code = script.wait()?.code();
         ensure!(code == Some(130), "{code:?}");
         let said = self.expect(&["to-bird", "a"], 0)?;
@@ -265,7 +267,7 @@ impl Cluster {
         self.expect_state(["bird", "bird"])
     }
 
-    /// The uids of the pods: none was replaced while they are the same.
+    /// The UIDs of the pods, of which one changes when its pod is replaced.
     fn uids(&self) -> Result<String> {
         let columns = "jsonpath={.items[*].metadata.uid}";
         self.kubernetes.run_kubectl(&["-n", "kube-system", "get", "pods", "-o", columns])
@@ -276,14 +278,14 @@ impl Cluster {
     }
 }
 
-/// There and back; what is wrong is refused before anything is touched; a node that does not come up is put
-/// back; and whoever was interrupted begins again.
+/// To margay and back: faults are refused before anything is changed, a node that does not become
+/// ready is reverted, and an interrupted run can be repeated.
 #[test]
 #[ignore = "needs root, BIRD 1.6 and kube-apiserver"]
 fn nodes_change_over_one_by_one_and_back() -> Result<()> {
     run("changeover", &[Kind::Bird16], |lab| {
         let cluster = Cluster::start(lab)?;
-        // Nothing is begun while every changed template replaces pods.
+        // Refused while every change of the template replaces pods.
         let said = cluster.expect(&["to-margay"], 1)?;
         ensure!(said.contains("RollingUpdate"), "{said}");
         merge(&cluster.kubernetes, "calico-node")?;
@@ -301,7 +303,8 @@ fn nodes_change_over_one_by_one_and_back() -> Result<()> {
         ensure!(cluster.uids()? == before, "a wrong value replaced a pod");
         cluster.set(&["set", "env", "daemonset/calico-node", "MARGAY_HTTP=127.0.0.1:9479"])?;
 
-        // An object that margay would follow and BIRD has not: the doctor says so, and nothing is done.
+        // An object that margay would follow and BIRD does not: the doctor reports it, and nothing
+        // is changed.
         let peer = json!({"peerIP": "10.99.0.77", "asNumber": 65001});
         cluster.kubernetes.put(Group::V1, "bgppeers", "nowhere", &peer)?;
         let said = cluster.expect(&["to-margay"], 2)?;

@@ -1,4 +1,5 @@
-//! Metrics and health, as Prometheus, kubelet and operators see them: real daemons, real Prometheus.
+//! Metrics and health, as Prometheus, kubelet and operators see them: real daemons, real
+//! Prometheus.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -24,8 +25,8 @@ fn examples() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/monitoring"))
 }
 
-/// A router with a neighbour that is there, one that is not, a policy that refuses a route, a limit
-/// that is near, and passwords.
+/// A router with a neighbour that is up, one that is absent, a policy that rejects a route, a limit
+/// that is nearly reached, and passwords.
 fn router(host: &Host, neighbour: &Host) -> String {
     format!(
         "[bgp]\nasn = 64512\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\nmemory-max = 512\n\n\
@@ -70,7 +71,7 @@ fn start_router(host: &Host, other: &Host) -> Result<[(Daemon, Control); 2]> {
     Ok([ours, theirs])
 }
 
-/// Every query of the dashboard: `expr` wherever it stands.
+/// Every query of the dashboard: each value of a key `expr`.
 fn dashboard_queries(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -86,12 +87,12 @@ fn dashboard_queries(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The expressions of the alert rules, each of which stands on a line of its own.
+/// The expressions of the alert rules, each of which is on a line of its own.
 fn alert_queries(text: &str) -> Vec<String> {
     text.lines().filter_map(|l| l.trim().strip_prefix("expr: ")).map(str::to_owned).collect()
 }
 
-/// A query without the comparison at its end, which decides whether there is anything to see.
+/// A query without the comparison at its end, by which its result may be empty.
 fn without_comparison(query: &str) -> &str {
     [" > ", " == "]
         .iter()
@@ -100,9 +101,9 @@ fn without_comparison(query: &str) -> &str {
         .map_or(query, |(left, _)| left)
 }
 
-/// promtool has nothing to say about what real daemons export, the alert rules are sound and each
-/// can fire, and what the dashboard and the rules ask exists: metrics, labels, and an answer from a
-/// real Prometheus to every query.
+/// promtool accepts what real daemons export, the alert rules are valid and each can fire, and what
+/// the dashboard and the rules query exists: metrics, labels, and an answer of a real Prometheus to
+/// every query.
 #[test]
 #[ignore = "needs root, etcd and Prometheus"]
 fn prometheus_answers_every_query_of_dashboard_and_alerts() -> Result<()> {
@@ -117,7 +118,7 @@ fn prometheus_answers_every_query_of_dashboard_and_alerts() -> Result<()> {
         let _router = start_router(&r, &s)?;
         node_a.wait_session(&nb)?;
         node_b.wait_session(&na)?;
-        // One that ended.
+        // And one session that has ended.
         cluster.delete("nodes", "nb")?;
         node_a.wait_peers(&[])?;
         cluster.put_node(&nb, &serde_json::json!({}), &serde_json::json!({}))?;
@@ -153,7 +154,7 @@ fn prometheus_answers_every_query_of_dashboard_and_alerts() -> Result<()> {
                 wrong.push(format!("{query}: an empty panel"));
             }
         }
-        // Names in descriptions, and in the list of nodes, are names too.
+        // Metrics that are named in descriptions, and in the list of nodes, must exist too.
         for text in [&text, &std::fs::read_to_string(&rules)?] {
             let names: BTreeSet<String> =
                 monitor::selectors(text).into_iter().map(|selector| selector.name).collect();
@@ -166,7 +167,7 @@ fn prometheus_answers_every_query_of_dashboard_and_alerts() -> Result<()> {
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-        // A rule sees what is wrong here.
+        // An alert rule detects the neighbour that is absent.
         wait_until(PATIENCE, "an alert for the neighbour that is not there", || {
             let alert = "ALERTS{alertname=\"MargaySessionDown\", kind=\"external\"}";
             ensure!(!prometheus.query(alert)?.is_empty(), "not even pending");
@@ -179,7 +180,7 @@ fn fill_in(query: &str) -> String {
     query.replace("$instance", ".*").replace("$__rate_interval", "1m")
 }
 
-/// Whether what a query names is exported, with the labels that it is selected and grouped by.
+/// Checks that a query's metrics are exported with the labels by which it selects and groups.
 fn check_query(prometheus: &Prometheus, query: &str) -> Result<()> {
     prometheus.query(query)?;
     let mut known = BTreeSet::new();
@@ -203,7 +204,7 @@ fn check_query(prometheus: &Prometheus, query: &str) -> Result<()> {
     Ok(())
 }
 
-/// The numbers are those of the daemon, and no secret is among them.
+/// The metrics show what the daemon did, and no path shows a secret.
 #[test]
 #[ignore = "needs root, etcd and Prometheus"]
 fn a_scrape_shows_what_happened_and_no_secret() -> Result<()> {
@@ -287,7 +288,7 @@ fn value_of(text: &str, series: &str) -> Result<f64> {
     Ok(line.with_context(|| format!("no {series}"))?.parse()?)
 }
 
-/// `margay health` and the paths agree, name what is missing, and end with the right code.
+/// `margay health` and the HTTP paths agree, name what is missing, and return the right code.
 #[test]
 #[ignore = "needs root, etcd and Prometheus"]
 fn probes_name_what_is_missing() -> Result<()> {
@@ -309,14 +310,14 @@ fn probes_name_what_is_missing() -> Result<()> {
         ensure!(status == 503 && body.starts_with("not ready: "), "{status}: {body}");
 
         let _other = margay::start_text(&s, &neighbour(&s, &r))?;
-        // Thirty seconds are given to the neighbour that is not there.
+        // The start-up waits thirty seconds for the absent neighbour.
         wait_until(Duration::from_secs(50), "being ready", || {
             let (code, text) = health(&[])?;
             ensure!((code, text.as_str()) == (0, "alive\nready\n"), "{code}: {text}");
             ensure!(monitor::get(&r, "/readiness")? == (200, "ready\n".to_owned()), "/readiness");
             Ok(())
         })?;
-        // A process that does nothing is not alive, and the probe does not wait for ever.
+        // A stopped process is not alive, and the probe does not wait for ever.
         daemon.signal("STOP")?;
         let began = Instant::now();
         let (code, text) = health(&["--live"])?;
@@ -371,8 +372,8 @@ fn a_calico_node_is_ready_by_calicos_rule() -> Result<()> {
     })
 }
 
-/// An HTTP port that is taken does not stop routing: one line says so, `show status` too, and the
-/// port is taken into use when it is free.
+/// An HTTP port that is in use does not stop routing: one log line and `show status` say so, and
+/// margay listens on the port when it is free.
 #[test]
 #[ignore = "needs root, etcd and Prometheus"]
 fn a_taken_port_stops_nothing_else() -> Result<()> {
@@ -391,7 +392,7 @@ fn a_taken_port_stops_nothing_else() -> Result<()> {
         let status = control.json(&["show", "status"])?;
         let error = status["http"]["error"].as_str().context("no error in the status")?;
         ensure!(error.contains(&PORT.to_string()) && error.contains("in use"), "{error}");
-        ensure!(control.text(&["show", "status"])?.contains("not served: "), "people see nothing");
+        ensure!(control.text(&["show", "status"])?.contains("not served: "), "no error shown");
         squatter.crash()?;
         wait_until(PATIENCE, "metrics on the free port", || {
             let (status, _) = monitor::get(&r, "/metrics")?;
@@ -427,14 +428,15 @@ fn many(host: &Host, http: &str, peers: &str) -> String {
     )
 }
 
-/// With 5,000 established sessions a scrape takes less than 50 ms and 1 MB, and so do the probes. The
-/// sessions' local addresses differ, so that each has an update group of its own: the worst there is.
+/// With 5,000 established sessions a scrape takes less than 50 ms and 1 MB, and so do the probes.
+/// The sessions' local addresses differ, so that each has an update group of its own: the worst
+/// case.
 #[test]
 #[ignore = "needs root, etcd and Prometheus"]
 fn a_scrape_of_five_thousand_sessions_is_quick_and_small() -> Result<()> {
     run("monitor-scale", &["curl"], |lab| {
         let (r, s) = (lab.host("r")?, lab.host("s")?);
-        // Every address of a network is ours: 5,000 pairs of addresses for 5,000 sessions.
+        // Every address of a network is local: 5,000 pairs of addresses for 5,000 sessions.
         for (host, own, other, via) in [(&r, 100, 200, &s), (&s, 200, 100, &r)] {
             host.shell(&format!(
                 "ip route add local 10.{own}.0.0/16 dev lo; ip route add 10.{other}.0.0/16 via {}",

@@ -1,9 +1,9 @@
-//! What `interop/package.sh` makes: what is in it, and what installing, upgrading and removing it does
-//! to a running daemon and to its neighbour.
+//! The packages of `interop/package.sh`: their content, and what installing, upgrading and removing
+//! them does to a running daemon and to its neighbour.
 //!
-//! The packages are those in the folder that `MARGAY_PACKAGES` names, a folder of a target that
-//! `interop/package.sh` has made; else they are made here of the binary under test. With packages of
-//! another machine, the tests of their content alone can pass: `hold`, `sbom` and `line_tables`.
+//! `MARGAY_PACKAGES` names their folder, that of one target of `interop/package.sh`; by default
+//! they are made here from the binary under test. With packages for another machine only the tests
+//! of their content can pass: those with `hold`, `sbom` or `line_tables` in their names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,12 +29,12 @@ use serde_json::Value;
 const OWN_ROUTE: &str = "192.0.2.0/24";
 const PEER_ROUTE: &str = "198.51.100.0/24";
 const KEY: &str = "a-key-of-this-session";
-/// Compressed, as a registry counts.
+/// Largest size of the image in octets, compressed, as a registry counts.
 const IMAGE_MAX: u64 = 16_000_000;
-/// A Debian 12 with what is essential in it; `interop/setup.sh package` makes it.
+/// A minimal Debian 12; `interop/setup.sh package` makes it.
 const CLEAN_ROOT: &str = "/opt/interop/package/root";
 
-/// The folder with the packages.
+/// The folder with the packages. Makes them once, unless `MARGAY_PACKAGES` names it.
 fn packages() -> Result<PathBuf> {
     static MADE: LazyLock<Mutex<Option<PathBuf>>> = LazyLock::new(Mutex::default);
     if let Some(folder) = std::env::var_os("MARGAY_PACKAGES") {
@@ -52,7 +52,7 @@ fn packages() -> Result<PathBuf> {
     let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/package.sh"));
     script.arg(&target).env("MARGAY_PACKAGE_BINARY", margay::binary()?);
     script.env("MARGAY_PACKAGE_DIR", &out);
-    // Every test run builds it, with other features of its dependencies than a build of its own.
+    // Every test run builds it; a build of its own would use other features of the dependencies.
     let manual = own.with_file_name("../examples/manual");
     if manual.is_file() {
         script.env("MARGAY_PACKAGE_MANUAL", manual);
@@ -61,7 +61,7 @@ fn packages() -> Result<PathBuf> {
     Ok(made.insert(out.join(target)).clone())
 }
 
-/// The file in the folder whose name ends so.
+/// The file in the folder whose name ends with `end`.
 fn file(folder: &Path, end: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut paths = entries.flatten().map(|entry| entry.path());
@@ -69,7 +69,8 @@ fn file(folder: &Path, end: &str) -> Result<PathBuf> {
     found.with_context(|| format!("no *{end} in {}", folder.display()))
 }
 
-/// The machine of the packages: as readelf, dpkg, rpm and OCI name it. The folder has the target's name.
+/// The packages' architecture, by the target that the folder is named after, as readelf, dpkg, rpm
+/// and OCI name it.
 fn machine(folder: &Path) -> Result<[&'static str; 4]> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     match name.split('-').next() {
@@ -126,7 +127,7 @@ fn both_packages_hold_everything() -> Result<()> {
     let fields = shell(&format!("dpkg-deb --field {deb} Depends Version Architecture"))?;
     ensure!(fields.contains("libc6 (>= 2.17)") && fields.contains("passwd"), "{fields}");
     ensure!(fields.contains(&format!("Architecture: {of_deb}\n")), "{fields}");
-    // What restarts the daemon after an upgrade, when it ran.
+    // It restarts a running daemon after an upgrade.
     let postinst = shell(&format!("dpkg-deb --info {deb} postinst"))?;
     ensure!(
         postinst.contains("try-restart") || postinst.contains("deb-systemd-invoke"),
@@ -172,7 +173,7 @@ fn line_tables_are_beside_the_program() -> Result<()> {
         |path: &Path| run_command(Command::new("readelf").args(["--sections", "--wide"]).arg(path));
     let (program, debug) = (sections(&program)?, sections(&debug)?);
     ensure!(!program.contains(".debug_line") && !program.contains(".symtab"), "{program}");
-    // What debuggers find the other file by.
+    // Debuggers find the other file by the build-id.
     ensure!(program.contains(".note.gnu.build-id"), "{program}");
     ensure!(debug.contains(".debug_line"), "{debug}");
     Ok(())
@@ -186,7 +187,7 @@ fn clean_root(host: &Host) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// The script in the root, in the host's network namespace. Its mounts are those of this command alone.
+/// A command that runs in the root and in the host's network namespace. Its mounts are its own.
 fn inside(host: &Host, root: &Path, program: &str) -> Command {
     let root = root.display();
     let mut command = host.command("sh");
@@ -195,8 +196,8 @@ fn inside(host: &Host, root: &Path, program: &str) -> Command {
     command
 }
 
-/// Starts what is installed in the root as its unit does: its user, its capabilities, its folder, its
-/// arguments. Stands in for systemd, which does not run in a chroot.
+/// Starts the installed margay as its unit does: its user, capabilities, folder and arguments.
+/// Stands in for systemd, which does not run in a chroot.
 fn start_unit(host: &Host, root: &Path, log: &str) -> Result<(Daemon, Control)> {
     let unit = fs::read_to_string(root.join("usr/lib/systemd/system/margay.service"))?;
     let setting = |key: &str| {
@@ -223,7 +224,7 @@ fn start_unit(host: &Host, root: &Path, log: &str) -> Result<(Daemon, Control)> 
     Ok((daemon, control))
 }
 
-/// The same package with a higher version: what matters is what dpkg and the scripts do.
+/// The same package with a higher version, to exercise dpkg and the package's scripts.
 fn newer(deb: &Path, host: &Host) -> Result<PathBuf> {
     let (tree, newer) = (host.file("newer"), host.file("newer.deb"));
     shell(&format!(
@@ -246,7 +247,7 @@ fn install(host: &Host, root: &Path, deb: &Path) -> Result<String> {
     dpkg(host, root, "--install /tmp/margay.deb")
 }
 
-/// The neighbour: BIRD 2 at port 179 with a key, which keeps routes over a graceful restart.
+/// The neighbour: BIRD 2 at port 179 with a key, which retains routes over a graceful restart.
 fn bird(of: &Host, margay: &Host) -> Result<Bird2> {
     let mut n = neighbor(margay.v4(), of.v4(), SUBJECT_AS);
     n.port = 179;
@@ -272,7 +273,7 @@ fn configure(host: &Host, root: &Path, peer: IpAddr) -> Result<()> {
         host.router_id(),
         peer
     );
-    // In place, as an editor or a configuration management leaves owner and mode.
+    // Written in place, so that owner and mode stay as the package has set them.
     Ok(fs::write(root.join("etc/margay/margay.toml"), text)?)
 }
 
@@ -298,8 +299,8 @@ fn ensure_private(host: &Host, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Installed, upgraded while it runs, removed. The neighbour keeps every route until the removal, which
-/// withdraws them.
+/// Installs the package, upgrades it while margay runs, and removes it. The neighbour keeps every
+/// route until the removal, which withdraws them.
 #[test]
 #[ignore = "needs root, BIRD 2 and interop/setup.sh package"]
 fn an_upgrade_loses_no_route_and_a_removal_leaves_none() -> Result<()> {
@@ -361,11 +362,11 @@ fn an_upgrade_loses_no_route_and_a_removal_leaves_none() -> Result<()> {
     })
 }
 
-/// rpm runs the package's scripts in a root that is Debian's: what it needs is there under other names,
-/// so that dependencies are not looked at.
+/// rpm runs the package's scripts in a Debian root, where its dependencies have other names and so
+/// are not checked.
 #[test]
 #[ignore = "needs root and interop/setup.sh package"]
-fn the_rpm_makes_the_user_and_goes_again() -> Result<()> {
+fn the_rpm_creates_the_user_and_can_be_erased() -> Result<()> {
     let folder = packages()?;
     lab::run_margay("packages-rpm", &[], &["rpm"], |lab| {
         let host = lab.host("a")?;
@@ -431,7 +432,8 @@ fn the_image_holds_the_program_and_what_it_loads() -> Result<()> {
     })
 }
 
-/// The image's layers, unpacked, are a root in which the program runs with nothing of the machine's.
+/// The image's layers, unpacked, are a root in which the program runs with nothing of the
+/// machine's.
 #[test]
 #[ignore = "needs root and interop/setup.sh package"]
 fn the_image_runs_by_itself() -> Result<()> {

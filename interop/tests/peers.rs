@@ -1,4 +1,4 @@
-//! The subject with each of the other daemons. What a list lacks, that daemon does not have.
+//! The subject with each of the other daemons. A list omits what its daemon does not support.
 
 use interop::peer_tests;
 
@@ -24,7 +24,7 @@ peer_tests!(bird2: Bird2 {
     subject_helps_a_restart_of_the_peer,
 });
 
-// BIRD 1.6.8, what Calico's nodes run: a process per family.
+// BIRD 1.6.8, which Calico's nodes run: one process for each family.
 peer_tests!(bird16: Bird16 {
     ebgp,
     ibgp,
@@ -128,7 +128,7 @@ peer_tests!(exabgp: Exabgp {
     passes_on_communities,
 });
 
-// What two margays agree on that others do not have.
+// What only two margays negotiate with each other.
 peer_tests!(margay: Margay {
     both_families_secured_over_ipv6,
     both_dial_at_once,

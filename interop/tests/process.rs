@@ -1,5 +1,5 @@
-//! The process among its surroundings: a log that nobody reads, a full disk, no descriptors, a start
-//! before the network is there, a stop while routes come and go.
+//! The process and its environment: a log without a reader, a full disk, no descriptors, a start
+//! before the network is up, a stop while routes change.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Stdio;
@@ -20,9 +20,9 @@ use interop::wait::{PATIENCE, holds_for, wait_until};
 const PORT: u16 = 1790;
 const OWN_ROUTE: &str = "192.0.2.0/24";
 const PEER_ROUTE: &str = "198.51.100.0/24";
-/// Hold time of the sessions that must not notice anything, in seconds: a KEEPALIVE each second.
+/// Hold time of the sessions that must not be affected, in seconds: one KEEPALIVE a second.
 const HOLD_TIME: u16 = 3;
-/// The longest silence that such a session may see on this machine.
+/// The longest gap between two KEEPALIVEs of such a session on this machine.
 const GAP_MAX: Duration = Duration::from_secs(2);
 
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
@@ -69,7 +69,7 @@ fn bird(of: &Host, margay: &Host, graceful: bool, routes: &[&str]) -> Result<Bir
     Bird2::start(of, &config)
 }
 
-/// A session with [`HOLD_TIME`] that hears every KEEPALIVE, from a host of its own.
+/// A session with [`HOLD_TIME`] from a host of its own, which records every KEEPALIVE.
 struct Watched {
     raw: RawPeer,
 }
@@ -81,7 +81,7 @@ impl Watched {
         Ok(Self { raw })
     }
 
-    /// The session stands, and nothing was silent for longer than it may.
+    /// The session is up, and no gap between KEEPALIVEs exceeds [`GAP_MAX`].
     fn expect_steady(&self, at_least: usize) -> Result<()> {
         ensure!(self.raw.closed(1).is_none(), "the session was closed: {:?}", self.raw.closed(1));
         let heard = self.raw.heard(1)?;
@@ -94,14 +94,14 @@ impl Watched {
     }
 }
 
-/// Whoever reads the log has stopped, and the pipe is full: sessions, probes, commands and the end of
-/// the process do not notice.
+/// The reader of the log has stopped and the pipe is full: sessions, probes, commands and the end
+/// of the process are not affected.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
+fn a_log_without_a_reader_blocks_nothing() -> Result<()> {
     run("process-log", |lab| {
         let (host, quiet) = (lab.host("a")?, lab.host("b")?);
-        // More to say than a page holds: each of these refuses.
+        // More log lines than a page holds: each of these peers refuses the connection.
         let refusing = (0..100u32).map(|n| Ipv4Addr::from(0x7f01_0000 + n).into());
         let peers: Vec<IpAddr> = std::iter::once(quiet.v4()).chain(refusing).collect();
         let text = config(&host, &any(PORT), &peers, "[fib]\nenabled = false\n");
@@ -119,7 +119,7 @@ fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
         wait_until(PATIENCE, "a full pipe", || {
             let before = waiting()?;
             std::thread::sleep(Duration::from_secs(3));
-            // Lines are written whole: what is left of the page may be too little for the next.
+            // Lines are written whole: the rest of the page may be too small for the next one.
             ensure!(before > 0 && waiting()? == before, "{before} octets, and still written to");
             Ok(())
         })?;
@@ -136,10 +136,10 @@ fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
     })
 }
 
-/// The disk with the log and the control socket is full: lines are lost, and nothing else.
+/// The disk with the log and the control socket is full: log lines are lost, and nothing else.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn a_full_disk_costs_lines_and_nothing_else() -> Result<()> {
+fn a_full_disk_loses_only_log_lines() -> Result<()> {
     run("process-disk", |lab| {
         let (host, quiet) = (lab.host("a")?, lab.host("b")?);
         let disk = host.file("disk");
@@ -172,7 +172,7 @@ fn a_full_disk_costs_lines_and_nothing_else() -> Result<()> {
             std::thread::sleep(Duration::from_secs(5));
             watched.expect_steady(4)?;
             control.text(&["health", "--live"])?;
-            // There is room again, and the log goes on.
+            // With free space, logging resumes.
             std::fs::remove_file(disk.join("filler"))?;
             wait_until(PATIENCE, "the log to go on", || {
                 control.text(&["log-level", "debug"])?;
@@ -190,8 +190,8 @@ fn a_full_disk_costs_lines_and_nothing_else() -> Result<()> {
     })
 }
 
-/// Every descriptor that BGP may have is taken by connections that say nothing: the session goes on,
-/// and operators and probes are answered at once.
+/// Silent connections use every descriptor that BGP may have: the session stays up, and operators
+/// and probes are answered at once.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn operators_are_answered_when_descriptors_run_out() -> Result<()> {
@@ -214,7 +214,7 @@ fn operators_are_answered_when_descriptors_run_out() -> Result<()> {
         let log = daemon.output();
         ensure!(
             log.contains("of 4000 dynamic peers (peers-max)"),
-            "the shortage has no name: {log}"
+            "the shortage is not logged: {log}"
         );
         let watched = Watched::establish(&quiet, &host)?;
         let _crowd =
@@ -245,7 +245,7 @@ fn operators_are_answered_when_descriptors_run_out() -> Result<()> {
     })
 }
 
-/// Opens connections to margay from hundreds of addresses, and says nothing on any of them.
+/// Opens connections to margay from hundreds of addresses, and sends nothing on any of them.
 const HALF_OPEN: &str = "
 import socket, time
 held = []
@@ -263,10 +263,11 @@ while True:
     held = held[-1500:]
 ";
 
-/// The address comes after margay, as by DHCP: the start waits for it, names it, and goes on.
+/// An address to listen on appears after margay's start, as by DHCP: margay names it, serves the
+/// others, and listens on it when it is there.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn an_address_that_comes_later_is_waited_for() -> Result<()> {
+fn an_address_that_appears_later_is_listened_on() -> Result<()> {
     const LATER: &str = "10.99.0.77";
     run("process-late", |lab| {
         let (host, quiet) = (lab.host("a")?, lab.host("b")?);
@@ -287,7 +288,7 @@ fn an_address_that_comes_later_is_waited_for() -> Result<()> {
         let status = control.text(&["show", "status"])?;
         ensure!(!status.contains(&fault), "{status}");
         ensure!(daemon.output().matches(&fault).count() == 1, "said again and again");
-        // What nobody can wait for is refused at once: reload names a port that somebody has.
+        // A port that another process has is not waited for: the reload is refused and names it.
         let taken = host.command("python3").args(["-c", TAKEN]).stdout(Stdio::piped()).spawn()?;
         let mut taken = Running(taken);
         taken.wait_line()?;
@@ -324,8 +325,8 @@ impl Drop for Running {
     }
 }
 
-/// Only peers from a range, which come back when their own retry timer says so: until then the
-/// kernel's routes stay (RFC 4724 §4.1).
+/// All peers are from a range, and reconnect when their own retry timers expire: until then the
+/// kernel routes stay (RFC 4724 §4.1).
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_restart_waits_for_peers_from_ranges() -> Result<()> {
@@ -343,7 +344,7 @@ fn a_restart_waits_for_peers_from_ranges() -> Result<()> {
         let monitor = RouteMonitor::start(&host)?;
         daemon.signal("TERM")?;
         daemon.wait(Duration::from_secs(10))?;
-        // The neighbour cannot come at once.
+        // The neighbour cannot reconnect at once.
         lab.cut(&bird_host)?;
         let (daemon, control) = margay::start_text(&host, &text)?;
         holds_for(Duration::from_secs(4), "the kernel's route", || {
@@ -363,8 +364,9 @@ fn a_restart_waits_for_peers_from_ranges() -> Result<()> {
     })
 }
 
-/// While the start waits for somebody, what another neighbour says about a prefix replaces the route
-/// of the earlier run at once; prefixes that nobody speaks of stay.
+/// While the start-up waits for one neighbour, another one's announcement or withdrawal of a prefix
+/// replaces the route of the earlier run at once; routes to prefixes that no neighbour announces
+/// stay.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn waiting_keeps_no_superseded_route() -> Result<()> {
@@ -379,7 +381,7 @@ fn waiting_keeps_no_superseded_route() -> Result<()> {
             kernel::wait_gateways(&host, route, &[first.v4().to_string()])?;
         }
         daemon.crash()?;
-        // The workload has moved, and its old node is away.
+        // The workload has moved, and its old node is down.
         old.daemon().crash()?;
         new.announce(&Origin::plain(PEER_ROUTE))?;
         let (daemon, _) = margay::start_text(&host, &text)?;
@@ -387,7 +389,7 @@ fn waiting_keeps_no_superseded_route() -> Result<()> {
         kernel::wait_gateways(&host, PEER_ROUTE, &[second.v4().to_string()])?;
         ensure!(began.elapsed() < Duration::from_secs(10), "after {:?}", began.elapsed());
         ensure!(kernel::route(&host, QUIET_ROUTE)?.is_some(), "{}", daemon.output());
-        // Taken back while the start still waits: that is said, too.
+        // A withdrawal takes effect while the start-up still waits, too.
         new.withdraw(PEER_ROUTE)?;
         kernel::wait_gone(&host, PEER_ROUTE)?;
         ensure!(kernel::route(&host, QUIET_ROUTE)?.is_some(), "{}", daemon.output());
@@ -395,11 +397,11 @@ fn waiting_keeps_no_superseded_route() -> Result<()> {
     })
 }
 
-/// `stop --shutdown` while thousands of routes come and go: neighbours hear of it while the kernel
-/// still forwards, and then nothing of ours is left.
+/// `stop --shutdown` while thousands of routes change: neighbours are notified while the kernel
+/// still forwards, and then no route of ours is left.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn a_shutdown_tells_neighbours_first_and_leaves_nothing() -> Result<()> {
+fn a_shutdown_notifies_neighbours_first_and_leaves_no_route() -> Result<()> {
     run("process-shutdown", |lab| {
         let (host, quiet, churning) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
         let text = config(&host, &any(PORT), &[quiet.v4(), churning.v4()], "");
@@ -428,7 +430,7 @@ fn a_shutdown_tells_neighbours_first_and_leaves_nothing() -> Result<()> {
         let log = daemon.output();
         let closed = log.find("session closed").context("no line about the session")?;
         ensure!(log.find("shutting down").is_some_and(|stopping| stopping < closed), "{log}");
-        // The neighbour's route was the kernel's until after the neighbours had heard.
+        // The neighbour's route was in the kernel until the neighbours were notified.
         let changes = monitor.changes()?;
         ensure!(changes.contains(&format!("Deleted {PEER_ROUTE}")), "{changes:.1000}");
         Ok(())

@@ -22,15 +22,15 @@ fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) ->
     lab::run_margay(name, kinds, &[], test)
 }
 
-/// How margay goes.
+/// How margay ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Terminated,
     Killed,
 }
 
-/// The helper keeps what margay announced until margay's End-of-RIB, and drops then what margay did
-/// not announce again; margay's kernel keeps the helper's route all the time.
+/// The helper retains margay's routes until margay's End-of-RIB, and then removes those that were
+/// not announced again; margay's kernel keeps the helper's route all the time.
 fn restarts(helper: Kind, end: End) -> Result<()> {
     let name = format!("restart-{helper:?}-{}", if end == End::Killed { "kill" } else { "term" });
     run(&name, &[helper], |lab| {
@@ -61,7 +61,7 @@ fn restarts(helper: Kind, end: End) -> Result<()> {
         })?;
         let margay = Margay::start(&host, &config)?;
         wait_established(&margay, helper_host.v4())?;
-        // End-of-RIB takes away what was not announced again, long before any timer.
+        // End-of-RIB removes what was not announced again, long before any timer expires.
         wait_until(Duration::from_secs(15), "the stale route to go", || {
             ensure!(peer.paths(GONE)?.is_empty(), "still there");
             Ok(())
@@ -102,11 +102,11 @@ fn wait_in_zebra(host: &Host, prefix: &str) -> Result<()> {
     })
 }
 
-/// With the N bit on both sides (RFC 8538 §2) a session that margay ends by a NOTIFICATION, to change
-/// a parameter, is a restart too: the helper keeps the routes.
+/// With the N bit on both sides (RFC 8538 §2), a session that margay closes with a NOTIFICATION, to
+/// change a parameter, is a restart too: the helper retains the routes.
 #[test]
 #[ignore = "needs root, BIRD 2 and FRR"]
-fn a_notification_is_a_restart_where_both_say_so() -> Result<()> {
+fn a_notification_is_a_restart_with_the_n_bit_on_both_sides() -> Result<()> {
     run("restart-n", &[Kind::Frr], |lab| {
         let (host, helper_host) = (lab.host("a")?, lab.host("b")?);
         let case = Case::ebgp(Kind::Frr).graceful_restart().hold_time(30);
@@ -128,7 +128,7 @@ fn a_notification_is_a_restart_where_both_say_so() -> Result<()> {
         wait_until(PATIENCE, "the changed session", || {
             let peer = margay.control().peer(helper_host.v4())?;
             ensure!(peer["state"] == "Established", "{peer}");
-            // It is another peer's session now: what the old one ended with is in the log.
+            // The session is that of a new peer: the end of the old one is only in the log.
             let log = margay.daemon().output();
             ensure!(log.contains("session closed: Other Configuration Change"), "{log}");
             ensure!(log.matches("session established").count() == 2, "{log}");
@@ -222,7 +222,7 @@ fn a_cluster_that_restarts_at_once_loses_no_route() -> Result<()> {
         all_have_all(&nodes, patience)?;
         let monitors: Vec<RouteMonitor> =
             nodes.iter().map(|node| RouteMonitor::start(&node.host)).collect::<Result<_>>()?;
-        // Let every start be over, so that what is tested is the second one.
+        // Let every start-up complete, so that the second one is tested.
         thread::sleep(Duration::from_secs(5));
         let began = Instant::now();
         let step = Duration::from_secs(10) / u32::try_from(count)?;
@@ -265,8 +265,8 @@ fn a_cluster_that_restarts_at_once_loses_no_route() -> Result<()> {
     })
 }
 
-/// A neighbour is about to be shut down and says so: routes move to another one while both still
-/// forward. The default for external neighbours; `honour-graceful-shutdown = false` turns it off.
+/// A neighbour announces its shutdown: routes move to another one while both still forward. This is
+/// the default for external neighbours; `honour-graceful-shutdown = false` turns it off.
 #[test]
 #[ignore = "needs root, BIRD 2 and FRR"]
 fn routes_move_away_from_a_neighbour_in_graceful_shutdown() -> Result<()> {
@@ -314,7 +314,7 @@ fn routes_move_away_from_a_neighbour_in_graceful_shutdown() -> Result<()> {
         leaving.reconfigure(&bird(&first, &["65535:0"]))?;
         kernel::wait_gateways(&host, ROUTE, &[second.v4().to_string()])?;
         let paths = control.paths(ROUTE)?;
-        ensure!(paths.len() == 2, "it is the less preferred, and not gone: {paths:?}");
+        ensure!(paths.len() == 2, "its path is removed, not only less preferred: {paths:?}");
         ensure!(paths.iter().any(|path| path["local_pref"] == 0), "{paths:?}");
         leaving.daemon().terminate()?;
         wait_until(PATIENCE, "the path to go", || {

@@ -16,7 +16,7 @@ use interop::speaker::{
 };
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
-/// Runs a test of margay's own interface.
+/// Runs a test with margay as the subject and these daemons as its neighbours.
 fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     lab::run_margay(name, kinds, &[], test)
 }
@@ -31,8 +31,8 @@ fn config(host: &Host, asn: u32, peers: &[(&Host, u32)], origins: &[&str]) -> Co
     }
 }
 
-/// Two of Calico's BIRDs as clients of a reflecting margay: each has the other's route with its
-/// next hop unchanged, and none gets its own back.
+/// Two BIRDs of Calico's version as clients of a margay that reflects: each has the other's route
+/// with its next hop unchanged, and neither receives its own.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
 fn reflects_between_bird16_clients() -> Result<()> {
@@ -58,7 +58,7 @@ fn reflects_between_bird16_clients() -> Result<()> {
             ensure!(path.next_hop == Some(next_hop.clone()), "{path:?}");
             ensure!(path.as_path.is_empty(), "{path:?}");
             kernel::wait_gateways(&clients[index], prefixes[other], &[next_hop])?;
-            ensure!(bird.paths(prefixes[index])?.is_empty(), "a client heard its own route");
+            ensure!(bird.paths(prefixes[index])?.is_empty(), "a client received its own route");
         }
         wait_paths(&margay, prefixes[0], 1)?;
         kernel::wait_gateways(&host, prefixes[0], &[clients[0].v4().to_string()])
@@ -69,8 +69,8 @@ const CLIENT_ROUTE: &str = "10.65.0.64/26";
 const FAR_ROUTE: &str = "10.65.0.128/26";
 const TOR_ROUTE: &str = "198.51.100.0/24";
 
-/// Two reflectors that are no clients of each other, each with a client of its own, the near one
-/// with a router of another AS besides.
+/// Two reflectors that are not clients of each other, each with a client of its own; the near one
+/// also has a neighbour in another AS.
 struct TwoReflectors {
     near: Host,
     client: Host,
@@ -114,8 +114,8 @@ impl TwoReflectors {
         })
     }
 
-    /// The near reflector passes a route of another AS on without reflecting it, so that it reaches
-    /// everybody whatever the clusters are.
+    /// The near reflector advertises a route from another AS without reflecting it, so that it
+    /// reaches every speaker whatever the clusters are.
     fn far_client_hears_the_tor(&self) -> Result<()> {
         let path = wait_paths(&self.far_client_bird, TOR_ROUTE, 1)?.remove(0);
         ensure!(path.next_hop == Some(self.tor.v4().to_string()), "{path:?}");
@@ -124,11 +124,11 @@ impl TwoReflectors {
     }
 }
 
-/// Reflectors in clusters of their own: every route reaches everybody, with its next hop, and names
-/// both clusters. The other AS hears nothing of clusters.
+/// Reflectors in different clusters: every route reaches every speaker, with its next hop and both
+/// cluster ids. The other AS receives no attributes of reflection.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
-fn reflectors_of_two_clusters_reach_everybody() -> Result<()> {
+fn reflectors_of_two_clusters_reach_every_speaker() -> Result<()> {
     run("rr-two", &[Kind::Bird2], |lab| {
         let all = TwoReflectors::start(lab, ["10.0.0.1", "10.0.0.2"])?;
         all.far_client_hears_the_tor()?;
@@ -150,7 +150,7 @@ fn reflectors_of_two_clusters_reach_everybody() -> Result<()> {
     })
 }
 
-/// Reflectors of one cluster: what one has reflected the other keeps, does not use, and says why.
+/// Reflectors of one cluster: what one has reflected is unusable at the other, which says why.
 /// Clients of such a pair have sessions with both.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
@@ -165,14 +165,14 @@ fn reflectors_of_one_cluster_refuse_each_others_reflections() -> Result<()> {
             Ok(())
         })?;
         ensure!(all.far_control.paths(CLIENT_ROUTE)?.is_empty(), "refused, and in the table");
-        holds_for(Duration::from_secs(1), "silence about it", || {
+        holds_for(Duration::from_secs(1), "no second reflection", || {
             ensure!(all.far_client_bird.paths(CLIENT_ROUTE)?.is_empty(), "it was reflected again");
             Ok(())
         })
     })
 }
 
-/// Neighbours that are not configured one by one but come from a range.
+/// Neighbours that are not configured one by one, but accepted from a range.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
 fn accepts_neighbours_from_a_range() -> Result<()> {
@@ -201,7 +201,8 @@ fn accepts_neighbours_from_a_range() -> Result<()> {
     })
 }
 
-/// Two equal paths of two neighbours: the kernel spreads over both, and over one when one leaves.
+/// Two equal paths from two neighbours: the kernel route uses both, and only one when the other is
+/// withdrawn.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
 fn equal_paths_become_multipath() -> Result<()> {
@@ -244,7 +245,7 @@ fn link_bandwidth_becomes_weights() -> Result<()> {
             let mut one = config(bird, PEER_AS, &[(&host, SUBJECT_AS)], &[]);
             one.origins.push(origin.clone());
             let started = Bird2::start(bird, &one)?;
-            // BIRD passes transitive ones only to external peers.
+            // BIRD sends only transitive ones to external peers.
             let bandwidth =
                 format!("bgp_ext_community.add((generic, 0x0004fde9, {:#x}))", octets.to_bits());
             let path = bird.file("bird.conf");
@@ -312,11 +313,11 @@ fn announces_routes_of_the_kernel() -> Result<()> {
     })
 }
 
-/// A route of the kernel whose gateway is a neighbour goes to the others, with that next hop, and never to
-/// the neighbour itself, which may come up after the route (RFC 4271 §5.1.3).
+/// A kernel route whose gateway is a neighbour is advertised to the others with that next hop, and
+/// never to that neighbour, even if it comes up after the route (RFC 4271 §5.1.3).
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
-fn a_neighbour_is_not_told_what_goes_through_it() -> Result<()> {
+fn a_route_is_not_advertised_to_its_next_hop() -> Result<()> {
     run("own-next-hop", &[Kind::Bird2], |lab| {
         let host = lab.host("a")?;
         let (near, far) = (lab.host("b")?, lab.host("c")?);
@@ -339,18 +340,18 @@ fn a_neighbour_is_not_told_what_goes_through_it() -> Result<()> {
         let near_bird = Bird2::start(&near, &peer(&near))?;
         via("10.65.3.0/26", &far)?;
         wait_paths(&near_bird, "10.65.3.0/26", 1)?;
-        ensure!(near_bird.paths("10.65.2.0/26")?.is_empty(), "b was told a route through itself");
-        ensure!(far_bird.paths("10.65.3.0/26")?.is_empty(), "c was told a route through itself");
+        ensure!(near_bird.paths("10.65.2.0/26")?.is_empty(), "b received a route through itself");
+        ensure!(far_bird.paths("10.65.3.0/26")?.is_empty(), "c received a route through itself");
         let why = control.json(&["explain", "10.65.2.0/26"])?["withheld"].to_string();
         ensure!(why.contains("its next hop is this neighbour"), "{why}");
-        // The gateway changes: the one loses what the other gets.
+        // The gateway changes: the route is withdrawn from the one and advertised to the other.
         via("10.65.2.0/26", &far)?;
         wait_paths(&near_bird, "10.65.2.0/26", 1)?;
         wait_paths(&far_bird, "10.65.2.0/26", 0).map(drop)
     })
 }
 
-/// What we originate is a blackhole in the kernel, and goes when it is no longer configured.
+/// Originated prefixes are blackholes in the kernel, and removed when no longer configured.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
 fn originated_prefixes_are_blackholes() -> Result<()> {
@@ -371,8 +372,8 @@ fn originated_prefixes_are_blackholes() -> Result<()> {
     })
 }
 
-/// RFC 2545 §3: the link-local address is for a neighbour on the link alone, and one that is internal is
-/// taken for one that may be anywhere, as by BIRD.
+/// RFC 2545 §3: the link-local next hop is sent only to a neighbour on the link. An internal one is
+/// assumed not to be on it, as by BIRD.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
 fn an_external_neighbour_on_the_link_gets_both_ipv6_next_hops() -> Result<()> {
@@ -405,8 +406,8 @@ fn an_external_neighbour_on_the_link_gets_both_ipv6_next_hops() -> Result<()> {
     })
 }
 
-/// An UPDATE beyond 4096 octets: taken from ExaBGP and passed on to BIRD, both of which negotiate
-/// RFC 8654; kept from `GoBGP`, which does not.
+/// An UPDATE beyond 4096 octets: received from ExaBGP and advertised to BIRD, both of which
+/// negotiate RFC 8654; not advertised to `GoBGP`, which does not.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]
 fn extended_messages() -> Result<()> {
@@ -439,7 +440,7 @@ fn extended_messages() -> Result<()> {
         exabgp.announce(&Origin::plain(SHORT))?;
         wait_paths(&gobgp, SHORT, 1)?;
         ensure!(gobgp.paths(LONG)?.is_empty(), "6000 octets of attributes in 4096");
-        // A neighbour that had the short form must lose it when the route grows.
+        // When the route grows, its short form must be withdrawn from the neighbour that has it.
         let grown = Origin { prefix: SHORT.to_owned(), ..long };
         exabgp.announce(&grown)?;
         wait_paths(&gobgp, SHORT, 0)?;

@@ -50,7 +50,7 @@ impl Pair {
         self.margay.control().text(&[&["peer", order, &address], more].concat())
     }
 
-    /// The same, which must fail; what it says.
+    /// The same, which must fail; returns the error.
     fn refused(&self, order: &str, more: &[&str]) -> Result<String> {
         match self.steer(order, more) {
             Ok(answer) => bail!("peer {order} {more:?} was not refused: {answer}"),
@@ -58,7 +58,7 @@ impl Pair {
         }
     }
 
-    /// Whether BIRD was told this with a NOTIFICATION.
+    /// Whether BIRD received a NOTIFICATION that it logs with this text.
     fn was_told(&self, text: &str) -> bool {
         self.bird.log().lines().any(|line| line.contains("Received: ") && line.contains(text))
     }
@@ -85,7 +85,8 @@ fn case() -> Case {
     Case::ebgp(Kind::Bird2).hold_time(30)
 }
 
-/// The neighbour hears why; neither a reload nor the neighbour's dialling brings the session back.
+/// The neighbour receives the reason; neither a reload nor the neighbour's attempts restore the
+/// session.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
@@ -93,7 +94,7 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
         let mut pair = Pair::start(lab, &case())?;
         let rehearsed = pair.steer("stop", &["--dry-run"])?;
         ensure!(rehearsed.contains("dry run: Cease 6/2: 1 routes from it"), "{rehearsed}");
-        ensure!(pair.peer()?["state"] == "Established", "a rehearsal stopped it");
+        ensure!(pair.peer()?["state"] == "Established", "the dry run stopped it");
         pair.steer("stop", &["--message", "moving rack 7"])?;
         pair.ensure_stopped()?;
         wait_paths(&pair.bird, OWN_ROUTE, 0)?;
@@ -108,7 +109,7 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
             let refused = pair.refused(order, &[])?;
             ensure!(refused.contains("start it first"), "{order}: {refused}");
         }
-        // Another hold time makes another session, and another task.
+        // Another hold time creates another session, and another task.
         let mut config = pair.config.clone();
         config.neighbors.iter_mut().for_each(|n: &mut Neighbor| n.hold_time = 60);
         pair.margay.reconfigure(&config)?;
@@ -122,7 +123,7 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
     })
 }
 
-/// `--keep` is for restarts of margay; without it a restart starts everything.
+/// `--keep` retains a stop over restarts of margay; without it a restart starts every peer.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_stop_is_kept_over_a_restart_where_asked() -> Result<()> {
@@ -167,7 +168,7 @@ fn restart(margay: &mut Margay) -> Result<()> {
     margay.restart()
 }
 
-/// A reset withdraws on both sides; a graceful one nowhere.
+/// A reset removes routes on both sides; a graceful one on neither.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_reset_keeps_routes_only_where_asked() -> Result<()> {
@@ -187,8 +188,8 @@ fn a_reset_keeps_routes_only_where_asked() -> Result<()> {
         let monitor = RouteMonitor::start(&pair.host)?;
         pair.steer("reset", &["--graceful"])?;
         wait_other_session(before)?;
-        // BIRD did not restart, so its OPEN preserves nothing (RFC 4724 §4.2, the F bit): what was kept
-        // is replaced by what it announces, at once.
+        // BIRD did not restart, so its OPEN preserves nothing (RFC 4724 §4.2, the F bit): what was
+        // kept is replaced by what it announces, at once.
         let gap = longest_gap(&monitor.changes()?)?;
         ensure!(gap < 0.5, "the kernel was without the route for {gap} s");
         ensure!(!pair.was_told("Administrative reset"), "{}", pair.bird.log());
@@ -202,7 +203,7 @@ fn a_reset_keeps_routes_only_where_asked() -> Result<()> {
     })
 }
 
-/// Both directions, without a new session.
+/// Refreshes either direction without a new session.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_refresh_sends_routes_again() -> Result<()> {
@@ -232,15 +233,15 @@ fn a_refresh_sends_routes_again() -> Result<()> {
     })
 }
 
-/// All or nothing for peers that are named; a pattern leaves out who cannot.
+/// A command for named peers applies to all or none; a pattern skips peers that it cannot apply to.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn an_order_that_cannot_be_carried_out_changes_nothing() -> Result<()> {
+fn a_command_that_cannot_be_carried_out_changes_nothing() -> Result<()> {
     run("steer-refused", |lab| {
         let pair = Pair::start(lab, &case())?;
         let refused = pair.refused("stop", &["10.99.0.99"])?;
         ensure!(refused.contains("there is no peer \"10.99.0.99\""), "{refused}");
-        ensure!(pair.peer()?["state"] == "Established", "half of the order was carried out");
+        ensure!(pair.peer()?["state"] == "Established", "half of the command was carried out");
         let refused = pair.refused("retry", &[])?;
         ensure!(refused.contains("it is established"), "{refused}");
         let refused = pair.refused("reset", &["--graceful"])?;
@@ -255,7 +256,7 @@ fn an_order_that_cannot_be_carried_out_changes_nothing() -> Result<()> {
     })
 }
 
-/// A dynamic peer is forgotten when its session ends: its connections are refused all the same.
+/// A dynamic peer is removed when its session ends; a stopped one's connections are still refused.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_dynamic_peer_can_be_stopped() -> Result<()> {
