@@ -1,4 +1,4 @@
-//! A node that runs BIRD 1.6.8 by the configuration that confd writes for a mesh.
+//! A node that runs BIRD 1.6.8 with the configuration that confd writes for a mesh.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +14,7 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// Calico's default, as in the configuration below.
 const OWN_ASN: u32 = 64512;
-/// What filters towards internal neighbours begin with.
+/// How export filters towards internal neighbours begin.
 const PRIORITY_OF_EXPORT: &str =
     "    if (defined(source) && source = RTS_BGP && defined(bgp_local_pref)) then {
       krt_metric = 2147483647 - bgp_local_pref;
@@ -24,20 +24,20 @@ const PRIORITY_OF_EXPORT: &str =
     }
 ";
 
-/// Whose routes of the pool are in the kernel.
+/// Who writes the pool's routes into the kernel, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
-    /// BIRD's.
+    /// BIRD.
     Bird,
-    /// BIRD's, through IPIP's tunnel.
+    /// BIRD, through the IPIP tunnel.
     BirdThroughTunnel,
-    /// BIRD's, through IPIP's tunnel to nodes that are not in a network of this length with the own one.
+    /// BIRD, through the IPIP tunnel to nodes outside the node's network of this prefix length.
     BirdBeyond(u8),
-    /// Felix's: BIRD writes none.
+    /// Felix: BIRD writes none.
     Felix,
 }
 
-/// Whether routes have priorities: Calico's have since v3.32.0.
+/// Whether routes have priorities, as in Calico since v3.32.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priorities {
     /// Kernel metrics and LOCAL_PREF mirror each other.
@@ -51,7 +51,7 @@ pub enum Priorities {
 pub struct Beside {
     /// BGPPeers of all nodes: addresses and AS numbers.
     pub peers: Vec<(IpAddr, u32)>,
-    /// Ranges of services, which are announced and not in the kernel.
+    /// Ranges of services, which are announced but not written into the kernel.
     pub services: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ impl BirdNode {
         Self::start_with(host, others, blocks, Writes::Bird, Priorities::Mirrored)
     }
 
-    /// The same, where the pool's routes are written by somebody.
+    /// As [`BirdNode::start`], with this owner of the pool's routes and with or without priorities.
     ///
     /// # Errors
     /// As [`BirdNode::start`].
@@ -88,7 +88,8 @@ impl BirdNode {
         Self::start_by(host, &text, &["-R"])
     }
 
-    /// Starts BIRD with a mesh to these addresses, few of which anybody has: it waits for none of them.
+    /// Starts BIRD with a mesh to these addresses, most of which no host has. It is started without
+    /// `-R`, so it does not wait for them.
     ///
     /// # Errors
     /// As [`BirdNode::start`].
@@ -125,7 +126,7 @@ impl BirdNode {
         Ok(Self { host: host.clone(), daemon, socket })
     }
 
-    /// The process.
+    /// The BIRD process.
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
@@ -143,7 +144,7 @@ impl BirdNode {
         })
     }
 
-    /// What BIRD knows about a prefix.
+    /// What BIRD shows about a prefix: `show route PREFIX all`.
     ///
     /// # Errors
     /// When it does not answer.
@@ -152,7 +153,7 @@ impl BirdNode {
     }
 }
 
-/// What confd adds for BGPPeers and for ranges of services.
+/// Adds what confd writes for BGPPeers and for ranges of services.
 fn with_beside(text: &str, own: IpAddr, beside: &Beside) -> String {
     let mut text = text.to_owned();
     for range in &beside.services {
@@ -187,15 +188,15 @@ fn with_beside(text: &str, own: IpAddr, beside: &Beside) -> String {
     text
 }
 
-/// What confd of earlier releases wrote: everything but the lines about metrics and LOCAL_PREF.
+/// The configuration of earlier releases' confd: without the lines about metrics and LOCAL_PREF.
 fn without_priorities(text: &str) -> String {
     let mut kept = String::new();
-    // Lines of blocks that are about priorities only, up to the end of each.
+    // Depth of braces in a block that is about priorities only: its lines are dropped to its end.
     let mut depth = 0_usize;
     for line in text.lines() {
         let begins = line.contains("RTS_BGP");
         if depth > 0 || begins {
-            // In `} else {` the two even out.
+            // In `} else {` the two cancel out.
             depth = (depth + line.matches('{').count()).saturating_sub(line.matches('}').count());
             continue;
         }
@@ -208,7 +209,7 @@ fn without_priorities(text: &str) -> String {
     kept
 }
 
-/// The files that confd writes for a node of the mesh, as one.
+/// The files that confd writes for a node of the mesh, in one.
 pub(super) fn render(
     own: IpAddr,
     others: &[IpAddr],
@@ -223,7 +224,7 @@ pub(super) fn render(
     }
 }
 
-/// The first address of the network of that length, which is not 0.
+/// The first address of the IPv4 network of this length, which must not be 0.
 fn network_of(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() >> (32 - length) << (32 - length)).into(),

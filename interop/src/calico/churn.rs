@@ -1,4 +1,4 @@
-//! Nodes that change all the time, and what that costs.
+//! Nodes that change continuously, and the cost of following them.
 
 use std::fs;
 
@@ -32,8 +32,8 @@ for r in range(rounds):
 print('done', rounds * 100, 'updates in', round(time.monotonic() - start, 1), 's')
 ";
 
-/// Writes 5,000 nodes, three blocks for each and 5,000 BGPPeers: for racks by address, for racks with
-/// racks, for single nodes and for every node.
+/// Writes 5,000 nodes, three blocks for each and 5,000 BGPPeers: for racks by address, for racks
+/// with racks, for single nodes and for every node.
 const CLUSTER: &str = "
 import base64, http.client, json, sys
 c = http.client.HTTPConnection(sys.argv[1], 2379, timeout=20)
@@ -78,7 +78,7 @@ pub fn put_large_cluster(etcd: &Host) -> Result<()> {
 pub struct Churn(Daemon);
 
 impl Churn {
-    /// Begins to write to etcd on `etcd`, for so many tenths of a second.
+    /// Starts writing to etcd on `etcd`, for `tenths` tenths of a second.
     ///
     /// # Errors
     /// When python3 cannot be started.
@@ -88,7 +88,7 @@ impl Churn {
         Ok(Self(etcd.daemon("churn", "python3", &args)?))
     }
 
-    /// Whether it has come to its end; what it printed.
+    /// What it has printed. `None`: it still runs.
     ///
     /// # Errors
     /// When it failed.
@@ -99,25 +99,25 @@ impl Churn {
     }
 }
 
-/// What a process used.
+/// What a process has used.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// CPU time of the threads that it has, in milliseconds.
+    /// CPU time of its current threads, in milliseconds.
     pub cpu_millis: u64,
-    /// Memory in KiB.
+    /// Resident memory in KiB.
     pub memory_kib: u64,
 }
 
 impl Usage {
-    /// Of a process.
+    /// Reads the usage of a process.
     ///
     /// # Errors
-    /// When `/proc` does not say.
+    /// When `/proc` cannot be read.
     pub fn of(pid: u32) -> Result<Self> {
-        // Ticks would charge 10 ms to whoever runs when the clock strikes.
+        // Not in ticks: those charge 10 ms to the thread that runs at the end of each.
         let mut nanos = 0;
         for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // One that has just ended has none.
+            // A thread that has just ended has none.
             let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
             nanos += text.split(' ').next().context("/proc schedstat")?.parse::<u64>()?;
         }

@@ -1,4 +1,4 @@
-//! Scenarios run by BIRD and by margay, and what differs.
+//! Runs scenarios with BIRD and with margay, and compares the outcomes.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -8,11 +8,12 @@ use anyhow::{Result, ensure};
 use super::{Outcome, Scenario, Stage};
 use crate::require;
 
-/// Scenarios that run at a time: they mostly wait for BIRD's timers.
+/// Scenarios that run at once: they mostly wait for BIRD's timers.
 const PARALLEL: usize = 6;
 
 impl Scenario {
-    /// Runs each by BIRD, then by margay, and compares; `LIVE_ONLY` names some.
+    /// Runs each with BIRD, then with margay, and compares the outcomes; `LIVE_ONLY` selects
+    /// scenarios by a part of their name.
     ///
     /// # Errors
     /// Names every difference.
@@ -39,7 +40,7 @@ impl Scenario {
         });
         let (sessions, routes, kernel) = compared.into_inner().expect("no holder panicked");
         println!(
-            "{} scenarios: {sessions} sessions, {routes} routes told, {kernel} in the kernel",
+            "{} scenarios: {sessions} sessions, {routes} routes sent, {kernel} in the kernel",
             scenarios.len()
         );
         result

@@ -1,4 +1,4 @@
-//! The real confd and calicoctl of a Calico release: objects are applied by the one, and the other
+//! The real calicoctl and confd of a Calico release: the first applies objects, and the second
 //! writes a node's files.
 
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::wait::{PATIENCE, holds_for, wait_until};
 /// Where `interop/setup.sh confd` puts the programs and the templates.
 const PROGRAMS: &str = "/opt/interop/confd";
 
-/// The release that they are of.
+/// Their Calico release.
 const RELEASE: &str = "v3.28.5";
 
-/// How long confd may work on what it has been told at one moment.
+/// How long confd's files must stay unchanged to count as complete.
 const QUIET: Duration = Duration::from_millis(1500);
 
 /// A datastore, and the programs beside it.
@@ -37,14 +37,14 @@ impl Confd {
     /// Starts the datastore.
     ///
     /// # Errors
-    /// When it does not come up, or the programs are not there: says what to do.
+    /// When it does not come up, or the programs are missing: the error says how to build them.
     pub fn start(lab: &mut Lab) -> Result<Self> {
         let missing = || format!("no confd in {PROGRAMS}: run interop/setup.sh confd");
         std::fs::metadata(Path::new(PROGRAMS).join("sum")).with_context(missing)?;
         Ok(Confd { etcd: Etcd::start(&lab.host("etcd")?)?, kubernetes: None })
     }
 
-    /// The same, with an API server for services, which are never in Calico's datastore.
+    /// As [`Confd::start`], with an API server for services, which are never in Calico's datastore.
     ///
     /// # Errors
     /// As [`Confd::start`], and when the API server does not come up.
@@ -59,8 +59,8 @@ impl Confd {
         Ok(confd)
     }
 
-    /// Applies an object set of our own, with services where there is an API server, and has a node's
-    /// files written into `folder`.
+    /// Applies an object set of our own, with services where there is an API server, and has a
+    /// node's files written into `folder`.
     ///
     /// # Errors
     /// When an object is refused, or confd fails.
@@ -89,7 +89,7 @@ impl Confd {
             (Some(kubernetes), Some(services)) => {
                 let api = kubernetes.admin();
                 create(&api, &services)?;
-                // Blocks stay the last file.
+                // `Scenario::blocks` takes the last file.
                 let file = folder.join("services.json");
                 std::fs::write(&file, read(&api)?.to_string())?;
                 objects.insert(1, file);
@@ -114,7 +114,7 @@ impl Confd {
         })
     }
 
-    /// confd's configuration with the files in `folder` instead of where a container has them.
+    /// Writes confd's configuration, which puts its files into `folder` instead of the container's.
     fn configuration(&self, folder: &Path) -> Result<PathBuf> {
         let confdir = folder.join("confd");
         let targets = confdir.join("conf.d");
@@ -142,7 +142,7 @@ impl Confd {
     }
 }
 
-/// Where objects of a kind are.
+/// The API path of a kind's objects.
 fn path_of(kind: &str) -> String {
     let group = if kind == "EndpointSlice" { "apis/discovery.k8s.io" } else { "api" };
     let plural =
@@ -150,6 +150,7 @@ fn path_of(kind: &str) -> String {
     format!("/{group}/v1/namespaces/{NAMESPACE}/{plural}")
 }
 
+/// Creates the objects, and then the addresses that a load balancer assigns: those are status.
 fn create(api: &Api<'_>, services: &Services) -> Result<()> {
     for object in &services.objects {
         let kind = object["kind"].as_str().context("no kind")?;
@@ -163,13 +164,13 @@ fn create(api: &Api<'_>, services: &Services) -> Result<()> {
     Ok(())
 }
 
-/// What margay is given: as the server has it, defaults filled in.
+/// The objects for margay, as the server has them, with defaults filled in.
 fn read(api: &Api<'_>) -> Result<Value> {
     let mut items = Vec::new();
     for kind in ["Service", "EndpointSlice"] {
         let list = api.object(&path_of(kind))?;
         for mut item in list["items"].as_array().context("no items")?.clone() {
-            // An item of a list does not say what it is.
+            // An item of a list has neither kind nor version.
             item["kind"] = json!(kind);
             item["apiVersion"] = list["apiVersion"].clone();
             items.push(item);
@@ -179,7 +180,7 @@ fn read(api: &Api<'_>) -> Result<Value> {
 }
 
 fn delete(api: &Api<'_>, services: &Services) -> Result<()> {
-    // A Service takes its Endpoints with it.
+    // In reverse, because the server deletes a Service's Endpoints with it.
     for object in services.objects.iter().rev() {
         let kind = object["kind"].as_str().context("no kind")?;
         let name = object["metadata"]["name"].as_str().context("no name")?;
@@ -188,8 +189,8 @@ fn delete(api: &Api<'_>, services: &Services) -> Result<()> {
     Ok(())
 }
 
-/// Runs confd until it has written what it knows. By `-onetime` it would write before it has judged
-/// services by ranges that come from the other datastore.
+/// Runs confd until its files are complete. With `-onetime` it would write them before it has
+/// checked services against the ranges, which come from the other datastore.
 fn watch(confd: Command, folder: &Path) -> Result<()> {
     let mut daemon = Daemon::start(confd, &folder.join("confd.log"))?;
     let written = || -> Result<Vec<String>> {

@@ -1,4 +1,4 @@
-//! Scenarios that run several at a time, each in a lab of its own.
+//! Runs several scenarios at once, each in a lab of its own.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,18 +9,18 @@ use super::{Confd, Scenario};
 use crate::lab::{self, Lab};
 use crate::speaker::Kind;
 
-/// Object sets of our own.
+/// Number of object sets of our own.
 const OWN: u8 = 40;
 
-/// Object sets that confd writes the files of; `CONFD_SETS` sets another number.
+/// Number of random object sets whose files confd writes; `CONFD_SETS` sets another one.
 const BY_CONFD: u8 = 40;
 
-/// Of those that have services too.
+/// Number of those with services; `CONFD_SETS` sets this one, too.
 const WITH_SERVICES: u8 = 12;
 
 impl Scenario {
-    /// Hands `run` every golden scenario that can be run live: those of one step, and the last steps of
-    /// the others.
+    /// Calls `run` with every golden scenario that can be run live: those of one step, and the
+    /// others as they are after their last step.
     ///
     /// # Errors
     /// When the corpus is not as its index says, files cannot be written, or `run` fails.
@@ -32,7 +32,7 @@ impl Scenario {
         })
     }
 
-    /// Hands `run` our own object sets.
+    /// Calls `run` with our own object sets.
     ///
     /// # Errors
     /// When files cannot be written, or `run` fails.
@@ -43,7 +43,7 @@ impl Scenario {
         })
     }
 
-    /// Hands `run` object sets of our own at random, with the files that the real confd writes.
+    /// Calls `run` with random object sets of our own, with the files that the real confd writes.
     ///
     /// # Errors
     /// When confd fails, or `run` does.
@@ -51,7 +51,8 @@ impl Scenario {
         with_confd("confd", BY_CONFD, Confd::start, run)
     }
 
-    /// As [`Scenario::with_confd`], with services in a real API server, from which confd reads them.
+    /// As [`Scenario::with_confd`], with services in a real API server, from which confd reads
+    /// them.
     ///
     /// # Errors
     /// As [`Scenario::with_confd`].
@@ -62,7 +63,7 @@ impl Scenario {
     /// Runs each in a lab with BIRD 1.6, `parallel` at a time: they mostly wait for BIRD's timers.
     ///
     /// # Errors
-    /// Names every one that failed, when all have ended.
+    /// When one failed: names each that did, after all have ended.
     pub fn run_each(
         scenarios: &[Scenario],
         parallel: usize,
@@ -111,7 +112,7 @@ fn with_confd(
     })
 }
 
-/// Runs with a folder of this process, which is removed afterwards.
+/// Calls `run` with a folder of this process, which is removed afterwards.
 fn in_folder(what: &str, run: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("margay-{what}-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;

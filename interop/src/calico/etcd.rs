@@ -7,7 +7,7 @@ use crate::lab::Host;
 use crate::pki::{Pki, When};
 use crate::wait::{PATIENCE, wait_until};
 
-/// The user that nodes are.
+/// The user of all nodes.
 const USER: &str = "margay";
 /// Its password.
 const PASSWORD: &str = "s3cret";
@@ -17,8 +17,8 @@ const PASSWORD: &str = "s3cret";
 pub struct Etcd {
     host: Host,
     daemon: Daemon,
-    /// With it etcd speaks TLS only, wants certificates of its clients, and knows users: `root`, and
-    /// `margay`, who may read what is Calico's.
+    /// If there is one, etcd serves TLS only, requires client certificates, and has two users:
+    /// `root`, and `margay`, who may read Calico's keys.
     pki: Option<Pki>,
     has_users: bool,
 }
@@ -75,7 +75,7 @@ impl Etcd {
         url(&self.host, self.pki.is_some())
     }
 
-    /// What calico-node's environment says about it.
+    /// The variables of calico-node's environment that configure access to it.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut variables = vec![("ETCD_ENDPOINTS", self.url())];
@@ -112,7 +112,7 @@ impl Etcd {
         Ok(lines)
     }
 
-    /// Issues the server's certificate anew; etcd reads it at every handshake.
+    /// Issues a new server certificate; etcd reads it at every handshake.
     ///
     /// # Errors
     /// When openssl refuses.
@@ -137,7 +137,8 @@ impl Etcd {
         self.wait_ready()
     }
 
-    /// Starts it again without waiting until it answers: nobody may be able to ask.
+    /// Starts it again without waiting until it answers, which it cannot with an expired
+    /// certificate.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -210,7 +211,7 @@ fn spawn(host: &Host, pki: Option<&Pki>) -> Result<Daemon> {
     host.daemon("etcd", "etcd", &args)
 }
 
-/// Arguments for an etcd that is alone, with its data among the host's files.
+/// Arguments for a single etcd, with its data among the host's files.
 pub(crate) fn arguments(host: &Host, client: &str) -> Vec<String> {
     const PEER: &str = "http://127.0.0.1:2380";
     vec![

@@ -14,11 +14,11 @@ use crate::lab::Host;
 use crate::speaker::{Family, Path as BgpPath};
 use crate::wait::{PATIENCE, wait_until};
 
-/// Files that hold the blocks of the corpus's node, as etcd's keys and values.
+/// The file with the blocks of the corpus's node, as etcd's keys and values.
 const AFFINITIES: &str = "_common/block-affinities.etcd.txt";
 
-/// Scenarios in which a session has no password, because its Secret is missing: BIRD runs it without,
-/// margay not at all (README).
+/// Scenarios in which a session has no password, because its Secret is missing: BIRD runs it
+/// without, margay not at all (README).
 pub const WITHOUT_PASSWORD: [&str; 6] = [
     "mesh__password__step1",
     "mesh__password__step3",
@@ -28,7 +28,7 @@ pub const WITHOUT_PASSWORD: [&str; 6] = [
     "password__step6",
 ];
 
-/// A scenario in which the node has sessions of the mesh only, all with nodes that are there.
+/// A cluster's objects, and the files that confd writes from them for one of its nodes.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// Its name in the corpus.
@@ -46,7 +46,7 @@ pub struct Scenario {
     pub(super) golden: PathBuf,
     pub(super) pools: Vec<String>,
     pub(super) has_blocks: bool,
-    /// Prefixes that are not compared: here margay does something else on purpose (README).
+    /// Prefixes that are not compared, because margay differs on purpose (README).
     pub(super) ignored: Vec<String>,
 }
 
@@ -76,18 +76,18 @@ fn index(shared: &Path) -> Result<(PathBuf, Vec<Value>)> {
     Ok((corpus, entries))
 }
 
-/// What follows the first `key` in a YAML document as calicoctl's users write it: one key a line.
+/// The value of the first `key` in a YAML document that has one key on a line.
 fn field<'a>(document: &'a str, key: &str) -> Option<&'a str> {
     let line = document.lines().find_map(|line| line.trim().strip_prefix(key))?;
     Some(line.trim().trim_matches('"'))
 }
 
-/// YAML documents by what they are of.
+/// YAML documents by kind, namespace and name.
 #[derive(Debug, Default)]
 struct Documents(BTreeMap<[String; 3], String>);
 
 impl Documents {
-    /// Takes a step of a scenario: what it writes replaces what was there.
+    /// Applies a step of a scenario: a document replaces an earlier one of the same object.
     fn take(&mut self, corpus: &Path, step: &Value) -> Result<()> {
         for (key, files) in step.as_object().context("no step")? {
             let deletes = match key.as_str() {
@@ -127,7 +127,7 @@ impl Documents {
     }
 }
 
-/// The golden files of a family are called so.
+/// The stem of the names of a family's golden files.
 fn stem(family: Family) -> &'static str {
     if family == Family::V4 { "bird" } else { "bird6" }
 }
@@ -139,9 +139,9 @@ fn squeezed(line: &str) -> String {
 }
 
 impl Scenario {
-    /// The scenarios of the corpus below `shared` that can be run as a mesh: objects that are there
-    /// from the beginning and no environment; there is a pool and the node has blocks, and its IPv4
-    /// sessions are of the mesh, at least one, each with a node of the scenario.
+    /// The scenarios of the corpus below `shared` that can be run as a mesh: with one step, no
+    /// environment, a pool, and blocks of the node, whose IPv4 sessions, at least one, are all of
+    /// the mesh and with nodes of the scenario.
     ///
     /// # Errors
     /// When the corpus is not as its index says.
@@ -160,8 +160,8 @@ impl Scenario {
         Ok(found)
     }
 
-    /// The scenarios of the corpus below `shared` whose objects are there from the beginning, without
-    /// an environment, and whose node has a Node.
+    /// The scenarios of the corpus below `shared` with one step and no environment, whose node has
+    /// a Node.
     ///
     /// # Errors
     /// When the corpus is not as its index says.
@@ -180,8 +180,8 @@ impl Scenario {
         Ok(found)
     }
 
-    /// The scenarios of the corpus below `shared` whose objects change in steps, without an environment:
-    /// as they are after the last, with all objects in one file in `folder`.
+    /// The scenarios of the corpus below `shared` with several steps and no environment, as they
+    /// are after the last step, with all objects in one file in `folder`.
     ///
     /// # Errors
     /// When the corpus is not as its index says, or a file cannot be written.
@@ -235,7 +235,7 @@ impl Scenario {
             }
             let scenario = Self::read(&corpus, &plain)?;
             let mut scenario = scenario.with_context(|| format!("{}: steps", entry["scenario"]))?;
-            // A folder of the corpus stands for a place on the node.
+            // `<…>` stands for a place on the node: the golden folder is used.
             let folder = scenario.golden.display().to_string();
             let value = |value: String| if value.starts_with('<') { folder.clone() } else { value };
             scenario.environment =
@@ -245,7 +245,7 @@ impl Scenario {
         Ok(found)
     }
 
-    /// `None`: it has later steps or an environment.
+    /// `None`: it has several steps or an environment.
     fn read(corpus: &Path, entry: &Value) -> Result<Option<Scenario>> {
         let text = |value: &Value| value.as_str().map(str::to_owned).context("not a string");
         let steps = entry["steps"].as_array().context("no steps")?;
@@ -265,7 +265,7 @@ impl Scenario {
         Self::of(corpus, entry, objects, &text(&step["expect"])?).map(Some)
     }
 
-    /// With the objects in these files, and the golden files in `expected`.
+    /// The scenario with the objects in these files, and the golden files in `expected`.
     fn of(corpus: &Path, entry: &Value, objects: Vec<PathBuf>, expected: &str) -> Result<Scenario> {
         let text = |key: &str| entry[key].as_str().map(str::to_owned).context(key.to_owned());
         let mut scenario = Scenario {
@@ -289,7 +289,7 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Takes nodes and pools from YAML.
+    /// Adds the nodes and pools of YAML documents.
     fn take(&mut self, yaml: &str) {
         for document in yaml.split("\n---") {
             let value = |key: &str| field(document, key).map(str::to_owned);
@@ -349,7 +349,7 @@ impl Scenario {
         Ok(sessions)
     }
 
-    /// The IPv4 blocks that the golden node has routes of its own for.
+    /// The IPv4 blocks of the node for which the golden files have static routes.
     ///
     /// # Errors
     /// When the corpus cannot be read.
@@ -372,10 +372,10 @@ impl Scenario {
         Ok(statics.filter(|block| owned.contains(block)).collect())
     }
 
-    /// Whether the golden kernel filter keeps this prefix from the kernel.
+    /// Whether the golden kernel filter rejects this prefix.
     ///
     /// # Errors
-    /// When the golden files cannot be read or compare with something that is no IPv4 network.
+    /// When the golden files cannot be read, or compare with something that is not a network.
     pub fn is_rejected_by_kernel_filter(&self, prefix: &str) -> Result<bool> {
         let family = Family::of(prefix);
         let text = self.golden(family, "_ipam.cfg")?;
@@ -401,8 +401,8 @@ impl Scenario {
         self.pools.iter().any(|pool| covers(pool, one) && covers(pool, other))
     }
 
-    /// A block for the node that is number `at` of the scenario: of the first pool of the family
-    /// that the golden node announces. `None`: there is no such pool.
+    /// A block for node number `at` of the scenario, from the first pool of the family that the
+    /// golden node announces. `None`: there is no such pool.
     ///
     /// # Errors
     /// When the golden files cannot be read.
@@ -451,8 +451,8 @@ fn contains(network: &str, prefix: &str) -> Result<bool> {
     Ok(outer_length <= inner_length && same)
 }
 
-/// The node of a scenario that runs BIRD by its golden files where they are: one process for each
-/// family that has sessions.
+/// BIRD on a scenario's node, run with the golden files where they are: one process for each family
+/// that has sessions.
 #[derive(Debug)]
 pub struct GoldenBird {
     processes: Vec<Process>,
@@ -462,12 +462,12 @@ pub struct GoldenBird {
 struct Process {
     family: Family,
     socket: PathBuf,
-    // Ends with this.
+    // Ends when this is dropped.
     _daemon: Daemon,
 }
 
 impl GoldenBird {
-    /// Starts them on the node's host.
+    /// Starts the processes on the node's host.
     ///
     /// # Errors
     /// When BIRD refuses a golden file.
@@ -511,7 +511,7 @@ impl GoldenBird {
         })
     }
 
-    /// The paths that BIRD has to exactly this prefix.
+    /// BIRD's paths to exactly this prefix.
     ///
     /// # Errors
     /// When it does not answer.

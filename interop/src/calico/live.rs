@@ -1,5 +1,5 @@
-//! A scenario's node, run by BIRD 1.6.8 and by margay one after the other in one place: with the same
-//! kernel routes and the same neighbours, of which each is a BIRD of its own.
+//! Runs a scenario's node with BIRD 1.6.8 and then with margay, on one host with the same kernel
+//! routes and the same neighbours, each of which is a BIRD of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,13 +19,13 @@ use crate::margay;
 use crate::speaker::Family;
 use crate::wait::{PATIENCE, wait_until};
 
-/// Sessions of a family that get a neighbour; the others find nobody.
+/// Most sessions of a family that get a neighbour; the others have none.
 const NEIGHBORS_MAX: usize = 6;
-/// Longer than the restart time of a Calico node.
+/// Limit of a start-up: longer than the restart time of a Calico node.
 const STARTUP_MAX: Duration = Duration::from_secs(150);
-/// How long nothing may change before what there is counts.
+/// Interval between looks at an outcome, which counts when it has not changed.
 const QUIET: Duration = Duration::from_secs(2);
-/// The variable that says where Felix writes what its endpoints are.
+/// The variable that names the folder where Felix writes the status of its endpoints.
 const ENDPOINT_STATUS: &str = "CALICO_ENDPOINT_STATUS_PATH_PREFIX";
 /// The interface of a pod.
 const POD: &str = "cali1";
@@ -46,7 +46,7 @@ struct GoldenSession {
     ttl_security: Option<String>,
 }
 
-/// The sessions of a golden file, of each neighbour address the first.
+/// The sessions of a golden file, the first of each neighbour address, [`NEIGHBORS_MAX`] at most.
 fn sessions(text: &str) -> Vec<GoldenSession> {
     let value = |line: &str, key: &str| {
         let rest = line.trim().strip_prefix(key)?;
@@ -105,7 +105,7 @@ fn sessions(text: &str) -> Vec<GoldenSession> {
     found
 }
 
-/// A neighbour that announces some routes, and keeps what it is told.
+/// A neighbour that announces some routes and accepts all that it receives.
 #[derive(Debug)]
 struct Neighbor {
     session: GoldenSession,
@@ -113,7 +113,7 @@ struct Neighbor {
     _daemon: Daemon,
 }
 
-/// Where a scenario's node is run.
+/// A scenario's node and its neighbours.
 #[derive(Debug)]
 pub struct Stage<'a> {
     scenario: &'a Scenario,
@@ -121,17 +121,17 @@ pub struct Stage<'a> {
     neighbors: Vec<(Family, Neighbor)>,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// By session: each route that the neighbour holds, with its attributes.
     pub told: BTreeMap<String, BTreeSet<String>>,
-    /// What the kernel was given.
+    /// The routes that were written into the kernel.
     pub kernel: BTreeSet<String>,
 }
 
 impl<'a> Stage<'a> {
-    /// Makes the node and its neighbours. `None`: nobody is there to speak with.
+    /// Creates the node and its neighbours. `None`: it has no neighbours.
     ///
     /// # Errors
     /// When a host cannot be made.
@@ -144,7 +144,7 @@ impl<'a> Stage<'a> {
             let nodad = if Family::of(network) == Family::V6 { " nodad" } else { "" };
             let _ = writeln!(script, "ip addr add {network} dev eth0{nodad}");
         }
-        // Any interface does for a pod's and for a tunnel: what counts is its name.
+        // Any kind of link will do for a pod's interface and for a tunnel: only the name counts.
         for interface in [POD, TUNNEL] {
             let _ = writeln!(script, "ip link add {interface} type bridge");
             let _ = writeln!(script, "ip link set {interface} up");
@@ -189,7 +189,7 @@ impl<'a> Stage<'a> {
             "ip addr flush dev eth0 scope global\nip addr add {address}/{length} dev eth0{nodad}\n\
              ip {flag} route add {node}/{length} dev eth0"
         ))?;
-        // Where the node's own network covers it this says the same.
+        // Redundant where the node's own network covers the address.
         self.host.shell(&format!("ip {flag} route add {address}/{length} dev eth0 proto 4"))?;
         let stem = if family == Family::V4 { "bird" } else { "bird6" };
         let conf = host.write("bird.conf", &self.render(family, &session, node, node_port, at)?)?;
@@ -271,7 +271,8 @@ impl<'a> Stage<'a> {
         Ok(text)
     }
 
-    /// Routes that Felix writes for pods here, one of them with priority.
+    /// Replaces all routes of speakers and of Felix by Felix's routes to local pods, with several
+    /// metrics.
     fn write_kernel_routes(&self) -> Result<()> {
         self.host.shell(
             "ip route flush proto 12; ip -6 route flush proto 12; ip route flush proto 80",
@@ -291,7 +292,7 @@ impl<'a> Stage<'a> {
         self.host.shell(&script).map(drop)
     }
 
-    /// Runs the node by its golden files with BIRD.
+    /// Runs the node with BIRD and its golden files.
     ///
     /// # Errors
     /// When BIRD refuses them, or a session does not come up.
@@ -299,10 +300,10 @@ impl<'a> Stage<'a> {
         self.with_bird_meanwhile(|| self.outcome("BIRD"))
     }
 
-    /// Runs the node by its golden files with BIRD, and asks the doctor about it.
+    /// Runs the node with BIRD and its golden files, and the doctor beside it.
     ///
     /// # Errors
-    /// As [`Stage::with_bird`], and when the doctor prints what cannot be read.
+    /// As [`Stage::with_bird`], and when the doctor's output cannot be parsed.
     pub fn examine_bird(&self) -> Result<doctor::Verdict> {
         self.with_bird_meanwhile(|| {
             self.wait_up("BIRD")?;
@@ -314,7 +315,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Routes to what the neighbours announce as Felix writes them, where it does.
+    /// Writes Felix's routes to those of the neighbours' prefixes whose routes Felix owns.
     fn write_felixs_routes(&self) -> Result<()> {
         let mut script = format!("ip link add {OVERLAY} type bridge\nip link set {OVERLAY} up\n");
         for (at, (family, neighbor)) in (0..).zip(&self.neighbors) {
@@ -322,7 +323,8 @@ impl<'a> Stage<'a> {
                 if !self.scenario.is_rejected_by_kernel_filter(&prefix)? {
                     continue;
                 }
-                // As Felix has them: the kernel takes no IPv6 gateway that another link leads to.
+                // As Felix writes them: the kernel refuses an IPv6 gateway that is reached by
+                // another link.
                 let (flag, gateway) = match family {
                     Family::V4 => ("-4", neighbor.session.neighbor.clone()),
                     Family::V6 => ("-6", first_address(&prefix)?),
@@ -336,7 +338,7 @@ impl<'a> Stage<'a> {
         self.host.shell(&script).map(drop)
     }
 
-    /// Where BIRD answers.
+    /// BIRD's control sockets.
     fn sockets(&self) -> [PathBuf; 2] {
         [self.host.file("bird.ctl"), self.host.file("bird6.ctl")]
     }
@@ -345,7 +347,7 @@ impl<'a> Stage<'a> {
         self.write_kernel_routes()?;
         let mut daemons = Vec::new();
         for (family, stem) in [(Family::V4, "bird"), (Family::V6, "bird6")] {
-            // Debian's BIRD knows no tunnels.
+            // Debian's BIRD does not have krt_tunnel.
             let mut program = program(stem);
             for suffix in [".cfg", "_aggr.cfg", "_ipam.cfg"] {
                 let text = self.scenario.golden(family, suffix)?.replace("debug all;", "");
@@ -377,7 +379,7 @@ impl<'a> Stage<'a> {
         path.trim_end_matches("-x").to_owned()
     }
 
-    /// margay's configuration for the node, with its key `bird-sockets`.
+    /// margay's configuration for the node, with this value of `bird-sockets`.
     fn configuration(&self, bird_sockets: &str) -> String {
         let paths: Vec<String> =
             self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
@@ -396,7 +398,7 @@ impl<'a> Stage<'a> {
         )
     }
 
-    /// Runs the node by the scenario's objects with margay.
+    /// Runs the node with margay and the scenario's objects.
     ///
     /// # Errors
     /// When it does not start, or a session does not come up.
@@ -407,8 +409,8 @@ impl<'a> Stage<'a> {
         let variables: Vec<_> =
             variables.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let (mut daemon, _) = margay::start_with(&self.host, &text, &variables)?;
-        // Until then routes of an earlier run, and those that were replaced meanwhile, are kept. A
-        // neighbour that nobody is, is waited for as long as the restart time.
+        // Until then routes of an earlier run, and those that were replaced meanwhile, are kept.
+        // The start-up waits for the restart time if a neighbour does not exist.
         wait_until(STARTUP_MAX, "the end of the start-up", || {
             let output = daemon.output();
             ensure!(output.contains("start-up is complete"), "{output}");
@@ -428,13 +430,13 @@ impl<'a> Stage<'a> {
                 ensure!(!answer.contains("Established"), "{answer}");
                 Ok(())
             })?;
-            // Routes that are kept for a restart are none of the next run's.
+            // Routes that are retained for a restart must not count in the next run.
             birdc(&neighbor.socket, "restart node")?;
         }
         Ok(())
     }
 
-    /// Waits for every session and until nothing changes any more.
+    /// Waits for every session, and until the outcome no longer changes.
     fn outcome(&self, who: &str) -> Result<Outcome> {
         self.wait_up(who)?;
         self.settle(who)
@@ -452,22 +454,22 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Waits until nothing changes any more.
+    /// Waits until the outcome no longer changes.
     fn settle(&self, who: &str) -> Result<Outcome> {
         let (mut last, mut unchanged) = (self.look()?, 0);
         for _ in 0..20 {
             std::thread::sleep(QUIET);
             let next = self.look()?;
             unchanged = if next == last { unchanged + 1 } else { 0 };
-            // Whoever was told nothing may be told later: while a neighbour is down that external
-            // routes may come from, margay waits for it at first.
+            // A neighbour that has received nothing may still do so: margay waits at first while
+            // another neighbour is down that may announce external routes.
             let is_silent = next.told.values().any(BTreeSet::is_empty);
             if unchanged >= if is_silent { 7 } else { 1 } {
                 return Ok(next);
             }
             last = next;
         }
-        anyhow::bail!("{who}: no end of changes")
+        anyhow::bail!("{who}: the routes keep changing")
     }
 
     fn look(&self) -> Result<Outcome> {
@@ -490,16 +492,16 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The address after that of an IPv6 network.
+/// The address after the first one of an IPv6 network.
 fn first_address(network: &str) -> Result<String> {
     let (base, _) = network.split_once('/').context("no network")?;
     let base: std::net::Ipv6Addr = base.parse()?;
     Ok(std::net::Ipv6Addr::from_bits(base.to_bits() + 1).to_string())
 }
 
-/// Every route of `show route all`, in one line each. Two things are left out: MED, which BIRD sends as
-/// 0 where margay sends none, and the link-local next hop that BIRD adds on a directly connected
-/// session (RFC 2545 §3), which margay does not send (README).
+/// Every route of `show route all`, in one line each. Two things are left out: MED, which BIRD
+/// sends as 0 where margay sends none, and the link-local next hop (RFC 2545 §3), which BIRD sends
+/// on every directly connected session, and margay on external ones (README).
 fn routes(text: &str) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = BTreeSet::new();
     let (mut prefix, mut path) = (String::new(), Vec::<String>::new());
@@ -511,7 +513,7 @@ fn routes(text: &str) -> BTreeSet<String> {
         }
     };
     for line in text.lines() {
-        // The number of the answer's kind may stand before a line.
+        // A line may begin with the code of the reply.
         let code = line.get(..5).filter(|code| {
             code.starts_with("10") && code.ends_with('-') && !code.contains(['.', ':', '/'])
         });

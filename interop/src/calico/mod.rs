@@ -36,7 +36,7 @@ use crate::wait::{PATIENCE, wait_until};
 /// The pool that blocks come from: no encapsulation, so that BGP's routes reach the kernel.
 pub const POOL: &str = "10.65.0.0/16";
 
-/// Where a node that is started from the environment tells its metrics.
+/// Where a node that is started from the environment serves its metrics.
 const HTTP: &str = "127.0.0.1:9479";
 
 /// Hosts on one network, and an etcd that holds their objects.
@@ -55,7 +55,7 @@ impl Cluster {
         Self::with(Etcd::start(&lab.host("etcd")?)?)
     }
 
-    /// As [`Cluster::start`], with an etcd that wants certificates and passwords.
+    /// As [`Cluster::start`], with an etcd that requires certificates and passwords.
     ///
     /// # Errors
     /// As [`Cluster::start`].
@@ -127,7 +127,7 @@ impl Cluster {
         Ok(format!("10.65.{number}.0/26"))
     }
 
-    /// A host that is a node: its Node object and one block.
+    /// Creates a host, with a Node object and one block.
     ///
     /// # Errors
     /// When the host cannot be made or etcd refuses.
@@ -139,7 +139,7 @@ impl Cluster {
     }
 }
 
-/// calico-node's environment of a node, for a process outside of a container.
+/// The environment of calico-node on a host, for a process outside a container.
 #[must_use]
 pub fn environment(host: &Host, cluster: &Cluster, bird_sockets: &str) -> Vec<(String, String)> {
     let variables = [
@@ -168,7 +168,7 @@ pub struct MargayNode {
     start: Start,
 }
 
-/// What a margay is started by.
+/// How margay is configured.
 #[derive(Debug, Clone)]
 enum Start {
     Environment(Vec<(String, String)>),
@@ -176,7 +176,7 @@ enum Start {
 }
 
 impl Start {
-    /// margay on the host, with these arguments and what it is configured by.
+    /// margay's command on the host, with these arguments and this configuration.
     fn command(&self, host: &Host, arguments: &[&str]) -> Result<Command> {
         let mut command = host.command(&binary()?.to_string_lossy());
         command.args(arguments);
@@ -209,7 +209,7 @@ impl MargayNode {
         Self::start(host, Start::Environment(variables))
     }
 
-    /// The same, serving BIRD's protocol on two sockets too, IPv4 and IPv6.
+    /// As [`MargayNode::from_environment`], with BIRD's protocol on two sockets, IPv4 and IPv6.
     ///
     /// # Errors
     /// As [`MargayNode::from_environment`].
@@ -220,8 +220,8 @@ impl MargayNode {
         Ok((Self::start(host, Start::Environment(variables))?, sockets))
     }
 
-    /// Starts margay with `[calico]` and further lines of that table. It serves no BIRD's sockets:
-    /// by default all margays of this machine would, at the same paths.
+    /// Starts margay with `[calico]` and further lines of that table. It does not serve BIRD's
+    /// sockets, whose default paths all margays of this machine would share.
     ///
     /// # Errors
     /// As [`MargayNode::from_environment`].
@@ -239,7 +239,7 @@ impl MargayNode {
         Self::start(host, Start::File(path))
     }
 
-    /// As [`MargayNode::from_environment`], and waits for nothing.
+    /// As [`MargayNode::from_environment`], without waiting for an answer.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -264,7 +264,7 @@ impl MargayNode {
         Ok(node)
     }
 
-    /// The process.
+    /// The margay process.
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
@@ -279,8 +279,8 @@ impl MargayNode {
         Ok(())
     }
 
-    /// What `margay calico plan --live` prints with these arguments too, as the operator would see it
-    /// on the node, and its exit code.
+    /// The exit code of `margay calico plan --live` with these arguments, and what it prints, as on
+    /// the node.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -303,8 +303,8 @@ impl MargayNode {
         })
     }
 
-    /// How many sessions with a neighbour this process has had. Times of sessions say less: they are
-    /// in whole seconds, and a session restarts in milliseconds.
+    /// How many sessions with a neighbour this process has had. Their times would not tell: they
+    /// are in whole seconds, and a session restarts in milliseconds.
     #[must_use]
     pub fn sessions(&self, neighbor: &Host) -> usize {
         let established = format!("session established with {} ", neighbor.v4());
@@ -334,7 +334,7 @@ impl MargayNode {
         Ok(names)
     }
 
-    /// Waits until these are all peers.
+    /// Waits until the peers are exactly these.
     ///
     /// # Errors
     /// When they are not in time.
@@ -372,12 +372,12 @@ impl MargayNode {
     /// CPU and memory of the process so far.
     ///
     /// # Errors
-    /// When `/proc` does not say.
+    /// When `/proc` cannot be read.
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.daemon.pid())
     }
 
-    /// `calico` of `show status`.
+    /// The key `calico` of `show status`.
     ///
     /// # Errors
     /// When margay does not answer.

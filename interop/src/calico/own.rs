@@ -1,5 +1,6 @@
-//! Object sets of our own, each for a node of a mesh, with the files that confd of that release writes:
-//! releases, encapsulations, AS numbers, blocks and the number of nodes are combined by a number.
+//! Object sets of our own, each for a node of a mesh, with the files that confd of that release
+//! writes. A set's number determines the release, the encapsulation, the AS number, the blocks and
+//! the number of nodes.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,10 +11,10 @@ use anyhow::Result;
 use super::bird::{Priorities, Writes, render};
 use super::golden::{Node, Scenario};
 
-/// The node that is run.
+/// The name of the node under test.
 const NODE: &str = "own";
 
-/// How a pool's packets travel, and what its object says of it.
+/// Encapsulations, with the lines of the IPPool that set them.
 const CARRIERS: [(&str, &str); 3] = [
     ("none", "ipipMode: Never"),
     ("vxlan", "vxlanMode: Always"),
@@ -21,7 +22,7 @@ const CARRIERS: [(&str, &str); 3] = [
     ("cross-subnet", "ipipMode: CrossSubnet"),
 ];
 
-/// Releases, and whether routes have priorities in them.
+/// Releases, and whether their routes have priorities.
 const RELEASES: [(&str, Priorities); 4] = [
     ("v3.28.2", Priorities::None),
     ("v3.31.7", Priorities::None),
@@ -46,7 +47,7 @@ impl Scenario {
         let blocks: Vec<String> =
             (0..at / 3 % 3).map(|block| format!("10.65.{}.64/26", block + 1)).collect();
         let address = |node: u8| Ipv4Addr::new(10, 192, number, 2 + node);
-        // The node is now the lowest address, now the highest.
+        // The node has the lowest address in even sets, and the highest in odd ones.
         let (own, others) = match number % 2 {
             0 => (0, 1..=1 + number % 4),
             _ => (9, 1..=1 + number % 4),
@@ -88,7 +89,8 @@ impl Scenario {
         let idle =
             format!("log stderr all;\nrouter id {};\nprotocol device {{\n}}\n", address(own));
         for suffix in [".cfg", "_aggr.cfg", "_ipam.cfg"] {
-            // One file holds it all; what it says of blocks and pools is looked for in the others.
+            // BIRD runs the first, which holds everything; blocks and pools are looked up in the
+            // others.
             std::fs::write(folder.join(format!("bird{suffix}")), &text)?;
             std::fs::write(folder.join(format!("bird6{suffix}")), &idle)?;
         }

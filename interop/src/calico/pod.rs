@@ -1,4 +1,4 @@
-//! Pods as Calico's network plugin and Felix make them, and TCP between them.
+//! Pods as Calico's network plugin and Felix create them, and traffic between them.
 
 use std::process::Command;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Makes a pod with this address on the node.
+    /// Creates a pod with this address on the node.
     ///
     /// # Errors
     /// When ip(8) refuses.
@@ -43,8 +43,9 @@ impl Pod {
         let pod = Self { node: node.clone(), namespace, address: address.to_owned() };
         let ns = pod.namespace.as_str();
         let interface = format!("cali{name}");
-        // The kernel takes a pod of that name apart some time after its namespace was deleted.
-        wait_until(PATIENCE, &format!("a place for {interface}"), || {
+        // The kernel removes the interface of an earlier pod some time after its namespace was
+        // deleted.
+        wait_until(PATIENCE, &format!("the name {interface}"), || {
             node.shell(&format!("ip link add {interface} type veth peer name eth0 netns {ns}"))
         })?;
         node.shell(&format!("ip link set {interface} address {GATEWAY_MAC} up"))?;
@@ -53,7 +54,7 @@ impl Pod {
             "link set eth0 up".to_owned(),
             format!("addr add {address}/32 dev eth0"),
             "route add 169.254.1.1 dev eth0".to_owned(),
-            // Proxy ARP would need a default route on the node, which the lab has not.
+            // Proxy ARP would need a default route on the node, which the lab does not have.
             format!("neigh add 169.254.1.1 dev eth0 lladdr {GATEWAY_MAC}"),
             "route add default via 169.254.1.1 dev eth0".to_owned(),
         ] {
@@ -80,7 +81,7 @@ impl Pod {
         Daemon::start(command, &self.node.file(&format!("{log}.log")))
     }
 
-    /// Starts what answers [`Packets`].
+    /// Starts the server that answers [`Packets`].
     ///
     /// # Errors
     /// As [`Daemon::start`].
@@ -93,7 +94,7 @@ impl Pod {
     }
 }
 
-/// A server that answers from now on.
+/// Waits until a server is ready.
 fn ready(server: Daemon) -> Result<Daemon> {
     wait_until(PATIENCE, "the server", || {
         ensure!(server.output().contains("ready"), "{}", server.output());
@@ -113,7 +114,7 @@ impl Drop for Pod {
     }
 }
 
-/// Sends back what comes, on port 7777.
+/// Sends back what it receives on TCP port 7777.
 const SERVER: &str = "
 import socket
 s = socket.socket()
@@ -128,8 +129,8 @@ while True:
         c.sendall(d)
 ";
 
-/// Sends a line every 20 ms over one connection, waits for each to come back, and prints how long
-/// the longest wait was whenever that grows. Any error ends it.
+/// Sends an octet every 20 ms over one connection, waits until it comes back, and prints the
+/// longest wait so far. Any error ends it.
 const CLIENT: &str = "
 import socket, sys, time
 source = (sys.argv[2], 0) if len(sys.argv) > 2 else None
@@ -149,7 +150,7 @@ while True:
     time.sleep(0.02)
 ";
 
-/// Sends back what comes, on UDP port 7778.
+/// Sends back what it receives on UDP port 7778.
 const ECHO: &str = "
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -163,7 +164,8 @@ while True:
         pass
 ";
 
-/// Sends a number every 5 ms until SIGINT, then says which did not come back.
+/// Sends a number every 5 ms until SIGINT, then prints how many did not come back, and when they
+/// were sent.
 const NUMBERS: &str = "
 import select, signal, socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -210,7 +212,7 @@ impl Packets {
         Self::flowing(vec![server], client)
     }
 
-    /// From a host to an address that is not a pod's, with what answers there.
+    /// From a host to an address that is not a pod's, with a server on each host of `at`.
     ///
     /// # Errors
     /// As [`Packets::start`].
@@ -236,21 +238,22 @@ impl Packets {
         Ok(packets)
     }
 
-    /// Ends, and fails when packets were lost. How many were sent. The other end answers until this is
-    /// dropped: others may send to it too.
+    /// Stops sending, and returns how many packets were sent. The servers run until this is
+    /// dropped, as others may send to them.
     ///
     /// # Errors
-    /// As said.
+    /// When packets were lost.
     pub fn end(&mut self) -> Result<u32> {
         let (sent, lost) = self.losses()?;
         ensure!(lost.is_empty(), "packets were lost: {}", self.client.output());
         Ok(sent)
     }
 
-    /// Ends; how many were sent, and when those were that did not come back: seconds of the day, in UTC.
+    /// Stops sending; returns how many packets were sent, and when those without an answer were: in
+    /// seconds of the day, in UTC.
     ///
     /// # Errors
-    /// When the sender does not say.
+    /// When the sender's report cannot be read.
     pub fn losses(&mut self) -> Result<(u32, Vec<f64>)> {
         self.client.signal("INT")?;
         self.client.wait(PATIENCE)?;
@@ -272,7 +275,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Connects, and waits until it flows.
+    /// Connects, and waits until octets flow.
     ///
     /// # Errors
     /// When the pods do not reach each other.
@@ -308,7 +311,7 @@ impl Stream {
 
     fn last(&self) -> Result<(u64, f64)> {
         let output = self.client.output();
-        // The last line may be under way.
+        // The last line may be incomplete.
         let (whole, _) = output.rsplit_once('\n').context("no line")?;
         let words: Vec<&str> = whole.lines().last().context("no line")?.split(' ').collect();
         match words.as_slice() {
@@ -317,7 +320,7 @@ impl Stream {
         }
     }
 
-    /// How many octets came back.
+    /// How many octets have come back.
     ///
     /// # Errors
     /// When the stream broke.
@@ -325,19 +328,19 @@ impl Stream {
         Ok(self.last()?.0)
     }
 
-    /// Fails unless the connection still flows and never stood still for longer than `limit`.
+    /// Fails unless the connection still works and has never stalled for longer than `limit`.
     ///
     /// # Errors
-    /// When it broke or stood still.
+    /// When it broke or stalled.
     pub fn expect_flow(&mut self, limit: Duration) -> Result<()> {
         let before = self.echoes()?;
         wait_until(limit, "the stream to go on", || {
-            ensure!(self.echoes()? > before + 5, "stands still");
+            ensure!(self.echoes()? > before + 5, "it stalls");
             Ok(())
         })?;
         ensure!(self.client.exited()?.is_none(), "it broke: {}", self.client.output());
         let (_, longest) = self.last()?;
-        ensure!(longest < limit.as_secs_f64(), "it stood still for {longest} s");
+        ensure!(longest < limit.as_secs_f64(), "it stalled for {longest} s");
         Ok(())
     }
 }

@@ -1,15 +1,15 @@
-//! Object sets of our own by a number: nodes, pools, filters, peers and reflectors, combined at random,
-//! as a cluster's administrator would apply them.
+//! Random object sets by a number: nodes, pools, filters, peers and reflectors, as a cluster's
+//! administrator would apply them.
 
 use std::fmt::Write as _;
 
 use super::golden::Node;
 use crate::random::Random;
 
-/// The node that is run.
+/// The name of the node under test.
 pub(super) const NODE: &str = "own";
 
-/// How a pool's packets travel.
+/// Encapsulations of pools.
 const MODES: [&str; 5] = [
     "ipipMode: Never",
     "ipipMode: CrossSubnet",
@@ -18,7 +18,7 @@ const MODES: [&str; 5] = [
     "vxlanMode: CrossSubnet",
 ];
 
-/// Prefixes that filters and advertisements speak of: pools, what neighbours announce, all.
+/// Prefixes in filters and advertisements: pools, what neighbours announce, everything.
 const NETWORKS_V4: [&str; 6] = [
     "10.65.0.0/16",
     "10.65.1.64/26",
@@ -29,7 +29,7 @@ const NETWORKS_V4: [&str; 6] = [
 ];
 const NETWORKS_V6: [&str; 3] = ["fd00:65::/48", "2001:db8:113::/48", "::/0"];
 
-/// What is chosen for an object set.
+/// The random choices for an object set.
 #[derive(Debug)]
 pub(super) struct Dice(Random);
 
@@ -42,7 +42,7 @@ impl Dice {
         self.0.bits() % bound
     }
 
-    /// True in so many of a hundred cases.
+    /// True in `share` of a hundred cases.
     pub(super) fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
@@ -65,7 +65,7 @@ pub(super) struct ObjectSet {
 }
 
 impl ObjectSet {
-    /// The set of that number, with these lines in BGPConfiguration's `spec` too.
+    /// The set of that number, with these further lines in BGPConfiguration's `spec`.
     pub(super) fn new(number: u8, ranges: &str) -> ObjectSet {
         let mut dice = Dice::new(u64::from(number));
         let mut set = ObjectSet::default();
@@ -122,7 +122,7 @@ impl ObjectSet {
     }
 
     fn add_nodes(&mut self, dice: &mut Dice, number: u8, is_dual: bool, has_reflector: bool) {
-        // The node is now the lowest address, now the highest.
+        // The node has the lowest address in some sets, and the highest in the others.
         let own = if dice.percent(50) { 2 } else { 90 };
         let others = 1 + dice.below(4);
         let mut has_asn = false;
@@ -134,8 +134,8 @@ impl ObjectSet {
             let mut labels = format!("  labels:\n    rack: {}\n", dice.pick(&["a", "b"]));
             let asn = dice.percent(15).then_some(65010 + at);
             has_asn |= at == 0 && asn.is_some();
-            // What CrossSubnet tells apart. BIRD of this release reaches nodes of other AS numbers over one
-            // hop only.
+            // Another subnet makes a difference for CrossSubnet. BIRD of this release reaches nodes
+            // with other AS numbers over one hop only.
             let is_afar = at > 0 && !has_asn && asn.is_none() && dice.percent(30);
             let subnet = if is_afar { 193 } else { 192 };
             let mut networks = vec![format!("10.{subnet}.{number}.{last}/24")];
@@ -168,7 +168,7 @@ impl ObjectSet {
         }
     }
 
-    /// Filters; their names.
+    /// Adds filters, and returns their names.
     fn add_filters(&mut self, dice: &mut Dice) -> Vec<String> {
         let mut names = Vec::new();
         for at in 0..dice.below(3) {

@@ -1,13 +1,13 @@
-//! Services of a cluster by a number, with what is behind them, as an API server is given them.
+//! Random services of a cluster by a number, with their endpoints, as objects for an API server.
 
 use serde_json::{Value, json};
 
 use super::random::{Dice, NODE};
 
-/// Where they are.
+/// Their namespace.
 pub(super) const NAMESPACE: &str = "sets";
 
-/// What the announced address of the last service is: whoever has heard of it has heard of all.
+/// The announced address of the last service: once confd has it, it has all of them.
 pub(super) const LAST: &str = "198.19.0.255";
 
 /// Ranges that are announced whole, and addresses that are ranges by themselves.
@@ -46,13 +46,13 @@ fn host(address: &str) -> String {
 /// Services, and the ranges that BGPConfiguration has for them.
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    /// Services, Endpoints and EndpointSlices, without what only the server may write.
+    /// Services, Endpoints and EndpointSlices, without their status.
     pub(super) objects: Vec<Value>,
-    /// Names, and addresses that a load balancer has given them.
+    /// Names of services, with the addresses that a load balancer has assigned to them.
     pub(super) balanced: Vec<(String, Vec<String>)>,
-    /// External addresses that are ranges by themselves, and those of services that are announced for
-    /// such an address: this release announces the ranges from every node, in use or not, and nothing else
-    /// of those services (README).
+    /// External addresses that are ranges by themselves, and all addresses of services with policy
+    /// Cluster that have one: this release announces the ranges from every node, in use or not, and
+    /// nothing else of those services (README).
     pub(super) single: Vec<String>,
     /// Lines of BGPConfiguration's `spec`.
     pub(super) ranges: String,
@@ -60,7 +60,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Those of that number.
+    /// The services of that number.
     pub(super) fn new(number: u8) -> Services {
         let mut dice = Dice::new(1000 + u64::from(number));
         let mut services = Services::default();
@@ -99,7 +99,7 @@ impl Services {
         let kind = dice.pick(&["ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer"]);
         let policy = dice.pick(&["Cluster", "Local", "Local"]);
         let [v4, v6] = [format!("10.96.{number}.{}", 10 + at), format!("fd96::{number:x}{at:x}a")];
-        // Of a service's cluster addresses this release announces the first (README).
+        // This release announces only the first of a service's cluster addresses (README).
         let families = match dice.below(10) {
             0..5 => vec!["IPv4"],
             5..8 => vec!["IPv6"],
@@ -131,14 +131,14 @@ impl Services {
             let some: Vec<String> = (0..=dice.below(2)).map(|_| address(dice)).collect();
             spec["externalIPs"] = json!(some);
         }
-        // The server refuses a policy where there is nothing that it is for.
+        // The server refuses a policy on a service without external traffic.
         let has_external = spec["externalIPs"].is_array();
         if !is_headless && (kind != "ClusterIP" || has_external) {
             spec["externalTrafficPolicy"] = json!(policy);
         }
         if kind == "LoadBalancer" && !is_headless {
             let given = address(dice);
-            // This release looks at what was asked for, later ones at what was given too.
+            // This release reads the requested address, later ones the assigned one, too.
             spec["loadBalancerIP"] = json!(given);
             self.balanced.push((name.clone(), vec![given]));
         }
@@ -147,7 +147,7 @@ impl Services {
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
         }));
-        // This release looks at endpoints of the family of the service's first address.
+        // This release reads endpoints of the family of the service's first address.
         self.add_endpoints(dice, &name, families[0]);
     }
 
@@ -163,8 +163,8 @@ impl Services {
         }
     }
 
-    /// What is behind a service: here or elsewhere, ready or not, or nothing; in Endpoints, which this
-    /// release reads, and in an EndpointSlice, which margay reads.
+    /// Adds endpoints of a service: on this node or another, ready or not, or none; in Endpoints,
+    /// which this release reads, and in an EndpointSlice, which margay reads.
     fn add_endpoints(&mut self, dice: &mut Dice, name: &str, family: &str) {
         if dice.percent(10) {
             return;
