@@ -189,7 +189,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// The first of them announces or withdraws the canary's route.
+    /// Announces or withdraws the canary's route, on the first session.
     fn change(&mut self) -> Result<()> {
         let prefix = [nlri(CANARY, 24)];
         self.is_announced = !self.is_announced;

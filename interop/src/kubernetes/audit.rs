@@ -1,4 +1,4 @@
-//! Which requests an API server was sent, and by whom: its audit log.
+//! The API server's audit log: which requests it received, and from whom.
 
 use std::collections::BTreeMap;
 
@@ -35,13 +35,13 @@ impl Kubernetes {
     /// The requests of margay's account so far, `VERB TARGET` each.
     ///
     /// # Errors
-    /// There is no audit log.
+    /// When there is no audit log.
     pub fn requests(&self) -> Result<Vec<String>> {
         let text =
             std::fs::read_to_string(self.host().file("audit.jsonl")).context("no audit log")?;
         let mut requests = BTreeMap::new();
         for line in text.lines() {
-            // The last line may be under way.
+            // The last line may be incomplete.
             let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
             if event["user"]["username"] == ACCOUNT {
                 let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();

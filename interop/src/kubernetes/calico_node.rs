@@ -1,4 +1,4 @@
-//! calico-node's DaemonSet in the shapes that Calico's own manifests give it, without what no test looks at.
+//! calico-node's DaemonSet as Calico's own manifests have it, reduced to what tests need.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn node_name() -> Value {
     json!({"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
 }
 
-/// As since v3.20: objects in the Kubernetes API, exec probes that ask BIRD too.
+/// As since v3.20: objects in the Kubernetes API, exec probes that query BIRD, too.
 #[must_use]
 pub fn with_kubernetes(namespace: &str) -> Value {
     let probe = |flags: [&str; 2]| {
@@ -71,8 +71,8 @@ pub fn with_kubernetes(namespace: &str) -> Value {
     daemon_set(namespace, "calico-node", &containers, &volumes)
 }
 
-/// As in v3.0: objects in etcd behind certificates from a Secret, HTTP probes that ask Felix alone, the
-/// network plugin's installer beside calico-node, and nothing of `/var/lib/calico` from the host. Its
+/// As in v3.0: objects in etcd with certificates from a Secret, HTTP probes that query Felix alone,
+/// the network plugin's installer beside calico-node, and no `/var/lib/calico` of the host. Its API
 /// group was `extensions/v1beta1`, which servers since 1.16 do not have.
 #[must_use]
 pub fn with_etcd_3_0() -> Value {

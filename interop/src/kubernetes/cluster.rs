@@ -1,4 +1,4 @@
-//! A cluster of nodes that run margay on a real API server, and what is expected of it in trouble.
+//! A cluster of nodes that run margay with a real API server, and what is expected of it in faults.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,18 @@ use crate::kernel::{self, RouteMonitor};
 use crate::lab::{self, Host, Lab};
 use crate::wait::wait_until;
 
-/// Longest wait for a change after the server is back: lists are spread over five seconds, pauses
-/// after refusals are ten, a kind that was gone is asked for twice a minute.
+/// Longest wait for a change after the server is back: lists are spread over five seconds, retries
+/// after refusals wait for ten, and a kind that was missing is requested twice a minute.
 pub const SETTLED: Duration = Duration::from_secs(75);
 
-/// The gateway that a host is, as the kernel has it.
+/// The gateways of a kernel route through this host.
 #[must_use]
 pub fn via(host: &Host) -> Vec<String> {
     vec![host.v4().to_string()]
 }
 
-/// A token file of margay's account, in the way of a projected volume, and a kubeconfig with it.
+/// A token file of margay's account, like that of a projected volume, and a kubeconfig that uses
+/// it.
 #[derive(Debug)]
 pub struct Account {
     token: PathBuf,
@@ -32,7 +33,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Creates the account with its rights, and a token of an hour.
+    /// Creates the account with its rights, and a token that is valid for an hour.
     ///
     /// # Errors
     /// When the server refuses or a file cannot be written.
@@ -48,8 +49,7 @@ impl Account {
         Ok(account)
     }
 
-    /// Puts another token in the place of the one that is there, as kubelet does: a new folder, and
-    /// a link that changes at once.
+    /// Replaces the token at once, as kubelet does: by a new file and a link that is renamed.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -64,7 +64,7 @@ impl Account {
     }
 }
 
-/// calico-node's environment of a node.
+/// The environment of calico-node on a host, with `more` variables.
 #[must_use]
 pub fn environment(host: &Host, kubeconfig: &Path, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let variables = [
@@ -81,7 +81,7 @@ pub fn environment(host: &Host, kubeconfig: &Path, more: &[(&str, &str)]) -> Vec
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(more).collect()
 }
 
-/// What a node's plan is: its sessions with what they are by, and what it announces itself.
+/// A node's plan: its sessions with their parameters and objects, and the prefixes it originates.
 fn plan_of(node: &MargayNode) -> Result<BTreeSet<String>> {
     let peers = node.control.json(&["show", "peers"])?;
     let peers = peers.as_array().context("no list of peers")?.iter().map(|peer| {
@@ -103,17 +103,17 @@ fn plan_of(node: &MargayNode) -> Result<BTreeSet<String>> {
 pub struct Cluster {
     /// The API server.
     pub kubernetes: Kubernetes,
-    /// What margay is to it.
+    /// margay's account there.
     pub account: Account,
     /// The nodes' hosts.
     pub hosts: Vec<Host>,
     /// margay on each of them.
     pub nodes: Vec<MargayNode>,
-    /// What their kernels' routes go through.
+    /// Monitors of their kernels' routes.
     pub monitors: Vec<RouteMonitor>,
-    /// Where a margay that has just begun works out the plan of the first node.
+    /// The host on which a newly started margay computes the plan of the first node.
     fresh: Host,
-    /// The last block that was given out.
+    /// Number of the last block that was assigned.
     pub block: u8,
 }
 
@@ -136,7 +136,7 @@ impl Cluster {
         Self::on(lab, kubernetes, group, names)
     }
 
-    /// The same with an API server that is there.
+    /// As [`Cluster::start`], with an API server that runs already.
     ///
     /// # Errors
     /// When something does not come up.
@@ -165,7 +165,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// One without nodes.
+    /// A cluster without nodes.
     ///
     /// # Errors
     /// When something does not come up.
@@ -182,7 +182,7 @@ impl Cluster {
         })
     }
 
-    /// A block that is given to the second node reaches the first: everything works.
+    /// Assigns a block to the second node, and waits for its route on the first: everything works.
     ///
     /// # Errors
     /// When it does not.
@@ -200,7 +200,7 @@ impl Cluster {
         self.expect_fresh_plan(after)
     }
 
-    /// What the first node does by now is what one that has just begun would do.
+    /// The first node's plan is that of a newly started margay.
     ///
     /// # Errors
     /// When it is not.
@@ -216,10 +216,10 @@ impl Cluster {
         })
     }
 
-    /// No route left any kernel, and no session ended.
+    /// No kernel has lost a route, and no session has ended.
     ///
     /// # Errors
-    /// When something was.
+    /// When something was lost.
     pub fn expect_nothing_lost(&self, after: &str) -> Result<()> {
         for (host, monitor) in self.hosts.iter().zip(&self.monitors) {
             let changes = monitor.changes()?;
@@ -237,10 +237,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// What the first node says about the API.
+    /// The API's entry among the sources of the first node's status.
     ///
     /// # Errors
-    /// When it says nothing.
+    /// When there is none.
     pub fn source(&self) -> Result<Value> {
         let status = self.nodes[0].status()?;
         let sources = status["sources"].as_array().context("no sources")?;
@@ -250,8 +250,8 @@ impl Cluster {
         found.cloned().with_context(|| format!("{status}"))
     }
 
-    /// Waits until the first node says that it cannot read the API and why, in `show status` and, in a
-    /// word, as a metric.
+    /// Waits until the first node reports that it cannot read the API, with `part` of the reason in
+    /// `show status` and `cause` as a label of the metric.
     ///
     /// # Errors
     /// When it does not in time.

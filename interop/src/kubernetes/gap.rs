@@ -1,5 +1,5 @@
-//! How long nobody speaks BGP on a node while its container is replaced, as its neighbours and the readers of
-//! `bird.ctl` see it.
+//! How long a node has no BGP speaker while its container is replaced, as its neighbours and the
+//! readers of `bird.ctl` see it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,27 +13,27 @@ use anyhow::{Context, Result};
 use crate::bird2::ask;
 use crate::lab::Host;
 
-/// Pause between two questions: how exact [`Answers`] is.
+/// Pause between two queries: the precision of [`Answers`].
 const STEP: Duration = Duration::from_millis(10);
 const SECONDS_OF_DAY: f64 = 86_400.0;
 
-/// Something that was there, was not, and came back.
+/// A time during which a session or the socket was missing.
 #[derive(Debug, Clone)]
 pub struct Gap {
-    /// Of the node whose `bird.ctl` said so.
+    /// The name of the node that owns the `bird.ctl`.
     pub node: String,
-    /// A session, or [`SOCKET`]: nobody answered.
+    /// The session, or [`SOCKET`] when there was no answer.
     pub what: String,
-    /// Last seen.
+    /// When it was last seen before.
     pub from: Instant,
-    /// Seen again.
+    /// When it was seen again.
     pub to: Instant,
 }
 
-/// Stands for the socket itself among the names of sessions.
+/// Denotes the socket itself among the names of sessions.
 pub const SOCKET: &str = "bird.ctl";
 
-/// Asks `bird.ctl` of some nodes for their sessions until it is dropped.
+/// Queries `bird.ctl` of some nodes for their sessions until it is dropped.
 #[derive(Debug)]
 pub struct Answers {
     stop: Arc<AtomicBool>,
@@ -44,7 +44,7 @@ pub struct Answers {
 /// What one node has answered.
 #[derive(Debug, Default)]
 struct Seen {
-    /// When it was last there, and whether it was not in the answer after that.
+    /// By name: when it was last seen, and whether it has been missing since.
     last: BTreeMap<String, (Instant, bool)>,
 }
 
@@ -61,7 +61,8 @@ impl Seen {
         was_gone.then_some((from, now))
     }
 
-    /// The gaps that end with an answer. A node's own sessions are gone while nobody answers there.
+    /// The gaps that end with this answer. Without an answer only the socket is missing: nothing is
+    /// known about the node's sessions.
     fn read(&mut self, node: &str, answer: Result<String>) -> Vec<Gap> {
         let mut gaps = Vec::new();
         let mut note = |what: &str, is_there| {
@@ -71,7 +72,7 @@ impl Seen {
         };
         note(SOCKET, answer.is_ok());
         for line in answer.unwrap_or_default().lines().filter(|line| line.contains(" BGP ")) {
-            // The first line has a code before the name.
+            // The first line has the code of the reply before the name.
             let line = line.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
             let name = line.split(' ').next().unwrap_or_default();
             note(name, line.contains("Established"));
@@ -81,7 +82,7 @@ impl Seen {
 }
 
 impl Answers {
-    /// Begins.
+    /// Starts a thread for each host.
     #[must_use]
     pub fn start(hosts: &[Host]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -121,7 +122,7 @@ impl Drop for Answers {
 /// Times without a session with a neighbour in the log of an FRR with `log timestamp precision 6`.
 ///
 /// # Errors
-/// When a line has no time.
+/// When a line has no timestamp.
 pub fn gaps_of_frr(log: &str, neighbor: IpAddr) -> Result<Vec<Duration>> {
     let lines = log.lines().filter_map(|line| {
         let (_, change) = line.split_once(&format!("%ADJCHANGE: neighbor {neighbor}("))?;
@@ -131,7 +132,7 @@ pub fn gaps_of_frr(log: &str, neighbor: IpAddr) -> Result<Vec<Duration>> {
     gaps(lines)
 }
 
-/// The same in margay's.
+/// The same in margay's log.
 ///
 /// # Errors
 /// As [`gaps_of_frr`].
@@ -157,7 +158,7 @@ fn gaps<'a>(lines: impl Iterator<Item = (&'a str, bool)>) -> Result<Vec<Duration
         if !is_up {
             since = since.or(Some(at));
         } else if let Some(since) = since.take() {
-            // A gap over midnight is one too.
+            // A gap may span midnight: the log's times are those of the day.
             gaps.push(Duration::from_secs_f64((at - since).rem_euclid(SECONDS_OF_DAY)));
         }
     }

@@ -1,4 +1,4 @@
-//! kubectl, built with the server: as an operator of the lab's cluster calls it.
+//! kubectl, built with the server, as an operator of the lab's cluster calls it.
 
 use std::process::{Command, Output};
 
@@ -10,11 +10,11 @@ impl Kubernetes {
     /// kubectl as the administrator.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it is not installed.
     pub fn kubectl(&self) -> Result<Command> {
         let kubeconfig = self.kubeconfig("admin", &format!("token: {ADMIN}"))?;
         let mut command = self.host().command(&program("kubectl")?.display().to_string());
-        // What it learns about kinds is cached: in the lab's folder, not in root's.
+        // It caches the API's kinds in the lab's folder, not in root's home.
         command
             .arg("--kubeconfig")
             .arg(kubeconfig)
@@ -23,10 +23,10 @@ impl Kubernetes {
         Ok(command)
     }
 
-    /// Runs kubectl; what it printed.
+    /// Runs kubectl, and returns what it printed.
     ///
     /// # Errors
-    /// It failed; what it said.
+    /// When it fails: has what it said.
     pub fn run_kubectl(&self, arguments: &[&str]) -> Result<String> {
         let output = self.try_kubectl(arguments)?;
         let error = String::from_utf8_lossy(&output.stderr);

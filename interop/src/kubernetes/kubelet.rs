@@ -1,11 +1,13 @@
-//! What kubelet, the scheduler and confd do for the pods of calico-node, in a lab that has none of them.
+//! Simulates what kubelet, the scheduler and confd do for calico-node's pods; the lab has none of
+//! them.
 //!
-//! The DaemonSet controller is Kubernetes' own. A pod that it makes is bound to the node that it is for, and the
-//! image says what is started in that node's namespace: margay where it is named in it, BIRD by the
-//! configuration that confd would have written, or nothing for an image of another kind, which so never
-//! becomes ready. A pod that is deleted ends what runs for it as a container ends: killed. Readiness is
-//! calico-node's `-bird-ready`: asked at `bird.ctl`, written into the Pod's status.
-//! `kubectl exec` enters the namespace, with the variables of the container.
+//! The DaemonSet controller is Kubernetes' own. A pod that it creates is bound to the node that it
+//! is for, and the image determines what is started in that node's namespace: margay if the name
+//! contains `margay`; nothing if it contains `broken`, so that the pod never becomes ready;
+//! otherwise BIRD, with the configuration that confd would have written. When a pod is deleted, its
+//! speaker is killed, as in a container. Readiness is that of calico-node's `-bird-ready`, queried
+//! at `bird.ctl` and written into the Pod's status. `kubectl exec` enters the namespace, with the
+//! variables of the container.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,7 +26,7 @@ use crate::bird2::birdc;
 use crate::calico::{Beside, BirdNode, MargayNode};
 use crate::lab::Host;
 
-/// How often pods are looked at.
+/// Interval at which pods are listed.
 const TURN: Duration = Duration::from_millis(50);
 /// calico-node's `--threshold-time`: every session of a younger container must be established.
 const STRICT: Duration = Duration::from_secs(30);
@@ -35,13 +37,13 @@ const PODS: &str = "/api/v1/namespaces/kube-system/pods";
 /// A node of the cluster.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// Its namespace; the Node has its name.
+    /// Its network namespace, which has the Node's name.
     pub host: Host,
     /// Its block.
     pub block: String,
 }
 
-/// Plays kubelet until it is dropped.
+/// Simulates kubelet until it is dropped.
 #[derive(Debug)]
 pub struct Kubelet {
     shared: Arc<Shared>,
@@ -49,7 +51,7 @@ pub struct Kubelet {
     wrapper: PathBuf,
 }
 
-/// What the thread and the test both look at.
+/// State of the thread that the test reads, too.
 #[derive(Debug)]
 struct Shared {
     stop: AtomicBool,
@@ -72,27 +74,27 @@ struct Node {
     ended: Option<Instant>,
 }
 
-/// When a container began, and whether BIRD is in it.
+/// A container in the history of a node.
 #[derive(Debug)]
 struct Era {
     node: String,
     begun: SystemTime,
     is_bird: bool,
-    /// Since when nothing ran there, and until when, where it took the place of another one.
+    /// If it replaced another one: since when, and until when, nothing ran there.
     nothing_ran: Option<(Instant, Instant)>,
 }
 
-/// A container that took the place of another one.
+/// A container that replaced another one.
 #[derive(Debug)]
 pub struct Replacement {
-    /// Of the node.
+    /// The node's name.
     pub node: String,
-    /// Whether BIRD is in the new one; otherwise margay.
+    /// Whether the new one runs BIRD; otherwise margay.
     pub is_bird: bool,
     /// When the old one was killed.
     pub ended: Instant,
-    /// When the new one was started. Between the two it is kubelet's turn, the controller's and the API
-    /// server's.
+    /// When the new one was started. The time between the two is that of kubelet, the controller
+    /// and the API server.
     pub begun: Instant,
 }
 
@@ -146,7 +148,7 @@ impl Listed {
     }
 }
 
-/// Requests of the thread's own.
+/// The thread's access to the API, and what containers are started with.
 struct Client {
     host: Host,
     url: String,
@@ -174,7 +176,7 @@ impl Client {
         self.write("POST", &format!("{PODS}/{}/binding", pod.name), &binding)
     }
 
-    /// Writes about a pod, which may be gone since it was listed.
+    /// Writes a part of a pod, which may have been deleted since it was listed.
     fn write(&self, method: &str, path: &str, object: &Value) -> Result<()> {
         let media_type = match method {
             "PATCH" => "application/merge-patch+json",
@@ -195,7 +197,7 @@ impl Client {
         self.write("PATCH", &format!("{PODS}/{}/status", pod.name), &change)
     }
 
-    /// What a container's margay has in its environment.
+    /// The environment of a container's margay.
     fn variables(&self, host: &Host, pod: &Listed) -> Vec<(String, String)> {
         let file = |name: &str| host.file(name).display().to_string();
         let own = [
@@ -211,7 +213,7 @@ impl Client {
         pod.variables.iter().cloned().chain(own).collect()
     }
 
-    /// Makes `kubectl exec` of the pod possible.
+    /// Writes the script by which `kubectl exec` enters the pod.
     fn write_exec(&self, host: &Host, pod: &Listed, is_margay: bool) -> Result<()> {
         let path = if is_margay { format!("{}:", self.bin.display()) } else { String::new() };
         let mut script = format!(
@@ -232,7 +234,7 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
 }
 
 impl Kubelet {
-    /// Begins, for these nodes; margay's account reads with `kubeconfig`.
+    /// Starts for these nodes; margay reads the API with `kubeconfig`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -274,16 +276,16 @@ impl Kubelet {
         Ok(Self { shared, thread: Some(thread), wrapper })
     }
 
-    /// `kubectl` of the lab, with `exec`.
+    /// The lab's `kubectl`, with `exec`.
     #[must_use]
     pub fn kubectl(&self) -> &Path {
         &self.wrapper
     }
 
-    /// No turn failed.
+    /// Fails if a turn of the thread has failed.
     ///
     /// # Errors
-    /// What failed.
+    /// Those of the turns.
     pub fn expect_no_fault(&self) -> Result<()> {
         let faults = &lock(&self.shared).faults;
         ensure!(faults.is_empty(), "{}", faults.join("\n"));
@@ -303,7 +305,7 @@ impl Kubelet {
         era.is_some_and(|era| era.is_bird)
     }
 
-    /// The containers that have taken the place of others, in order.
+    /// The containers that have replaced others, in order.
     #[must_use]
     pub fn replacements(&self) -> Vec<Replacement> {
         let state = lock(&self.shared);
@@ -314,7 +316,7 @@ impl Kubelet {
         state.eras.iter().filter_map(replacement).collect()
     }
 
-    /// A node is no longer one: nothing runs there, and no BIRD that begins has a session with it.
+    /// Removes a node: its speaker ends, and BIRDs that are started later have no session with it.
     pub fn remove(&self, name: &str) {
         lock(&self.shared).nodes.remove(name);
     }
@@ -330,11 +332,12 @@ impl Drop for Kubelet {
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
-    // A test that failed has said why.
+    // If the lock is poisoned, the test that failed has said why.
     shared.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// kubectl with the administrator's rights, whose `exec` is what [`Client::write_exec`] has written.
+/// kubectl with the administrator's rights, whose `exec` runs what [`Client::write_exec`] has
+/// written.
 fn wrapper_script(kubernetes: &Kubernetes) -> Result<String> {
     let host = kubernetes.host();
     let kubeconfig = kubernetes.kubeconfig("admin", &format!("token: {ADMIN}"))?;
@@ -357,6 +360,7 @@ fn wrapper_script(kubernetes: &Kubernetes) -> Result<String> {
 }
 
 impl State {
+    /// Kills containers without a pod, then binds, starts and reports on the pods.
     fn turn(&mut self, client: &Client) -> Result<()> {
         let pods = client.pods()?;
         for node in self.nodes.values_mut() {
@@ -377,6 +381,8 @@ impl State {
                 let is_margay = pod.image.contains("margay");
                 client.write_exec(&node.site.host, pod, is_margay)?;
                 client.write_status(pod, &node.site.host, false)?;
+                // Begins before the speaker writes its first route: `start` returns only when it
+                // answers.
                 self.eras.push(Era {
                     node: name.clone(),
                     begun: SystemTime::now(),
@@ -410,8 +416,8 @@ impl Speaker {
         beside: &Beside,
     ) -> Result<Self> {
         let host = &site.host;
-        // Each container begins with files of its own. The folder of the sockets is the node's, and what a
-        // killed process left there is replaced by the next one.
+        // Each container starts with files of its own. The sockets are in a folder of the node: a
+        // process replaces those that a killed one has left there.
         if pod.image.contains("margay") {
             let variables = client.variables(host, pod);
             return Ok(Self::Margay(MargayNode::from_variables(host, variables)?));
@@ -423,7 +429,7 @@ impl Speaker {
         Ok(Self::Bird(BirdNode::start_beside(host, &others, &[&site.block], beside)?))
     }
 
-    /// As the processes of a container end whose first one is gone.
+    /// Kills it, as the processes of a container end with its first one.
     fn kill(self) -> Result<()> {
         match self {
             Self::Bird(mut bird) => bird.daemon().crash(),
@@ -445,10 +451,10 @@ impl Container {
     }
 }
 
-/// The sessions that `bird.ctl` of a node shows: established, and all.
+/// The numbers of sessions that `bird.ctl` of a node shows: established ones, and all.
 ///
 /// # Errors
-/// When nobody answers there.
+/// When there is no answer.
 pub fn sessions(host: &Host) -> Result<(usize, usize)> {
     let answer = birdc(&host.file("bird.ctl"), "show protocols")?;
     let (mut up, mut all) = (0, 0);

@@ -1,4 +1,4 @@
-//! A large cluster, and what it costs to follow it.
+//! A large cluster, and the cost of following it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::lab::Host;
 
 /// Block affinities of each node.
 const BLOCKS: usize = 3;
-/// BGPPeers and nodes with blocks are no more than that.
+/// Most BGPPeers, and most nodes with blocks.
 const OTHERS_MAX: usize = 1000;
 /// Container images that a Node lists, kubelet's `nodeStatusMaxImages`.
 const IMAGES: usize = 50;
@@ -26,9 +26,9 @@ pub fn large_address(n: usize) -> String {
 }
 
 impl Kubernetes {
-    /// Creates so many nodes of the size that real ones have (15 KB, of which 4 are metadata), three
-    /// blocks of each, and as many BGPPeers, of both at most for 1,000 nodes. They make no session:
-    /// the mesh is off, and the BGPPeers select nobody.
+    /// Creates `nodes` Nodes as large as real ones (15 KB, of which 4 are metadata), with three
+    /// blocks and a BGPPeer for each of the first 1,000. There are no sessions: the mesh is off,
+    /// and the BGPPeers select no node.
     ///
     /// # Errors
     /// When the server refuses.
@@ -65,12 +65,12 @@ impl Kubernetes {
     }
 
     /// Writes the status of Nodes one after the other, as their kubelets do at least every five
-    /// minutes: so many, at most so many a second.
+    /// minutes: `beats` times, at most `per_second` times a second.
     ///
     /// # Errors
     /// When the server refuses.
     pub fn beat(&self, nodes: usize, beats: usize, per_second: f64) -> Result<()> {
-        // What is written already would not be written again, and nobody be told.
+        // Times never repeat: a write that changes nothing would cause no watch event.
         let first = self.beats.fetch_add(beats, Ordering::Relaxed);
         let beats: Vec<(String, Value)> = (first..first + beats)
             .map(|n| {
@@ -114,7 +114,7 @@ fn conditions(now: &str) -> Value {
         .collect()
 }
 
-/// What kubelet writes at its start.
+/// The status that kubelet writes at its start.
 fn whole_status() -> Value {
     let amounts = json!({"cpu": "16", "memory": "65536000Ki", "pods": "110",
                          "ephemeral-storage": "102400000Ki", "hugepages-2Mi": "0"});
@@ -136,7 +136,7 @@ fn whole_status() -> Value {
 /// Octets that a host has received so far.
 ///
 /// # Errors
-/// When `/proc` does not say.
+/// When `/proc` cannot be read.
 pub fn received(host: &Host) -> Result<u64> {
     let dev = host.run("cat", &["/proc/net/dev"])?;
     let line = dev.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
@@ -149,15 +149,15 @@ pub fn received(host: &Host) -> Result<u64> {
 pub struct CpuTime(BTreeMap<String, u64>);
 
 impl CpuTime {
-    /// Of a process.
+    /// Reads those of a process.
     ///
     /// # Errors
-    /// When `/proc` does not say.
+    /// When `/proc` cannot be read.
     pub fn of(pid: u32) -> Result<Self> {
         let mut threads = BTreeMap::new();
         for thread in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
             let thread = thread?;
-            // One that ends meanwhile has no time any more.
+            // A thread that has ended meanwhile has none.
             let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
             let nanos = text.split(' ').next().unwrap_or_default().parse().context("schedstat")?;
             threads.insert(thread.file_name().to_string_lossy().into_owned(), nanos);
@@ -165,7 +165,7 @@ impl CpuTime {
         Ok(Self(threads))
     }
 
-    /// What was used since another moment, without what threads used that have ended since.
+    /// The time used since `earlier`, without that of threads that have ended since.
     #[must_use]
     pub fn since(&self, earlier: &CpuTime) -> u64 {
         let before = |thread: &str| earlier.0.get(thread).copied().unwrap_or_default();

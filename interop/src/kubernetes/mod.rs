@@ -1,4 +1,4 @@
-//! A real kube-apiserver with a real etcd, on a host of its own, and what goes wrong with them.
+//! A real kube-apiserver with a real etcd, on a host of its own, and their faults.
 
 mod audit;
 pub mod calico_node;
@@ -31,11 +31,11 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// Where `interop/setup.sh kubernetes` leaves the programs, each version in a folder.
 const PROGRAMS: &str = "/opt/interop/kubernetes";
-/// The version that is tried; `MARGAY_KUBERNETES` names another.
+/// The version under test; `MARGAY_KUBERNETES` names another.
 const VERSION: &str = "1.34";
 /// The administrator's token.
 const ADMIN: &str = "admin-token";
-/// What a test may do with the role of `examples/kubernetes/rbac.yaml`.
+/// The account, roles and bindings of margay.
 const RBAC: &str = include_str!("../../../examples/kubernetes/rbac.yaml");
 
 /// A cluster without nodes: an API server, its etcd, and nothing else.
@@ -52,14 +52,14 @@ pub struct Kubernetes {
     beats: AtomicUsize,
 }
 
-/// The path of a program of the version that is tried.
+/// The path of a program of the version under test.
 ///
 /// # Errors
-/// It is not there; says what to do.
+/// When it is missing: the error says how to build it.
 fn program(name: &str) -> Result<PathBuf> {
     let version = std::env::var("MARGAY_KUBERNETES").unwrap_or_else(|_| VERSION.to_owned());
     let of = |version: &str| Path::new(PROGRAMS).join(version).join(name);
-    // Only the API server differs.
+    // Of other versions there is only the API server.
     let found = [of(&version), of(VERSION)].into_iter().find(|path| path.is_file());
     found.with_context(|| {
         format!("there is no {name} in {PROGRAMS}: run interop/setup.sh kubernetes")
@@ -67,7 +67,7 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 impl Kubernetes {
-    /// Starts both, with Calico's CRDs of a group, and waits until they answer.
+    /// Starts both, with Calico's CRDs of a group, and waits until they are served.
     ///
     /// # Errors
     /// When a program is missing or they do not come up.
@@ -141,13 +141,13 @@ impl Kubernetes {
         format!("https://{}:6443", self.host.v4())
     }
 
-    /// The authority's certificate.
+    /// The path of the CA's certificate.
     #[must_use]
     pub fn ca(&self) -> String {
         self.pki.path("ca", "crt")
     }
 
-    /// Issues the server's certificate anew, with that validity; it is served at once.
+    /// Issues a new server certificate with that validity, which is served at once.
     ///
     /// # Errors
     /// When openssl refuses.
@@ -155,13 +155,13 @@ impl Kubernetes {
         self.pki.issue("server", "kube-apiserver", when)
     }
 
-    /// The administrator.
+    /// A client with the administrator's token.
     #[must_use]
     pub fn admin(&self) -> Api<'_> {
         self.with_token(ADMIN)
     }
 
-    /// Whoever has a token.
+    /// A client with this token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Api<'_> {
         Api::new(&self.host, self.url(), self.ca(), token.to_owned())
@@ -194,7 +194,7 @@ impl Kubernetes {
         })
     }
 
-    /// Starts the API server.
+    /// Starts the API server without waiting until it answers.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -228,8 +228,8 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Starts something in the API server's place that answers every request with a page of HTML, as a
-    /// proxy does that wants somebody to log in.
+    /// Starts a server in place of the API server that answers every request with a page of HTML,
+    /// like a proxy with a login page.
     ///
     /// # Errors
     /// When it cannot be started, or the API server still runs.
@@ -302,7 +302,7 @@ impl Kubernetes {
         self.etcd.as_ref().context("no etcd runs")?.signal(name)
     }
 
-    /// Keeps what etcd has.
+    /// Saves etcd's data.
     ///
     /// # Errors
     /// When it cannot be copied.
@@ -315,7 +315,7 @@ impl Kubernetes {
         self.start_etcd()
     }
 
-    /// Puts back what etcd had, below a running API server or without one.
+    /// Restores etcd's saved data, with or without a running API server.
     ///
     /// # Errors
     /// When it cannot be copied.
@@ -355,7 +355,7 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// A token of margay's account, as kubelet would ask for it.
+    /// A token of margay's account that is valid for `seconds`, as kubelet would request it.
     ///
     /// # Errors
     /// When the server refuses.
@@ -370,8 +370,8 @@ impl Kubernetes {
         Ok(token.to_owned())
     }
 
-    /// The same, signed by hand: it counts from and until so many seconds from now. The server
-    /// grants a minute after the end, and ten seconds of its memory.
+    /// The same, signed here: valid from `from` until `until`, in seconds from now. The server
+    /// accepts it for another minute, and for the ten seconds that it caches tokens.
     ///
     /// # Errors
     /// When openssl refuses.
@@ -402,7 +402,7 @@ impl Kubernetes {
 
 impl Drop for Kubernetes {
     fn drop(&mut self) {
-        // With a watch open it would take its time to end.
+        // Killed, because with open watches a graceful end takes long.
         let daemons = [&mut self.controllers, &mut self.server, &mut self.etcd];
         for daemon in daemons.into_iter().flatten() {
             let _ = daemon.crash();
@@ -410,7 +410,7 @@ impl Drop for Kubernetes {
     }
 }
 
-/// Whether it is the etcd of Debian 12, which does not know every flag.
+/// Whether it is the etcd of Debian 12, which does not have every flag.
 fn is_old(etcd: &Path) -> bool {
     etcd.starts_with("/usr/bin")
 }

@@ -18,10 +18,10 @@ const KINDS: [(&str, &str); 7] = [
     ("felixconfigurations", "FelixConfiguration"),
 ];
 
-/// Where the CRDs are.
+/// The API path of CRDs.
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// Which of Calico's groups.
+/// One of Calico's API groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// `crd.projectcalico.org/v1`.
@@ -78,8 +78,9 @@ pub fn node(name: &str, address: Option<&str>, labels: &Value) -> Value {
 }
 
 /// A CRD of the first group as it is in the second: Calico converts nothing, except that `deleted`
-/// of an affinity is no text there (`libcalico-go/lib/backend/k8s/resources/ipam_affinity_v3.go`).
-/// The release whose files these are does not have the second group.
+/// of an affinity is a boolean there
+/// (`libcalico-go/lib/backend/k8s/resources/ipam_affinity_v3.go`). The release whose files are used
+/// does not have the second group.
 fn of_v3(text: &str) -> Result<String> {
     let text = text.replace(Group::V1.name(), Group::V3.name());
     let (before, after) = text.split_once("  - name: v1\n").context("a CRD without version v1")?;
@@ -112,7 +113,7 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Creates one CRD, from the file of it that Calico's manifests have.
+    /// Creates one CRD, from its file among Calico's manifests.
     ///
     /// # Errors
     /// When the server refuses.
@@ -127,7 +128,7 @@ impl Kubernetes {
         self.create_crd(&path, &crd)
     }
 
-    /// Creates the Prometheus operator's CRD of PodMonitor, as it is published, and waits until it is served.
+    /// Creates the Prometheus operator's published CRD of PodMonitor, and waits until it is served.
     ///
     /// # Errors
     /// When the server refuses.
@@ -149,7 +150,7 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Waits until a kind can be listed: it is busy for a moment after its creation.
+    /// Waits until a kind can be listed: it cannot for a moment after its creation.
     ///
     /// # Errors
     /// When it cannot be in time.
@@ -161,7 +162,7 @@ impl Kubernetes {
         })
     }
 
-    /// Serves a CRD's version, or does not.
+    /// Sets whether a CRD's version is served.
     ///
     /// # Errors
     /// When the server refuses.
@@ -175,7 +176,7 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Deletes one CRD, and with it its objects.
+    /// Deletes one CRD and its objects.
     ///
     /// # Errors
     /// When the server refuses.
@@ -183,7 +184,7 @@ impl Kubernetes {
         self.admin().delete(&format!("{CRDS}/{plural}.{}", group.name()))
     }
 
-    /// Deletes all of a group.
+    /// Deletes all CRDs of a group.
     ///
     /// # Errors
     /// When the server refuses.

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::lab::Host;
 
-/// How long a server may take from its first answer to its first good one.
+/// How long a server may take from its first answer to its first successful one.
 const BEGINNING: Duration = Duration::from_secs(30);
 
-/// Somebody who asks.
+/// A client of the API server, with a token.
 #[derive(Debug)]
 pub struct Api<'a> {
     host: &'a Host,
@@ -26,7 +26,7 @@ impl<'a> Api<'a> {
         Self { host, url, ca, token }
     }
 
-    /// Sends a request; the status and the body.
+    /// Sends a request, and returns the status and the body.
     ///
     /// # Errors
     /// When there is no answer.
@@ -60,7 +60,7 @@ impl<'a> Api<'a> {
     }
 
     fn expect(&self, method: &str, path: &str, media_type: &str, body: &str) -> Result<Value> {
-        // A server that has just begun says so; the others see how margay takes it.
+        // A server that has just started answers so; other tests cover how margay handles it.
         let end = Instant::now() + BEGINNING;
         loop {
             let (code, text) = self.send(method, path, media_type, body)?;
@@ -73,7 +73,7 @@ impl<'a> Api<'a> {
         }
     }
 
-    /// Asks; the status and the body.
+    /// Sends a GET request, and returns the status and the body.
     ///
     /// # Errors
     /// When there is no answer.
@@ -81,7 +81,7 @@ impl<'a> Api<'a> {
         self.send("GET", path, "application/json", "")
     }
 
-    /// Asks for an object.
+    /// Gets an object.
     ///
     /// # Errors
     /// When there is none.
@@ -121,7 +121,7 @@ impl<'a> Api<'a> {
         self.send_all(method, objects, &["--parallel", "--parallel-max", "8"])
     }
 
-    /// The same one after the other, at most so many a second.
+    /// As [`Api::send_many`], one after the other, at most `per_second` a second.
     ///
     /// # Errors
     /// When the server refuses one.
@@ -147,7 +147,7 @@ impl<'a> Api<'a> {
         for (number, (path, object)) in objects.iter().enumerate() {
             let file = folder.join(number.to_string());
             std::fs::write(&file, object.to_string())?;
-            // Without anything behind it, a "next" would ask for nothing, and end all.
+            // A "next" without a request behind it would be an error that ends all.
             config.push_str(if number == 0 { "" } else { "next\n" });
             config.push_str(&format!(
                 "url = \"{}{path}\"\nrequest = \"{method}\"\ncacert = \"{}\"\n\

@@ -1,5 +1,5 @@
-//! The least that reading a watch costs: hyper and rustls, on one thread or as a task of a runtime like
-//! margay's, and what is read is dropped.
+//! The least that reading a watch costs: hyper and rustls, on one thread or as a task of a runtime
+//! like margay's, with everything dropped that is read.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// How it is called on one thread: URL of the watch, the authority's certificate, the token.
+/// The command for one thread; its arguments are the URL of the watch, the CA's certificate and the
+/// token.
 pub(crate) const ON_ONE: &str = "read";
-/// The same on two.
+/// The command for two threads, with the same arguments.
 pub(crate) const ON_TWO: &str = "read-on-two";
 
 /// Reads a watch over HTTP/2 until it ends.

@@ -1,8 +1,8 @@
-//! What it costs to follow a large cluster in the Kubernetes API, and what its server pays.
+//! What it costs margay, and the API server, to follow a large cluster in the Kubernetes API.
 //!
 //! `cargo run --profile fast -p interop --bin kubeload -- NODES` as root, with `interop/setup.sh
-//! kubernetes` done; with `heartbeats` after it what one of them costs margay, and others that do nothing
-//! with it. Prints a line for each number; `benches/README.md` holds those that were measured.
+//! kubernetes` done. With `heartbeats` after it: what one of them costs margay, and readers that
+//! drop it. Prints a line for each number; `benches/README.md` holds those that were measured.
 
 mod floor;
 mod reader;
@@ -16,23 +16,23 @@ use interop::lab::{self, Host, Lab};
 use reader::{Idler, Reader, Used};
 use serde_json::json;
 
-/// How often a kubelet writes its Node at least.
+/// Longest interval at which a kubelet writes its Node, in seconds.
 const BEAT_SECONDS: f64 = 300.0;
-/// Longer than all of it.
+/// Lifetime of tokens: longer than all measurements.
 const TOKEN_SECONDS: u64 = 3600;
-/// How long each state is looked at.
+/// How long each state is measured.
 const LOOK: Duration = Duration::from_secs(60);
-/// Cold starts.
+/// Number of cold starts.
 const STARTS: usize = 3;
-/// Readers beside margay while it is measured what the server pays for each.
+/// Number of readers beside margay when the server's cost for each is measured.
 const READERS: u32 = 40;
-/// Heartbeats a second and in all, each time that they are measured.
+/// Heartbeats a second, and in total, of each measurement.
 const PACES: [(f64, usize); 2] = [(1.0, 20), (50.0, 300)];
 /// How often each pace is measured.
 const ROUNDS: usize = 5;
 /// The rate at which the server's cost is measured.
 const FAST: f64 = 50.0;
-/// What margay asks for of Nodes, and everybody who is compared with it.
+/// The media type in which margay and the readers beside it request Nodes.
 const ACCEPT: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 fn main() -> Result<()> {
@@ -69,7 +69,7 @@ fn beats_in(nodes: usize, time: Duration) -> usize {
     (nodes as f64 / BEAT_SECONDS * time.as_secs_f64()) as usize
 }
 
-/// A cluster of so many nodes besides that of the host.
+/// A cluster of `nodes` nodes besides that of the host.
 fn cluster(lab: &mut Lab, nodes: usize) -> Result<(Kubernetes, Host)> {
     let group = Group::V1;
     let kubernetes = Kubernetes::start(&lab.host("api")?, group)?;
@@ -104,7 +104,7 @@ fn measure(lab: &mut Lab, nodes: usize) -> Result<()> {
     report_server(lab, &kubernetes, nodes)
 }
 
-/// Starts that know nothing; the last one stays.
+/// Measures cold starts, and returns the last margay.
 fn report_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     let mut reader = None;
     for _ in 0..STARTS {
@@ -123,7 +123,7 @@ fn report_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     reader.context("no start")
 }
 
-/// What one object more costs.
+/// Measures the cost of one more object.
 fn report_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
     let mut first = 0;
     let used = reader.during(|| {
@@ -147,7 +147,7 @@ fn report_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
     Ok(())
 }
 
-/// What a heartbeat costs margay, and others that read the same at the same time.
+/// Measures the cost of a heartbeat to margay, and to others that read the same at the same time.
 fn report_heartbeats(
     lab: &mut Lab,
     kubernetes: &Kubernetes,
@@ -182,7 +182,7 @@ fn report_heartbeats(
     Ok(())
 }
 
-/// What each reader more costs the API server. It is the same whoever reads.
+/// Measures the cost of each further reader to the API server, which is the same for every reader.
 fn report_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
     let beats = 1000;
     let cost = || -> Result<u64> {

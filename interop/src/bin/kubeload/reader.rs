@@ -1,4 +1,4 @@
-//! Whose cost is measured: margay, and others that read the same watch.
+//! The readers whose cost is measured: margay, and others that read the same watch.
 
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -18,7 +18,7 @@ pub(crate) struct Reader {
     pub(crate) pid: u32,
 }
 
-/// What was used meanwhile.
+/// CPU time and received octets during a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Used {
     pub(crate) nanos: u64,
@@ -30,7 +30,7 @@ impl Reader {
         let user = format!("token: {}", kubernetes.token(TOKEN_SECONDS)?);
         let kubeconfig = kubernetes.kubeconfig(host.name(), &user)?;
         let file = |name: &str| host.file(name).display().to_string();
-        // Where there is no such folder the one above it is watched, which has everybody's log.
+        // Without this folder the one above it is watched, where all logs are written.
         std::fs::create_dir_all(host.file("status"))?;
         let variables = [
             ("NODENAME", host.name().to_owned()),
@@ -57,7 +57,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What is used while something is done.
+    /// What margay uses during `act`.
     pub(crate) fn during(&self, act: impl FnOnce() -> Result<()>) -> Result<Used> {
         let (time, octets) = (CpuTime::of(self.pid)?, received(&self.host)?);
         act()?;
@@ -70,7 +70,7 @@ impl Reader {
     }
 }
 
-/// Somebody who reads the same watch as margay and does nothing with it.
+/// A process that reads the same watch as margay and drops it.
 pub(crate) struct Idler(Child);
 
 impl Idler {
@@ -85,7 +85,7 @@ impl Idler {
         Ok(Self(curl.stdin(Stdio::null()).spawn()?))
     }
 
-    /// This program, in the way of [`super::floor`].
+    /// This program, as one of the commands of [`super::floor`].
     pub(crate) fn hyper(kubernetes: &Kubernetes, host: &Host, call: &str) -> Result<Self> {
         let program = std::env::current_exe()?.display().to_string();
         let mut reader: Command = host.command(&program);
