@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# How long a neighbour's route stays in the kernel after the neighbour died, by kind of death.
+# How long a neighbour's route stays in the kernel after the neighbour fails, by kind of failure.
 #
 #   interop/dead-node.sh [DAEMON...]     margay, margay-calico, margay-bfd, bird16, frr; default: all
 #
-# Needs root, the daemons (see setup.sh) and a built margay (MARGAY_BIN). Every combination runs at once, in namespaces of
-# its own, so that a run takes as long as its slowest: about seven minutes (LIMIT seconds, 600 by default).
-# Both ends run the same daemon with its defaults. Prints a table in Markdown.
+# Needs root, the daemons (see setup.sh) and a built margay (MARGAY_BIN). Every combination runs at
+# once, in namespaces of its own, so that a run takes as long as the slowest: about seven minutes
+# (at most LIMIT seconds, 600 by default). Both ends run the same daemon with its defaults. Prints a
+# table in Markdown.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MARGAY=${MARGAY_BIN:-target/fast/margay}
@@ -106,7 +107,7 @@ die() {
         frozen) for pid in $(ip netns pids "$name-b"); do kill -STOP "$pid"; done ;;
         powered-off) ip -n "$name-s" link set pb nomaster ;;
         link-down) ip -n "$name-s" link set pa down ;;
-        # What the neighbour sends gets lost; it hears us.
+        # What the neighbour sends is lost; it still receives.
         one-way) ip -n "$name-b" route add blackhole 10.99.0.1/32 ;;
     esac
 }
@@ -121,7 +122,7 @@ measure() {
         [ $SECONDS -lt $end ] || { echo "no route" >"$out"; return; }
         sleep 0.2
     done
-    # BFD comes up, keepalives go both ways.
+    # Until BFD is up, and KEEPALIVEs have been exchanged.
     sleep 8
     began=$(date +%s.%N)
     die "$name" "$death"

@@ -21,7 +21,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TOOLS=${MARGAY_PACKAGE_TOOLS:-/opt/interop/package}
-# What the program may need: Red Hat 7's, older than that of every image of calico-node.
+# The newest glibc that the program may need: Red Hat 7's, older than that of every image of
+# calico-node.
 GLIBC=2.17
 PROGRAM_MAX=14000000
 IMAGE_MAX=16000000
@@ -37,7 +38,7 @@ export PATH=$TOOLS/bin:$TOOLS/wheels/bin:$HOME/.cargo/bin:$PATH PYTHONPATH=$TOOL
 export LC_ALL=C TZ=UTC
 umask 022
 
-# What packages are stamped with.
+# The commit and the time that packages are stamped with.
 if [ -z "${MARGAY_COMMIT:-}" ]; then
     MARGAY_COMMIT=$(git rev-parse --short=12 HEAD) || die "no git work tree: set MARGAY_COMMIT and SOURCE_DATE_EPOCH"
     [ -z "$(git status --porcelain --untracked-files=no)" ] || MARGAY_COMMIT=$MARGAY_COMMIT-modified
@@ -59,8 +60,8 @@ build_program() {
     # Paths of this machine are in panic messages and line tables: they must not differ.
     local flags="--remap-path-prefix=$PWD=/usr/src/margay --remap-path-prefix=$build=/target" id
     flags="$flags --remap-path-prefix=$home=/cargo"
-    # Debuggers find the line tables by the build-id. A hash of the octets would take in the line tables of
-    # C (ring, zig's start-up code), which name folders of this machine all the same.
+    # Debuggers find the line tables by the build-id. A hash of the octets would include the line
+    # tables of C (ring, zig's start-up code), which name folders of this machine nevertheless.
     id=$(printf '%s ' "$MARGAY_COMMIT" "$SOURCE_DATE_EPOCH" "$target" "$profile" | sha1sum | cut -d' ' -f1)
     RUSTFLAGS="$flags -C link-arg=-Wl,--build-id=0x$id" CARGO_INCREMENTAL=0 \
         cargo zigbuild --locked --profile "$profile" --target "$target.$GLIBC" --bin margay
@@ -73,7 +74,7 @@ newest_glibc() { readelf --version-info --wide "$1" | grep -oE 'GLIBC_[0-9.]+' |
 # The shared libraries that a program or library asks for.
 needed() { readelf --dynamic --wide "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'; }
 
-# The program without symbols, and what was taken away.
+# Writes the program without symbols, and beside it what was removed.
 split_program() {
     local objcopy=objcopy
     case $1 in
@@ -116,7 +117,7 @@ run_program() {
     fi
 }
 
-# It is a program of that machine, knows its target, and reads configurations.
+# Checks that it is a program of that machine, knows its target, and reads configurations.
 try_program() {
     local target=$1 machine said file
     machine=$(readelf --file-header --wide "$dir/margay" | sed -n 's/ *Machine: *//p')
@@ -130,7 +131,7 @@ try_program() {
     step "margay of $target runs with the image's libraries, and takes three configurations"
 }
 
-# What cargo-deb and cargo-generate-rpm take: the manifest names these files.
+# Collects what cargo-deb and cargo-generate-rpm package: the manifest names these files.
 stage() {
     local stage=target/package/stage
     rm -rf $stage
@@ -148,7 +149,7 @@ stage() {
     # Components of this workspace are named by their folder, which differs from machine to machine.
     sed "s|file://$PWD|file:///usr/src/margay|g" margay.cdx.json > $stage/margay.cdx.json
     rm margay.cdx.json
-    # It writes one for each member of the workspace.
+    # cargo-cyclonedx writes one for each member of the workspace.
     rm -f bgp-proto/margay.cdx.json interop/margay.cdx.json benches/compare/margay.cdx.json
     cp $stage/margay.cdx.json "$dir/"
     cp README.md CHANGELOG.md LICENSE examples/packaging/margay.toml examples/packaging/margay.service $stage/
@@ -177,7 +178,7 @@ make_rootfs() {
     install -m 755 "$dir/margay" "$root/usr/bin/"
     interpreter=$(readelf --program-headers --wide "$dir/margay" | sed -n 's/.*interpreter: \(.*\)\]/\1/p')
     install -D -m 755 "$from/$(basename "$interpreter")" "$root$interpreter"
-    # What glibc's libraries ask for is glibc's; three rounds find all of it.
+    # glibc's libraries need only libraries of glibc's; three rounds find all of them.
     for _ in 1 2 3; do
         find "$root" -type f \( -name margay -o -name '*.so.*' \) | while read -r name; do needed "$name"; done |
             sort -u | while read -r name; do
@@ -230,7 +231,7 @@ package() {
     mkdir -p "$dir"
     build_program "$target"
     split_program "$target"
-    # The manifest names one place for what is packaged: one at a time.
+    # The manifest names one folder for the files to package, so there is one packaging at a time.
     exec 8> target/package/lock
     flock 8
     stage "$target"

@@ -11,7 +11,7 @@ start=$SECONDS
 step() { printf '\n== %s (after %d s)\n' "$*" $((SECONDS - start)); }
 
 export MARGAY_SHARED=${MARGAY_SHARED:-$(realpath -m ../shared)}
-# Every test is run, those that need root, daemons or data as well: what is missing fails them.
+# Tests that need root, daemons or data are run as well: they fail if something is missing.
 arguments=(--include-ignored)
 left_out=
 if [ ! -d "$MARGAY_SHARED/conformance" ]; then
@@ -19,8 +19,8 @@ if [ ! -d "$MARGAY_SHARED/conformance" ]; then
     left_out="shared_data_* (no $MARGAY_SHARED/conformance)"
 fi
 
-# kube-apiserver is built from source, which takes ten minutes, and so are the tools that make packages: they
-# are used where they are.
+# kube-apiserver is built from source, which takes ten minutes, and so are the tools that make
+# packages: their tests are run where they have been built.
 targets=(--lib --bins)
 for file in interop/tests/*.rs; do
     name=$(basename "$file" .rs)
@@ -43,7 +43,7 @@ if ! interop/setup.sh confd; then
     left_out="${left_out:+$left_out and }confd_writes_* (interop/setup.sh confd failed)"
 fi
 
-# Its source is not on every mirror.
+# BIRD's source is not on every mirror.
 if ! interop/setup.sh krt-tunnel; then
     for name in calico_changeover calico_live calico_services_kubernetes; do
         for at in "${!targets[@]}"; do

@@ -16,7 +16,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/endpointslice"
 )
 
-// As kube-controller-manager's defaults.
+// kube-controller-manager's defaults.
 const (
 	endpointsPerSlice  = 100
 	endpointWorkers    = 5
