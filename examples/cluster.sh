@@ -29,7 +29,7 @@ fi
 
 # --- scaffolding -----------------------------------------------------------------------------------
 
-P=mgdemo$$                # every namespace starts with this: two demos do not meet
+P=mgdemo$$                # every namespace starts with this: two demos do not collide
 W=$(mktemp -d "/tmp/$P.XXXX")
 start=$SECONDS
 bold=; plain=; green=
@@ -46,7 +46,7 @@ indent() { sed 's/^/      /'; }
 cleanup() {
     local name pid
     trap - EXIT INT TERM
-    exec 2> /dev/null       # or the shell reports every process that is killed here
+    exec 2> /dev/null       # otherwise the shell reports every process killed here
     for name in $(ip netns list | awk -v p="$P-" 'index($1, p) == 1 {print $1}'); do
         for pid in $(ip netns pids "$name"); do kill -KILL "$pid" || true; done
         ip netns del "$name" || true
@@ -184,7 +184,7 @@ start_node() {
 for i in 1 2 3; do start_node "$i"; done
 
 established() { [ "$(margay "$1" show peers | grep -c Established)" = "$2" ]; }
-# Not through a pipe: with pipefail, grep -q that is done early looks like a failure of ip.
+# Not through a pipe: grep -q ends early, which with pipefail looks like a failure of ip.
 routes_of() { ip -n "$P-$1" route show proto bird; }
 has_route() { grep -Eq "^$2 .*via $3 " <<< "$(routes_of "$1")"; }
 lacks_route() { ! grep -q "^$2 " <<< "$(routes_of "$1")"; }
