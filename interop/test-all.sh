@@ -47,9 +47,10 @@ fi
 if ! interop/setup.sh krt-tunnel; then
     for name in calico_changeover calico_live calico_services_kubernetes; do
         for at in "${!targets[@]}"; do
-            [ "${targets[at]}" != "$name" ] || unset "targets[at]" "targets[at-1]"
+            [ "${targets[at]}" = "$name" ] || continue
+            unset "targets[at]" "targets[at-1]"
+            left_out="${left_out:+$left_out and }those of $name.rs (interop/setup.sh krt-tunnel failed)"
         done
-        left_out="${left_out:+$left_out and }those of $name.rs (interop/setup.sh krt-tunnel failed)"
     done
 fi
 
