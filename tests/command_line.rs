@@ -71,7 +71,7 @@ impl Running {
     }
 }
 
-fn wait(what: &str, is_there: impl Fn() -> bool) {
+fn wait(what: &str, mut is_there: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_there() {
         assert!(began.elapsed() < PATIENCE, "no {what} in {PATIENCE:?}");
@@ -262,9 +262,14 @@ const OPEN: [u8; 29] = {
 const KEEPALIVE: [u8; 19] =
     [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 19, 4];
 
-/// A neighbour that connects and sends only what the test writes.
+/// A neighbour that connects, as soon as margay listens, and sends only what the test writes.
 fn connect(to: &str) -> TcpStream {
-    let stream = TcpStream::connect(to).unwrap();
+    let mut connected = None;
+    wait("a listening socket", || {
+        connected = TcpStream::connect(to).ok();
+        connected.is_some()
+    });
+    let stream = connected.unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
