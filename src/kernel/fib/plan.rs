@@ -38,7 +38,7 @@ use crate::kernel::NextHopForm;
 use crate::kernel::foreign::Foreign;
 use crate::kernel::message::{Object, ObjectOp};
 use crate::kernel::netlink::DumpEnd;
-use crate::kernel::spec::{RouteSpec, SpecId, bring_in_order};
+use crate::kernel::spec::{RouteSpec, SpecId};
 pub(crate) use groups::ids_of_table;
 use refused::About;
 pub(crate) use refused::Part;
@@ -373,10 +373,9 @@ impl Plan {
         if !self.shared.groups.are_used() || self.shared.closed {
             return;
         }
-        let mut to = hops.to_vec();
-        bring_in_order(&mut to);
         let Shared { groups, specs, .. } = &mut self.shared;
-        if !groups.resolve(specs, next_hop, to) {
+        // As they are: the weight of a single hop counts beside those of other next hops.
+        if !groups.resolve(specs, next_hop, hops.to_vec()) {
             return;
         }
         for (to, ids) in groups.moves(specs, next_hop) {

@@ -295,7 +295,7 @@ impl Groups {
         self.present.len()
     }
 
-    /// Sets the hops of a BGP next hop, in order; returns whether they have changed.
+    /// Sets the hops of a BGP next hop, as reported; returns whether they have changed.
     pub(super) fn resolve(&mut self, specs: &Specs, next_hop: IpAddr, hops: Vec<Hop>) -> bool {
         if self.resolved.len() >= RESOLVED_MAX && !self.resolved.contains_key(&next_hop) {
             let in_use = specs.next_hops();

@@ -157,6 +157,30 @@ fn routes_over_several_next_hops_continue_without_the_lost_one() {
 }
 
 #[test]
+fn the_weight_of_a_single_hop_counts_beside_those_of_other_next_hops() {
+    let mut plan = settled_with_objects();
+    let other = std::net::IpAddr::from([192, 0, 2, 8]);
+    let hop = |n, weight| Hop { weight, ..via(n, 0).hops()[0] };
+    let both = RouteSpec {
+        next_hops: vec![NEXT_HOP.into(), other.into()],
+        ..RouteSpec::new(FibKind::Unicast(vec![hop(1, 5), hop(2, 1)]), 20)
+    };
+    plan.handle_next_hop(NEXT_HOP, &[hop(1, 5)]);
+    plan.handle_next_hop(other, &[hop(2, 1)]);
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, wanted(both));
+    objects(&mut plan);
+    write_all(&mut plan);
+    plan.handle_next_hop(other, &[hop(3, 1)]);
+    objects(&mut plan);
+    // Wanted as the table comes to it, too.
+    assert_eq!(plan.row(p).unwrap().spec.hops(), [hop(1, 5), hop(3, 1)]);
+    plan.handle_next_hop(other, &[]);
+    objects(&mut plan);
+    assert_eq!(plan.row(p).unwrap().spec.hops(), [hop(1, 1)]);
+}
+
+#[test]
 fn routes_go_over_their_backup_until_the_owner_has_decided() {
     let mut plan = settled_with_objects();
     let other = std::net::IpAddr::from([192, 0, 2, 8]);

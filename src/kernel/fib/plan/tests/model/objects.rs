@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::kernel::message::{Object, ObjectKind, ObjectRequest};
+use crate::kernel::spec::bring_in_order;
 use bgp_proto::types::FibNextHop;
 
 const EINVAL: i32 = 22;
@@ -238,9 +239,14 @@ impl World {
         FibNextHop { tunnel, ..addr.into() }
     }
 
-    /// The hops over gateway `n`; 0: none.
+    /// The hops over gateway `n`; 0: none. One has a weight, which matters only beside others.
     fn hops(gateway: u8) -> Vec<Hop> {
-        if gateway == 0 { Vec::new() } else { via(gateway, 0).hops().to_vec() }
+        let weight = if gateway == 4 { 5 } else { 1 };
+        let with_weight = |hop: &Hop| Hop { weight, ..*hop };
+        match gateway {
+            0 => Vec::new(),
+            _ => via(gateway, 0).hops().iter().map(with_weight).collect(),
+        }
     }
 
     fn say(&mut self, n: usize, gateway: u8) {
