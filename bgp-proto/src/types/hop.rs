@@ -162,14 +162,20 @@ impl FibNextHop {
         }
     }
 
-    /// The hops to all of these next hops, without duplicates, those of the first next hop first.
-    /// `resolve` returns how the host resolves an address; an unreachable one adds none.
+    /// The hops to all of these next hops, those of the first next hop first, and no hop of several next
+    /// hops twice. `resolve` returns how the host resolves an address; an unreachable one adds none.
+    /// Where one alone is reached, bandwidths have no effect.
     pub fn hops_of_all<'a>(
         next_hops: &[FibNextHop],
         resolve: impl Fn(IpAddr) -> &'a [Hop],
     ) -> Vec<Hop> {
-        let mut reached = next_hops.iter().filter(|n| !resolve(n.addr).is_empty());
-        if next_hops.len() > 1 && reached.all(|next_hop| next_hop.bandwidth.is_some()) {
+        // The most frequent case, in one allocation.
+        if let [FibNextHop { addr, tunnel: None, .. }] = next_hops {
+            return resolve(*addr).to_vec();
+        }
+        let reached = || next_hops.iter().filter(|n| !resolve(n.addr).is_empty());
+        let are_several = reached().nth(1).is_some();
+        if are_several && reached().all(|next_hop| next_hop.bandwidth.is_some()) {
             return FibNextHop::weighted_hops(next_hops, resolve);
         }
         let mut legs = Vec::with_capacity(next_hops.len());
@@ -287,6 +293,11 @@ mod tests {
         assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &two)]), [1, 1, 3]);
         assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &a), (gbit(25), &c)]), [2, 1]);
         assert_eq!(weights(&[(gbit(10), &[]), (gbit(40), &[])]), [0u16; 0]);
-        assert_eq!(weights(&[(gbit(10), &two)]), [1, 3], "one alone is as it is resolved");
+        // One alone is as it is resolved.
+        assert_eq!(weights(&[(gbit(10), &two)]), [1, 3]);
+        assert_eq!(weights(&[(gbit(10), &two), (gbit(40), &[])]), [1, 3]);
+        let twice = [hop(2, 2), hop(4, 6)];
+        assert_eq!(weights(&[(gbit(40), &[]), (gbit(10), &twice)]), [2, 6]);
+        assert_eq!(weights(&[(gbit(10), &[hop(1, 5)]), (gbit(40), &[])]), [5]);
     }
 }
