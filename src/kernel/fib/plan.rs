@@ -369,22 +369,31 @@ impl Plan {
     /// owner receives the same results in the same order, computes the same hops, and may submit
     /// nothing. A route without any reachable next hop keeps its hops, since the owner is going to
     /// submit it.
+    ///
+    /// Nothing moves before the kernel has been read: it may have no objects, and then the owner
+    /// alone decides.
     pub(crate) fn handle_next_hop(&mut self, next_hop: IpAddr, hops: &[Hop]) {
-        if !self.shared.groups.are_used() || self.shared.closed {
+        if !self.shared.groups.may_move() || self.shared.closed {
             return;
         }
         let Shared { groups, specs, .. } = &mut self.shared;
         // As they are: the weight of a single hop counts beside those of other next hops.
-        if !groups.resolve(specs, next_hop, hops.to_vec()) {
+        if !groups.resolve(specs, next_hop, hops.to_vec()) || self.shared.phase == Phase::Unread {
             return;
         }
-        for (to, ids) in groups.moves(specs, next_hop) {
+        let mut one_by_one: BTreeMap<SpecId, Arc<[Hop]>> = BTreeMap::new();
+        let moves = self.shared.groups.moves(&self.shared.specs, next_hop);
+        for (to, ids) in moves {
             if self.shared.move_contents(&ids, &to) {
                 self.shared.direct.all |= self.v4.has_direct() || self.v6.has_direct();
             } else {
-                self.v4.move_wanted(&ids, to.hops(), &mut self.shared);
-                self.v6.move_wanted(&ids, to.hops(), &mut self.shared);
+                let hops: Arc<[Hop]> = to.hops().into();
+                one_by_one.extend(ids.into_iter().map(|id| (id, Arc::clone(&hops))));
             }
+        }
+        if !one_by_one.is_empty() {
+            self.v4.move_wanted(&one_by_one, &mut self.shared);
+            self.v6.move_wanted(&one_by_one, &mut self.shared);
         }
     }
 

@@ -182,6 +182,11 @@ impl Groups {
         self.form == NextHopForm::Objects
     }
 
+    /// Whether what the host says of next hops moves routes: the kernel has objects as well.
+    pub(super) fn may_move(&self) -> bool {
+        self.are_used() && self.is_supported
+    }
+
     /// The content as written over its group; `None`: it is written with its hops inline.
     pub(super) fn form(&self, content: SpecId) -> Option<SpecId> {
         let (form, group) = self.over.get(&content)?;
@@ -191,7 +196,7 @@ impl Groups {
     /// Assigns a group to a content. `installed`: the installed content of a route that wants it,
     /// whose group is the preferred one to adopt.
     pub(super) fn claim(&mut self, specs: &mut Specs, content: SpecId, installed: Option<SpecId>) {
-        if !self.are_used() || !self.is_supported || self.over.contains_key(&content) {
+        if !self.may_move() || self.over.contains_key(&content) {
             return;
         }
         let spec = Arc::clone(specs.get(content));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bgp_proto::types::{Family, Hop, Prefix, Prefix4, Prefix6, Recursion, Time};
 
@@ -685,13 +686,13 @@ impl<K: Key> Table<K> {
     /// Gives the wanted routes with these contents other hops, one prefix after the other.
     pub(super) fn move_wanted(
         &mut self,
-        ids: &BTreeSet<SpecId>,
-        hops: &[Hop],
+        moves: &BTreeMap<SpecId, Arc<[Hop]>>,
         shared: &mut Shared,
     ) {
-        for key in self.keys(|entry| entry.wanted.is_some_and(|wanted| ids.contains(&wanted))) {
+        for key in self.keys(|entry| entry.wanted.is_some_and(|id| moves.contains_key(&id))) {
             let Some(entry) = self.entries.get(&key) else { continue };
             let Some(wanted) = entry.wanted else { continue };
+            let Some(hops) = moves.get(&wanted) else { continue };
             let recursion =
                 if entry.has(DIRECT) { Recursion::Direct } else { Recursion::Recursive };
             let spec = shared.specs.get(wanted).with_hops(hops);

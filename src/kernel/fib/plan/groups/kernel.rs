@@ -36,6 +36,7 @@ impl Groups {
     /// The kernel does not support objects: no content gets a group from here on.
     pub(in super::super) fn handle_unsupported(&mut self) {
         self.is_supported = false;
+        self.resolved.clear();
     }
 
     /// Makes every object that the kernel has a candidate for deletion.

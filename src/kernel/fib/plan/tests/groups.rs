@@ -262,6 +262,23 @@ fn a_refused_leg_is_left_out_and_without_any_leg_hops_are_written_inline() {
     assert_eq!(plan.counters().refused_next_hops, 0);
 }
 
+/// The owner that hears of the way back before it submits anything submits nothing at all.
+#[test]
+fn nothing_moves_before_it_is_known_whether_the_kernel_has_objects() {
+    let mut plan = Plan::new(TABLE, PROTOCOL, NextHopForm::Objects);
+    let p = prefix("10.1.0.0/16");
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    plan.want(p, wanted(behind(1, 20)));
+    plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
+    plan.begin_resync();
+    plan.handle_objects_read([].iter(), DumpEnd::Complete);
+    plan.handle_no_objects();
+    plan.end_resync();
+    plan.end_of_startup();
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    agree(&mut plan, &Foreign::default(), &["add 10.1.0.0/16 10.0.0.1"]);
+}
+
 #[test]
 fn no_objects_are_requested_from_a_kernel_without_support() {
     let (mut plan, foreign) =
@@ -279,10 +296,13 @@ fn no_objects_are_requested_from_a_kernel_without_support() {
     assert!(plan.poll_objects().is_empty());
     // The other route is installed already.
     agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.1"]);
+    // The owner alone moves routes: nothing is looked for among them before it does.
     plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
-    assert!(plan.poll_objects().is_empty());
-    let moved = ["replace 10.1.0.0/16 10.0.0.2", "replace 10.2.0.0/16 10.0.0.2"];
-    agree(&mut plan, &foreign, &moved);
+    assert!(plan.poll_objects().is_empty() && !plan.has_work());
+    plan.want(p, wanted(behind(2, 20)));
+    agree(&mut plan, &foreign, &["replace 10.1.0.0/16 10.0.0.2"]);
+    plan.want(q, wanted(behind(2, 20)));
+    agree(&mut plan, &foreign, &["replace 10.2.0.0/16 10.0.0.2"]);
     assert!(plan.is_idle());
     assert_eq!((plan.counters().installed, plan.counters().next_hop_objects), (2, 0));
 }
