@@ -187,21 +187,25 @@ async fn other_group<D: Dial>(
             continue;
         }
         let found = discover(api).await;
-        let reason = match (found, given) {
+        let now = hub.of_group();
+        match (found, given) {
             (Ok(Some(other)), None) if other != group => {
                 hub.set_lost_group(None);
                 return other;
             }
-            (Ok(Some(other)), Some(given)) if other != given => Some(wrong_group(given, other)),
-            (Ok(None), _) => Some(not_installed()),
-            (Ok(Some(_)) | Err(_), _) if hub.of_group() == OfGroup::Missing => Some(format!(
-                "the server has none of Calico's kinds in {group}: what is known stays in force until \
-                 they are installed again"
-            )),
-            (Ok(Some(_)) | Err(_), _) => None,
-        };
-        if reason.is_some() {
-            hub.set_lost_group(reason);
+            (Ok(None), _) => hub.set_lost_group(Some(not_installed())),
+            (Ok(Some(other)), Some(given)) if other != given && now == OfGroup::Missing => {
+                hub.set_lost_group(Some(wrong_group(given, other)));
+            }
+            (Ok(Some(_)) | Err(_), _) if now == OfGroup::Missing => {
+                hub.set_lost_group(Some(format!(
+                    "the server has none of Calico's kinds in {group}: what is known stays in force \
+                     until they are installed again"
+                )));
+            }
+            // The server has the group that was named, and each kind tells why it cannot be read.
+            (Ok(Some(_)) | Err(_), Some(_)) if now == OfGroup::Unknown => hub.set_lost_group(None),
+            (Ok(Some(_)) | Err(_), _) => {}
         }
         let [least, most] = ASK_INTERVAL;
         sleep(api.random.between(least, most)).await;

@@ -534,6 +534,43 @@ async fn a_wrongly_configured_group_is_reported_with_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_fails_is_not_called_the_wrong_one_because_the_other_is_there() {
+    let double = cluster();
+    let v3 =
+        |collection: &str| collection.replace("crd.projectcalico.org/v1", "projectcalico.org/v3");
+    double.change(|state| {
+        state.groups.insert("projectcalico.org".into());
+        for collection in CALICO {
+            state.wrong.insert(v3(collection), Wrong::Status(503, "service unavailable"));
+        }
+    });
+    let given = KubernetesConfig { group: Some(Group::V3), ..config() };
+    let mut lab = Lab::with(double, given, 1);
+    for _ in 0..5 {
+        lab.run(MINUTE).await;
+        assert_eq!(lab.receiver.watcher().followed().cause, Some("server-error"));
+        assert!(lab.reason().contains("503"), "{}", lab.reason());
+    }
+    // Not there at all, and then failing again: the first says nothing about the second.
+    let wrong = lab.double.change(|state| {
+        state.groups.remove("projectcalico.org");
+        std::mem::take(&mut state.wrong)
+    });
+    lab.run(MINUTE * 2).await;
+    assert!(lab.reason().contains("CALICO_API_GROUP"), "{}", lab.reason());
+    lab.double.change(|state| {
+        state.groups.insert("projectcalico.org".into());
+        state.wrong = wrong;
+    });
+    // The longest pause after many failures, the last of them 404.
+    lab.run(MINUTE * 6).await;
+    assert_eq!(lab.receiver.watcher().followed().cause, Some("server-error"));
+    lab.double.change(|state| state.wrong.clear());
+    lab.run(MINUTE).await;
+    assert!(lab.is_listed && lab.is_current(), "{:?}", lab.state);
+}
+
+#[tokio::test(start_paused = true)]
 async fn kinds_that_appear_are_listed_together() {
     for seed in 0..20 {
         let double = cluster();
