@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ use crate::datastore::{Change, Event, Sender, State};
 
 /// Maximum number of problems about unnamed objects, per kind.
 const FAULTS_MAX: usize = 5;
+/// Within this long all of Calico's CRDs are installed, one after the other.
+const INSTALLING: Duration = Duration::from_secs(5);
 
 /// The state of a source.
 pub(super) struct Hub {
@@ -34,6 +37,10 @@ struct Inner {
     trouble: Option<Trouble>,
     /// Why the API group of Calico's objects is unknown.
     lost_group: Option<Trouble>,
+    /// The server had none of Calico's kinds, and has none yet as far as is known.
+    is_group_absent: bool,
+    /// When the first of them was there after that.
+    group_appeared: Option<Instant>,
     /// Problems that do not belong to one kind, by topic.
     notes: BTreeMap<&'static str, Problem>,
     state: Option<State>,
@@ -77,6 +84,8 @@ impl Hub {
             is_listed: false,
             trouble: None,
             lost_group: None,
+            is_group_absent: false,
+            group_appeared: None,
             notes: BTreeMap::new(),
             state: None,
             problems: Vec::new(),
@@ -181,8 +190,11 @@ impl Hub {
     pub(super) fn set_standing(&self, resource: &Resource, standing: Standing) {
         let mut inner = self.lock();
         let before = inner.of_group();
+        let is_installing = inner.installing_until().is_some();
         let entry = inner.entry(resource);
         entry.standing = match (&entry.standing, standing) {
+            // It may be the next to be installed.
+            (_, Standing::Missing) if is_installing => Standing::Waiting,
             (Standing::Failing { since, .. }, Standing::Failing { cause, reason, .. }) => {
                 Standing::Failing { since: *since, cause, reason }
             }
@@ -190,8 +202,10 @@ impl Hub {
         };
         let of_group = inner.of_group();
         if of_group == OfGroup::InForce && before != OfGroup::InForce {
+            inner.note_group();
             inner.forget_missing();
         }
+        inner.is_group_absent |= of_group == OfGroup::Missing;
         inner.publish(&self.sender);
         self.group.send_if_modified(|known| std::mem::replace(known, of_group) != of_group);
     }
@@ -242,6 +256,22 @@ impl Hub {
             Trouble { since, reason: reason.into() }
         });
         inner.publish(&self.sender);
+    }
+
+    /// The server says that it has neither of Calico's groups.
+    pub(super) fn note_no_group(&self) {
+        self.lock().is_group_absent = true;
+    }
+
+    /// The server says that it has one of them.
+    pub(super) fn note_group(&self) {
+        self.lock().note_group();
+    }
+
+    /// Until when a 404 of one of Calico's kinds says nothing, if it does so now: their CRDs are being
+    /// installed.
+    pub(super) fn installing_until(&self) -> Option<Instant> {
+        self.lock().installing_until()
     }
 
     /// The server answered; `revision`: its version of the Nodes, for display.
@@ -310,6 +340,18 @@ impl Inner {
             sender.send(Event::State(state));
         }
         sender.set_cause(self.cause());
+    }
+
+    /// One of Calico's kinds is there, or their group.
+    fn note_group(&mut self) {
+        if std::mem::take(&mut self.is_group_absent) {
+            self.group_appeared = Some(Instant::now());
+        }
+    }
+
+    fn installing_until(&self) -> Option<Instant> {
+        let until = self.group_appeared? + INSTALLING;
+        (Instant::now() < until).then_some(until)
     }
 
     /// The first of Calico's kinds has appeared. The 404 of the others may be out of date, because

@@ -32,8 +32,6 @@ const LIST_INTERVAL: Duration = Duration::from_millis(500);
 const HOLD: Duration = Duration::from_secs(3);
 /// The same after the kind was not served: its objects may be created again one by one.
 const HOLD_AFTER_MISSING: Duration = Duration::from_secs(30);
-/// Time allowed for the installation of Calico's other CRDs once the first is served.
-const INSTALLING: Duration = Duration::from_secs(5);
 /// Longest time that deletions are held while others follow.
 const HOLD_MAX: Duration = Duration::from_secs(30);
 /// A watch that lasted this long resets the backoff.
@@ -438,9 +436,14 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.set_failing(&failure);
         let pause = pace::pause(&failure, self.failures, alike, &self.api.random);
         if failure == Failure::NotFound && self.resource.is_calico() {
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.group_appears() => {}
+            if self.hub.installing_until().is_none() {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.group_appears() => {}
+                }
+            }
+            if let Some(until) = self.hub.installing_until() {
+                sleep_until(until).await;
             }
             return;
         }
@@ -454,21 +457,15 @@ impl<'a, D: Dial> Follow<'a, D> {
         }
     }
 
-    /// Returns when another of Calico's kinds can be read after none could. If the server had none
-    /// of them, the CRDs are being installed one after the other: waits until they should all be
-    /// there.
+    /// Returns when another of Calico's kinds can be read after none could.
     async fn group_appears(&self) {
         let mut group = self.hub.watch_group();
-        let mut last = *group.borrow_and_update();
-        if last == OfGroup::InForce {
+        if *group.borrow_and_update() == OfGroup::InForce {
             return std::future::pending().await;
         }
         while group.changed().await.is_ok() {
-            let now = *group.borrow_and_update();
-            match now {
-                OfGroup::InForce if last == OfGroup::Missing => return sleep(INSTALLING).await,
-                OfGroup::InForce => return,
-                OfGroup::Missing | OfGroup::Unknown => last = now,
+            if *group.borrow_and_update() == OfGroup::InForce {
+                return;
             }
         }
     }

@@ -126,11 +126,14 @@ async fn first_group<D: Dial>(api: &Api<D>, hub: &Hub) -> Group {
     loop {
         match discover(api).await {
             Ok(Some(group)) => {
+                // As soon as the first of its CRDs is there.
+                hub.note_group();
                 hub.set_lost_group(None);
                 return group;
             }
             Ok(None) => {
                 failures = 0;
+                hub.note_no_group();
                 hub.set_lost_group(Some(not_installed()));
                 let [least, most] = ASK_INTERVAL;
                 sleep(api.random.between(least, most)).await;

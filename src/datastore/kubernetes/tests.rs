@@ -588,6 +588,44 @@ async fn kinds_that_appear_are_listed_together() {
     }
 }
 
+/// One after the other, as `kubectl apply` creates CRDs.
+#[tokio::test(start_paused = true)]
+async fn kinds_that_appear_one_after_the_other_are_listed_together() {
+    for (seed, group) in (0..30).flat_map(|seed| [(seed, None), (seed, Some(Group::V1))]) {
+        let double = cluster();
+        double.change(|state| {
+            state.groups.clear();
+            state.missing.extend(CALICO.map(str::to_owned));
+        });
+        let mut lab = Lab::with(double, KubernetesConfig { group, ..config() }, seed);
+        lab.run(MINUTE).await;
+        if seed.is_multiple_of(3) {
+            // A failure in between changes nothing.
+            let wrong = Wrong::Status(503, "service unavailable");
+            lab.double.change(|state| state.wrong.insert(String::new(), wrong));
+            lab.run(MINUTE).await;
+            lab.double.change(|state| state.wrong.clear());
+        }
+        assert!(!lab.is_listed);
+        let apply = |name: &str| {
+            lab.double.change(|state| state.groups.insert("crd.projectcalico.org".into()));
+            lab.double.restore_crd(name);
+        };
+        let mut left: Vec<&str> = CALICO.to_vec();
+        left.rotate_left(usize::try_from(seed).unwrap() % CALICO.len());
+        left.iter().take(1).for_each(|name| apply(name));
+        for name in left.iter().skip(1) {
+            lab.run(Duration::from_millis(300)).await;
+            assert!(!lab.is_listed, "{seed}, {group:?}: without {name}");
+            lab.double.restore_crd(name);
+        }
+        lab.run(MINUTE).await;
+        assert!(lab.is_listed && lab.withdrawn.is_empty(), "{seed}, {group:?}");
+        assert_eq!(lab.changes, 0, "{seed}, {group:?}: one kind after the other");
+        lab.assert_same();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_kind_that_the_server_never_had_counts_as_empty() {
     let double = cluster();
