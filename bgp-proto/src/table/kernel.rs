@@ -251,6 +251,9 @@ impl KernelView {
                 meter.spend(paths.len() as u32 / 2);
                 let sharing = rib.sharing(paths, config.multipath_max);
                 next_hops = self.next_hops((prefix, &sharing), best, tunnel, rib, config, meter);
+                if let [alone] = next_hops.as_mut_slice() {
+                    alone.bandwidth = None;
+                }
                 let legs = FibNextHop::hops_of_all(&next_hops, |addr| rib.hops_to(addr));
                 if legs.len() > max {
                     next_hops.clear();
@@ -328,12 +331,13 @@ impl KernelView {
         if path.source.source() != Source::Bgp {
             return None;
         }
-        match verdict_of(prefix, path, None, rib, config, meter) {
-            Some(verdict) if verdict.decision != Decision::Accept => None,
-            verdict => {
-                self.through(path, verdict.and_then(|verdict| verdict.tunnel), rib, config, meter)
-            }
-        }
+        let tunnel = match verdict_of(prefix, path, None, rib, config, meter) {
+            Some(verdict) if verdict.decision != Decision::Accept => return None,
+            verdict => verdict.and_then(|verdict| verdict.tunnel),
+        };
+        // It is alone where it is used.
+        let next_hop = self.through(path, tunnel, rib, config, meter)?;
+        Some(FibNextHop { bandwidth: None, ..next_hop })
     }
 
     /// A path's next hop, through the tunnel that policy sets while it exists, with its bandwidth where

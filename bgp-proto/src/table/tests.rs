@@ -734,3 +734,37 @@ fn link_bandwidth_weights_the_legs_where_every_path_has_it() {
     table.handle_next_hop(IpAddr::from([10, 0, 0, 3]), NextHopState::Unreachable);
     assert_eq!(weights(&mut table), [1, 2]);
 }
+
+/// Routes that differ in what has no effect would not share a group of next-hop objects.
+#[test]
+fn a_kernel_route_names_bandwidths_only_where_they_have_an_effect() {
+    let mut table = table();
+    let _readers: Vec<Reader> = (2..5).map(|id| up(&mut table, id, 65000, routes(id))).collect();
+    let config = TableConfig {
+        multipath_weights: MultipathWeights::LinkBandwidth,
+        backup_paths: true,
+        ..TableConfig::clone(&table.config)
+    };
+    table.configure(Arc::new(config));
+    let told = |table: &mut Table| -> Option<(Vec<Option<u64>>, Option<FibNextHop>)> {
+        settle(table);
+        let mut routes = table.poll_fib(10).into_iter().filter_map(|(_, change)| change.route());
+        let bandwidth = |next_hop: &FibNextHop| next_hop.bandwidth;
+        let route = routes.next_back()?;
+        Some((route.next_hops.iter().map(bandwidth).collect(), route.backup))
+    };
+    let announce = |table: &mut Table, from: u32, length: usize| {
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        edit.prepend_as(Asn(65009), length);
+        let [a, b, c, d] = 125e6f32.to_be_bytes();
+        edit.set_ext_communities(&[ExtCommunity([0x40, 0x04, 0xFD, 0xE8, a, b, c, d])]);
+        announce_with(table, from, &["10.65.1.0/26"], &edit);
+    };
+    let by = |id: u8| FibNextHop::from(IpAddr::from([10, 0, 0, id]));
+    announce(&mut table, 2, 1);
+    announce(&mut table, 4, 2);
+    assert_eq!(told(&mut table), Some((vec![None], Some(by(4)))));
+    announce(&mut table, 3, 1);
+    let share = Some(125_000_000);
+    assert_eq!(told(&mut table), Some((vec![share, share], Some(by(4)))));
+}

@@ -140,7 +140,8 @@ pub struct FibNextHop {
     /// resolved it.
     pub tunnel: Option<u32>,
     /// Octets per second by which this next hop gets its share of the traffic. `None`, the default: each
-    /// leg gets the same, as it does when any next hop of the route that is reached has `None`.
+    /// leg gets the same, as it does when any next hop of the route that is reached has `None`. `None`
+    /// for a backup, and for the only next hop of a route.
     pub bandwidth: Option<u64>,
 }
 

@@ -328,6 +328,10 @@ impl Groups {
                 None => next_hops.clone_from(&spec.next_hops),
             }
         }
+        if let [alone] = next_hops.as_mut_slice() {
+            // It gets all there is.
+            alone.bandwidth = None;
+        }
         Key { next_hops, backup, hops }
     }
 

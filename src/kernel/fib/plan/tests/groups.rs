@@ -262,6 +262,25 @@ fn a_refused_leg_is_left_out_and_without_any_leg_hops_are_written_inline() {
     assert_eq!(plan.counters().refused_next_hops, 0);
 }
 
+#[test]
+fn routes_over_one_reached_next_hop_share_a_group_whatever_their_bandwidths() {
+    let mut plan = settled_with_objects();
+    let other = std::net::IpAddr::from([192, 0, 2, 8]);
+    let over = |bandwidth: u64, next_hops: &[std::net::IpAddr]| {
+        let with = |addr: &std::net::IpAddr| bgp_proto::types::FibNextHop {
+            bandwidth: Some(bandwidth),
+            ..(*addr).into()
+        };
+        RouteSpec { next_hops: next_hops.iter().map(with).collect(), ..via(1, 20) }
+    };
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    plan.handle_next_hop(other, &[]);
+    plan.want(prefix("10.1.0.0/16"), wanted(over(1000, &[NEXT_HOP, other])));
+    plan.want(prefix("10.2.0.0/16"), wanted(over(2000, &[NEXT_HOP, other])));
+    plan.want(prefix("10.3.0.0/16"), wanted(over(3000, &[NEXT_HOP])));
+    assert_eq!(objects(&mut plan), ["add 2 via 1", "add 1 group 2"]);
+}
+
 /// The owner that hears of the way back before it submits anything submits nothing at all.
 #[test]
 fn nothing_moves_before_it_is_known_whether_the_kernel_has_objects() {
