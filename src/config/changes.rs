@@ -80,9 +80,13 @@ impl Config {
         changes.add_peers(differing_peers(&self.peers, &new.peers, names));
         changes.add_originate(&self.originate, &new.originate);
         changes.dynamic = dynamic_changes(&self.dynamic, &new.dynamic);
-        // `fib.enabled` is part of it, and takes effect only after a restart.
-        let table =
-            TableConfig { fib_enabled: self.table.fib_enabled, ..TableConfig::clone(&new.table) };
+        // `fib.enabled` is part of it, and takes effect only after a restart, as do backup paths that wait
+        // for next-hop objects.
+        let table = TableConfig {
+            fib_enabled: self.table.fib_enabled,
+            backup_paths: new.table.backup_paths && self.fib.next_hop_objects,
+            ..TableConfig::clone(&new.table)
+        };
         changes.table = (*self.table != table).then(|| Arc::new(table));
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute =
@@ -107,6 +111,7 @@ impl Config {
             ("fib.metric", self.fib.metric != new.fib.metric),
             ("fib.resolve-over-bgp", self.fib.resolve_over_bgp != new.fib.resolve_over_bgp),
             ("fib.next-hop-objects", self.fib.next_hop_objects != new.fib.next_hop_objects),
+            ("fib.backup-paths", new.fib.backup_paths && !self.fib.next_hop_objects),
             ("fib.source", sources(self) != sources(new)),
             ("control.socket", self.host.control.socket != new.host.control.socket),
             (
@@ -128,10 +133,12 @@ impl Config {
             multipath_max,
             multipath_weights,
             via_default,
-            backup_paths,
+            backup_paths: backup_paths && running.fib.next_hop_objects,
             ..running.fib.clone()
         };
-        Arc::make_mut(&mut self.table).fib_enabled = running.table.fib_enabled;
+        let table = Arc::make_mut(&mut self.table);
+        table.fib_enabled = running.table.fib_enabled;
+        table.backup_paths &= running.fib.next_hop_objects;
         self.host.control = running.host.control.clone();
         self.host.log.format = running.host.log.format;
         self.host.http = running.host.http.map(|http| HttpSettings {

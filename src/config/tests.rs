@@ -320,6 +320,21 @@ fn a_reload_changes_only_what_differs() {
     assert_eq!(c.log_level, None);
 }
 
+/// Nothing would come of a backup without next-hop objects but its cost.
+#[test]
+fn backup_paths_wait_for_the_next_hop_objects_that_they_need() {
+    let without = "next-hop-objects = false\nbackup-paths = false";
+    let running = accepted(&FULL.replace("next-hop-objects = true\nbackup-paths = true", without));
+    assert!(!running.fib.next_hop_objects);
+    let wanted = ["fib.next-hop-objects", "fib.backup-paths"];
+    let mut in_force = accepted(FULL);
+    let changes = running.changes_to(&in_force);
+    assert_eq!(changes, Changes { restart_needed: wanted.to_vec(), ..Changes::default() });
+    in_force.keep_until_restart(&running);
+    assert!(!in_force.fib.backup_paths && !in_force.table.backup_paths);
+    assert_eq!(in_force.changes_to(&accepted(FULL)).restart_needed, wanted);
+}
+
 /// After a reload, the next one compares with the values that really run.
 #[test]
 fn keys_that_need_a_restart_are_reported_until_they_match_the_running_values() {
