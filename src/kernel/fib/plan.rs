@@ -376,9 +376,10 @@ impl Plan {
         if !self.shared.groups.may_move() || self.shared.closed {
             return;
         }
-        let Shared { groups, specs, .. } = &mut self.shared;
+        let Shared { groups, specs, phase, .. } = &mut self.shared;
         // As they are: the weight of a single hop counts beside those of other next hops.
-        if !groups.resolve(specs, next_hop, hops.to_vec()) || self.shared.phase == Phase::Unread {
+        let is_news = groups.resolve(specs, next_hop, hops.to_vec(), *phase);
+        if !is_news || *phase == Phase::Unread {
             return;
         }
         let mut one_by_one: BTreeMap<SpecId, Arc<[Hop]>> = BTreeMap::new();

@@ -33,6 +33,7 @@ use bgp_proto::types::{FibKind, FibNextHop, Hop, Time};
 
 use super::refused::{Part, RETRY_MAX, RETRY_MIN};
 use super::repair::Repairs;
+use super::shared::Phase;
 use crate::kernel::NextHopForm;
 use crate::kernel::message::ObjectKind;
 use crate::kernel::spec::{HOPS_MAX, RouteSpec, SpecId, Specs, bring_in_order};
@@ -51,8 +52,11 @@ const TABLES: u32 = (u32::MAX - FIRST_ID) / IDS_PER_TABLE + 1;
 /// about to be deleted. Routes for which there is no room are written with their hops inline.
 const OBJECTS_MAX: usize = 48 << 10;
 
-/// Number of resolved next hops above which those without a route are forgotten.
+/// Number of resolved next hops below which those without a route are not forgotten.
 const RESOLVED_MAX: usize = 1 << 12;
+
+/// The same while the routes of reported next hops are still to be submitted.
+const RESOLVED_MAX_AT_START: usize = 1 << 16;
 
 /// The range of ids for our objects of a routing table, so that instances with different tables do
 /// not use the same ids.
@@ -145,6 +149,9 @@ pub(super) struct Groups {
     unsettled: BTreeSet<SpecId>,
     /// The hops of each BGP next hop, as last resolved; empty: unreachable.
     resolved: BTreeMap<IpAddr, Vec<Hop>>,
+    /// How many of those there may be before some are forgotten: twice as many as were kept last time,
+    /// so that few of the new ones cost a look at all contents.
+    resolved_max: usize,
 }
 
 impl Groups {
@@ -174,6 +181,7 @@ impl Groups {
             deletion_due: None,
             unsettled: BTreeSet::new(),
             resolved: BTreeMap::new(),
+            resolved_max: RESOLVED_MAX,
         }
     }
 
@@ -301,10 +309,24 @@ impl Groups {
     }
 
     /// Sets the hops of a BGP next hop, as reported; returns whether they have changed.
-    pub(super) fn resolve(&mut self, specs: &Specs, next_hop: IpAddr, hops: Vec<Hop>) -> bool {
-        if self.resolved.len() >= RESOLVED_MAX && !self.resolved.contains_key(&next_hop) {
+    pub(super) fn resolve(
+        &mut self,
+        specs: &Specs,
+        next_hop: IpAddr,
+        hops: Vec<Hop>,
+        phase: Phase,
+    ) -> bool {
+        let is_full = self.resolved.len() >= self.resolved_max;
+        if is_full && !self.resolved.contains_key(&next_hop) {
             let in_use = specs.next_hops();
-            self.resolved.retain(|addr, _| in_use.contains(addr));
+            // What was said belongs to routes that come later.
+            let is_early = in_use.is_empty() || phase != Phase::Settled;
+            if is_early && self.resolved_max < RESOLVED_MAX_AT_START {
+                self.resolved_max = RESOLVED_MAX_AT_START;
+            } else {
+                self.resolved.retain(|addr, _| in_use.contains(addr));
+                self.resolved_max = RESOLVED_MAX.max(2 * self.resolved.len());
+            }
         }
         if self.resolved.get(&next_hop) == Some(&hops) {
             return false;
@@ -539,4 +561,71 @@ fn goes_over_gateways(spec: &RouteSpec) -> bool {
 fn go_over_gateways(hops: &[Hop]) -> bool {
     (1..=HOPS_MAX).contains(&hops.len())
         && hops.iter().all(|hop| hop.gateway.is_some() && hop.ifindex != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEXT_HOPS: u32 = 10_000;
+
+    fn addr(n: u32) -> IpAddr {
+        IpAddr::from((0x0A00_0000 + n).to_be_bytes())
+    }
+
+    fn hops(n: u32) -> Vec<Hop> {
+        vec![Hop { gateway: Some(addr(n)), ifindex: 1, onlink: false, weight: 1 }]
+    }
+
+    fn spec(n: u32) -> RouteSpec {
+        let kind = FibKind::Unicast(hops(n));
+        RouteSpec { next_hops: vec![addr(n).into()], ..RouteSpec::new(kind, 20) }
+    }
+
+    fn groups() -> Groups {
+        Groups::new(254, 12, NextHopForm::Objects)
+    }
+
+    #[test]
+    fn next_hops_that_are_said_before_their_routes_are_remembered() {
+        for phase in [Phase::Adopting, Phase::Settled] {
+            let (mut groups, mut specs) = (groups(), Specs::default());
+            for n in 0..NEXT_HOPS {
+                assert!(groups.resolve(&specs, addr(n), hops(n), phase));
+                // At the start the first routes come among them.
+                if phase != Phase::Settled && n == 1 {
+                    specs.intern(spec(n));
+                }
+            }
+            for n in 0..NEXT_HOPS {
+                assert!(!groups.resolve(&specs, addr(n), hops(n), phase), "{n} was forgotten");
+            }
+            // Without an end they are not.
+            for n in NEXT_HOPS..100_000 {
+                groups.resolve(&specs, addr(n), hops(n), phase);
+                assert!(groups.resolved.len() <= RESOLVED_MAX_AT_START);
+            }
+        }
+    }
+
+    #[test]
+    fn many_next_hops_in_use_are_counted_seldom() {
+        let (mut groups, mut specs) = (groups(), Specs::default());
+        let (mut bounds, mut ids) = (BTreeSet::new(), Vec::new());
+        for n in 0..NEXT_HOPS {
+            ids.push(specs.intern(spec(n)));
+            groups.resolve(&specs, addr(n), hops(n), Phase::Settled);
+            bounds.insert(groups.resolved_max);
+        }
+        let expected = [RESOLVED_MAX, 2 * RESOLVED_MAX, 4 * RESOLVED_MAX];
+        assert_eq!(bounds.into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(groups.resolved.len(), 10_000);
+        // Those of routes that are gone are forgotten.
+        ids.drain(10..).for_each(|id| specs.release(id));
+        for n in NEXT_HOPS..2 * NEXT_HOPS {
+            groups.resolve(&specs, addr(n), hops(n), Phase::Settled);
+        }
+        assert_eq!(groups.resolved_max, RESOLVED_MAX);
+        assert!((0..10).all(|n| groups.resolved.contains_key(&addr(n))));
+    }
 }
