@@ -138,8 +138,8 @@ impl Hub {
         }
     }
 
-    /// A list is complete: sends what differs. Returns the number of differences, deletions that
-    /// are held included.
+    /// A list is complete: sends what differs. Returns the number of differences that a watch should
+    /// have sent, if that was requested.
     pub(super) fn listed(
         &self,
         resource: &Resource,
@@ -153,11 +153,13 @@ impl Hub {
         let name = |fault| Problem::new(resource, format!("{fault}: it is skipped"));
         entry.faults = faults.into_iter().take(FAULTS_MAX).map(name).collect();
         let held = entry.known.held();
+        let (missed, counts_gone) = (listing.missed(), listing.ends_where_watched);
         let changes = entry.known.apply(listing, deletion);
-        let count = changes.len() + entry.known.held().saturating_sub(held);
+        let withdrawn = changes.iter().filter(|c| matches!(c, Change::Withdraw(_))).count();
+        let gone = withdrawn + entry.known.held().saturating_sub(held);
         inner.tell(&self.sender, changes);
         inner.publish(&self.sender);
-        count
+        missed + if counts_gone { gone } else { 0 }
     }
 
     /// An event contained an object: sends it if it differs.

@@ -170,12 +170,14 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.last_list = Some(Instant::now());
         let permit = self.api.list_permit().await;
         let mut listing = Listing::default();
+        listing.watched = self.version.clone().filter(|_| self.is_resync);
         let read = if self.affinities.is_some() {
             self.read_affinities(from, &mut listing).await?
         } else {
             self.read_into(&self.place.clone(), from, &mut listing).await?
         };
         drop(permit);
+        listing.ends_where_watched = listing.watched.as_ref() == Some(&read.version);
         if *from == From::Newest && self.version.is_some() {
             self.note_newest_list(&read).await?;
         } else {
@@ -200,10 +202,11 @@ impl<'a, D: Dial> Follow<'a, D> {
     /// Processes a complete list.
     fn take_list(&mut self, listing: Listing) {
         let deletion = self.deletion();
-        let changes = self.hub.listed(&self.resource, listing, deletion);
-        if std::mem::take(&mut self.is_resync) && changes > 0 {
+        self.is_resync = false;
+        let missed = self.hub.listed(&self.resource, listing, deletion);
+        if missed > 0 {
             warn!(
-                resource = %self.resource, changes,
+                resource = %self.resource, changes = missed,
                 "the periodic list (every 6 to 12 hours) found changes that the API server had not \
                  sent as watch events"
             );

@@ -38,6 +38,12 @@ pub(super) struct Listing {
     pub(super) faults: Vec<Fault>,
     /// The marks of Nodes, by which heartbeats are recognised.
     pub(super) marks: Vec<Mark>,
+    /// The version up to which watches have told of every change, where that is to be verified.
+    pub(super) watched: Option<String>,
+    /// Objects up to that version that differ from what is known.
+    missed: BTreeSet<ObjectId>,
+    /// Whether nothing has changed since: whatever is gone was gone at that version.
+    pub(super) ends_where_watched: bool,
 }
 
 impl Listing {
@@ -45,13 +51,22 @@ impl Listing {
     pub(super) fn len(&self) -> usize {
         self.seen.len()
     }
+
+    /// How many of its objects a watch should have told of.
+    pub(super) fn missed(&self) -> usize {
+        self.missed.len()
+    }
 }
 
 impl Known {
     /// Adds an object to a list that is being read.
     pub(super) fn list(&self, listing: &mut Listing, object: ApiObject) {
-        let ApiObject { decoded, .. } = object;
+        let ApiObject { decoded, version } = object;
         let is_known = self.objects.get(&decoded.id) == Some(&decoded.object);
+        let is_told = |watched: &String| version == *watched || is_older(&version, watched);
+        if !is_known && listing.watched.as_ref().is_some_and(is_told) {
+            listing.missed.insert(decoded.id.clone());
+        }
         // If two have the same name, the last one wins.
         if !listing.seen.insert(decoded.id.clone()) {
             listing.put.retain(|put| put.id != decoded.id);

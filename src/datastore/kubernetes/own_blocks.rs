@@ -35,6 +35,7 @@ impl<D: Dial> Follow<'_, D> {
                 self.place = labelled;
                 return Ok(read);
             }
+            // Nothing is counted as missed: watches told of less than what is listed now.
             *listing = Listing::default();
         }
         self.place = self.affinities.as_ref().map_or(self.place.clone(), |a| a.whole.clone());

@@ -185,6 +185,14 @@ impl Double {
         state.log.pop();
     }
 
+    /// Deletes an object without a change that anybody is told of, not even by the version.
+    pub(super) fn delete_unseen(&self, collection: &str, name: &str) {
+        let mut state = self.lock();
+        state.delete(collection, name);
+        state.log.pop();
+        state.version -= 1;
+    }
+
     pub(super) fn delete(&self, collection: &str, name: &str) {
         self.change(|state| state.delete(collection, name));
     }

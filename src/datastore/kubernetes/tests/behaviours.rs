@@ -1,5 +1,9 @@
 //! Behaviours of servers, one at a time.
 
+use std::sync::Mutex;
+
+use tracing::subscriber::DefaultGuard;
+
 use super::*;
 use crate::datastore::kubernetes::failure::Failure;
 use crate::datastore::kubernetes::list;
@@ -169,15 +173,92 @@ async fn a_server_that_lost_its_etcd_is_reported_at_the_next_doubt() {
     assert!(lab.is_current() && lab.withdrawn.is_empty());
 }
 
+/// Warnings of this thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl Warnings {
+    fn begin() -> (Warnings, DefaultGuard) {
+        let warnings = Warnings::default();
+        let writer = warnings.clone();
+        let lines = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        (warnings, tracing::subscriber::set_default(lines.finish()))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Warnings {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn changes_without_watch_events_are_found_within_twelve_hours() {
+    let (warnings, _guard) = Warnings::begin();
     let mut lab = lab().await;
     lab.double.put_unseen(PEERS, "missed", peer(7));
+    // The watches of the others go beyond it, as does that of a kind with bookmarks.
+    lab.double.put(PEERS, "seen", peer(8));
     lab.run(MINUTE * 60).await;
-    assert_eq!(lab.changes, 0);
+    assert_eq!((lab.changes, warnings.text()), (1, String::new()));
     lab.run(MINUTE * 60 * 12).await;
-    assert_eq!(lab.changes, 1);
+    assert_eq!(lab.changes, 2);
     lab.assert_same();
+    let text = warnings.text();
+    assert!(text.contains("resource=bgppeers changes=1"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_a_watch_was_not_told_of_is_found_as_well() {
+    let (warnings, _guard) = Warnings::begin();
+    let mut lab = lab().await;
+    lab.double.delete_unseen(PEERS, "tor");
+    lab.run(MINUTE * 60 * 13).await;
+    assert_eq!(lab.withdrawn, ["BGPPeer/tor"]);
+    let text = warnings.text();
+    assert!(text.contains("resource=bgppeers changes=1"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_the_periodic_list_is_asked_for_was_not_missed() {
+    let (warnings, _guard) = Warnings::begin();
+    let mut lab = lab().await;
+    lab.run(MINUTE * 60 * 5).await;
+    let before = lab.double.asked(PEERS, "list");
+    lab.double
+        .change(|state| state.wrong.insert(PEERS.to_owned(), Wrong::Late(Duration::from_secs(5))));
+    let mut steps = 0;
+    while lab.double.asked(PEERS, "list") == before {
+        lab.double.put(PEERS, "tor", peer(steps));
+        match steps % 2 {
+            0 => lab.double.put(PEERS, "busy", peer(steps)),
+            _ => lab.double.delete(PEERS, "busy"),
+        }
+        steps += 1;
+        assert!(steps < 8 * 3600, "no list");
+        lab.run(Duration::from_secs(1)).await;
+    }
+    // It was asked for, and is answered later.
+    lab.double.put(PEERS, "tor", peer(1));
+    lab.double.put(PEERS, "new", peer(1));
+    lab.double.delete(PEERS, "tor-2");
+    lab.run(MINUTE).await;
+    lab.assert_same();
+    assert_eq!(warnings.text(), "");
 }
 
 #[tokio::test(start_paused = true)]
