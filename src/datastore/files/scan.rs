@@ -149,9 +149,13 @@ impl Scanner {
                 Ok(())
             }
             Err(error) => {
-                self.watch_above(root, look);
                 let may_be_missing = matches!(self.layout, Layout::Endpoints(_));
                 let is_missing = error.kind() == io::ErrorKind::NotFound;
+                if is_missing {
+                    self.await_path(root, look);
+                } else {
+                    self.watch_above(root, look);
+                }
                 if may_be_missing && is_missing { Ok(()) } else { Err(named(error)) }
             }
         }
@@ -164,6 +168,15 @@ impl Scanner {
             && let Err(error) = folders.add_nearest(above)
         {
             look.problems.push(not_watched(above, &error));
+        }
+    }
+
+    /// Watches for a path that does not exist to come, and for nothing else where it would be.
+    fn await_path(&mut self, path: &Path, look: &mut Look) {
+        if let Some(folders) = &mut self.folders
+            && let Err(error) = folders.add_above(path)
+        {
+            look.problems.push(not_watched(path, &error));
         }
     }
 

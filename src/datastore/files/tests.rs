@@ -413,21 +413,39 @@ async fn the_task_ends_with_its_receiver() {
 /// In the folder above there may be everybody's log.
 #[tokio::test]
 async fn above_a_missing_folder_only_what_is_created_counts() {
-    let folder = Folder::new();
-    folder.write("log", "a line\n");
-    let (mut watch, mut folders) = watch::watch().unwrap();
-    folders.begin();
-    folders.add_nearest(&folder.path("calico/endpoint-status")).unwrap();
-    folder.write("log", "another line\n");
-    let heard = timeout(Duration::from_millis(50), watch.changed()).await;
-    assert!(heard.is_err(), "a log is nothing to be looked at");
-    fs::create_dir(folder.path("calico")).unwrap();
-    timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    for missing in ["calico/endpoint-status", "calico"] {
+        let folder = Folder::new();
+        folder.write("log", "a line\n");
+        let (mut watch, folders) = watch::watch().unwrap();
+        let root = folder.path(missing);
+        let mut scanner = Scanner::new(Layout::Endpoints(root.clone()), Some(folders));
+        scanner.scan().unwrap();
+        folder.write("log", "another line\n");
+        let heard = timeout(Duration::from_millis(50), watch.changed()).await;
+        assert!(heard.is_err(), "a log is nothing to be looked at: {missing}");
+        fs::create_dir(folder.path("calico")).unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
 
-    // The folder itself is watched for everything, once it is there.
-    folders.add_nearest(&folder.path("calico")).unwrap();
-    folder.write("calico/a", "x");
-    while let Some(Ok(())) = watch.changed().now_or_never() {}
-    folder.write("calico/a", "y");
-    timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+        // The folder itself is watched for everything, once it is there.
+        fs::create_dir_all(&root).unwrap();
+        scanner.scan().unwrap();
+        let file = root.join("a");
+        fs::write(&file, "x").unwrap();
+        while let Some(Ok(())) = watch.changed().now_or_never() {}
+        fs::write(&file, "y").unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    }
+}
+
+/// The file is created first, and written then.
+#[tokio::test]
+async fn a_missing_file_is_read_when_it_comes() {
+    let folder = Folder::new();
+    let mut consumer = Consumer::files(&folder.path("peers.yaml"));
+    consumer.until("the file is missing", |c| !c.states.is_empty()).await;
+    let mut file = fs::File::create(folder.path("peers.yaml")).unwrap();
+    consumer.read_for(Duration::from_millis(100)).await;
+    std::io::Write::write_all(&mut file, peer("a", 1).as_bytes()).unwrap();
+    drop(file);
+    consumer.until_peers(&[("a", 1)]).await;
 }

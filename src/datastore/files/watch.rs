@@ -141,14 +141,16 @@ impl Folders {
         Ok(())
     }
 
-    /// Watches a folder, or its nearest existing ancestor.
+    /// Watches a folder for everything, or its nearest existing ancestor for it to come.
     pub(super) fn add_nearest(&mut self, folder: &Path) -> io::Result<()> {
+        self.add_for(or_current(folder), EVENTS).or_else(|_| self.add_above(folder))
+    }
+
+    /// Watches the nearest existing folder above a path that does not exist for it to come.
+    pub(super) fn add_above(&mut self, path: &Path) -> io::Result<()> {
         let mut result = Ok(());
-        for above in folder.ancestors() {
-            // The last ancestor of a relative path is empty: the current folder.
-            let is_empty = above.as_os_str().is_empty();
-            let events = if above == folder { EVENTS } else { EVENTS_ABOVE };
-            result = self.add_for(if is_empty { Path::new(".") } else { above }, events);
+        for above in path.ancestors().skip(1) {
+            result = self.add_for(or_current(above), EVENTS_ABOVE);
             if result.is_ok() {
                 break;
             }
@@ -190,4 +192,9 @@ impl Folders {
             *named == Named::Again
         });
     }
+}
+
+/// The last ancestor of a relative path is empty: the current folder.
+fn or_current(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
