@@ -13,7 +13,7 @@ use std::task::Waker;
 use super::attention::Attention;
 use super::group::SliceState;
 use super::{
-    AdjRibOut, Advertised, Batch, CoveredRanges, Drain, ExportId, ExportState, ExportTable, Group,
+    AdjRibOut, Advertised, Batch, CoveredRanges, ExportId, ExportState, ExportTable, Group,
     GroupKey, Log, MemberEvent, MemberKey, Reader, Resync, ResyncEnd, Subscription,
 };
 use crate::rib::{Decided, DestId, Destinations, LocRib, Meter, Parts, SourceId};
@@ -152,8 +152,7 @@ impl AdjRibsOut {
     /// Marks decided destinations pending in the groups that may advertise them.
     pub(crate) fn mark(&mut self, family: Family, decided: &[Decided], meter: &mut Meter) {
         for group in self.groups.values_mut().filter(|group| group.key.family == family) {
-            // With `Drain::Withdraw`, any path of a peer decides whether ours is withdrawn.
-            let all_paths = group.key.add_path.is_some() || group.key.drain == Drain::Withdraw;
+            let all_paths = group.key.looks_at_all_paths();
             let mut any = false;
             for change in decided.iter().filter(|change| change.best_changed || all_paths) {
                 group.mark(change.dest);

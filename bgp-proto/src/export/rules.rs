@@ -52,6 +52,12 @@ impl GroupKey {
         }
     }
 
+    /// Whether paths other than the best one decide what is sent: all may be (ADD-PATH), or routes of
+    /// ours give way to them.
+    pub(crate) fn looks_at_all_paths(&self) -> bool {
+        self.add_path.is_some() || self.drain == Drain::Withdraw
+    }
+
     /// Whether the export policy may set a next hop.
     pub(crate) fn sets_next_hop(&self) -> bool {
         let mut changes = self.export.rules.iter().flat_map(|rule| &rule.changes);

@@ -74,7 +74,7 @@ pub(crate) type Reimport = (PeerId, Family, DestId);
 /// What groups need besides changes of the best path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WantedChanges {
-    /// Some group advertises more than the best path.
+    /// In some group, other paths than the best one decide what is sent.
     pub(crate) all_paths: bool,
     /// Some group's policy matches the interface.
     pub(crate) interfaces: bool,

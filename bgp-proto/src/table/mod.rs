@@ -428,7 +428,7 @@ impl Table {
         for family in Family::ALL {
             let groups = self.adj_ribs_out.groups.values().filter(|g| g.key.family == family);
             let wanted = groups.fold(WantedChanges::default(), |wanted, group| WantedChanges {
-                all_paths: wanted.all_paths || group.key.add_path.is_some(),
+                all_paths: wanted.all_paths || group.key.looks_at_all_paths(),
                 interfaces: wanted.interfaces || group.key.export.looks_at_interface(),
                 groups: wanted.groups + 1,
             });

@@ -27,11 +27,16 @@ proptest! {
     fn every_peer_holds_what_a_naive_model_computes(
         log_bytes_max in prop_oneof![Just(3_000usize), Just(9_000), Just(16 << 20)],
         wraps in any::<bool>(),
+        // One group with ADD-PATH notes changes of other paths for all groups.
+        add_path in any::<bool>(),
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
         if wraps {
             world.wrap_generation_soon();
+        }
+        if !add_path {
+            world.without_add_path();
         }
         for op in ops {
             world.step(op);
@@ -67,13 +72,30 @@ fn end_of_rib_is_the_last_message_of_an_initial_advertisement() {
 /// Peer 2 is in one group with peers 9 and 10. It first reads everything, then nothing while
 /// `change` is followed by enough messages to evict it from the log.
 fn while_one_does_not_read(change: impl Fn(&mut World)) {
-    let mut world = World::new(3_000);
+    while_one_does_not_read_after(|_| (), change);
+}
+
+/// The same; `prepare` is before everything is read.
+fn while_one_does_not_read_after(prepare: impl Fn(&mut World), change: impl Fn(&mut World)) {
+    let mut plain = World::new(3_000);
+    plain.without_add_path();
+    for world in [World::new(3_000), plain] {
+        one_does_not_read(world, &prepare, &change);
+    }
+}
+
+fn one_does_not_read(
+    mut world: World,
+    prepare: &impl Fn(&mut World),
+    change: &impl Fn(&mut World),
+) {
     for peer in 0..model::PEERS {
         world.up(peer);
     }
     for prefix in 0..model::PREFIXES {
         world.announce(0, prefix, 6, 0);
     }
+    prepare(&mut world);
     world.settle();
     world.check();
     change(&mut world);
@@ -108,6 +130,22 @@ fn a_reader_that_stopped_reading_is_sent_the_results_of_a_new_policy_later() {
 fn a_reader_that_stopped_reading_is_sent_a_better_path_later() {
     while_one_does_not_read(|world| {
         (3..9).for_each(|prefix| world.announce(11, prefix, 6 + 34, 0))
+    });
+}
+
+/// The best path is ours and stays so. Whether it is advertised depends on the other paths.
+#[test]
+fn a_reader_that_stopped_reading_is_sent_later_what_gave_way_and_what_came_back() {
+    let prepare = |world: &mut World| {
+        [2, 9, 10].into_iter().for_each(|peer| world.configure(peer, 0, 0x20, 1));
+        for prefix in 3..9 {
+            world.step(Op::Own { prefix, source: 0, variant: 1 });
+        }
+        (3..6).for_each(|prefix| world.withdraw(0, prefix, 0));
+    };
+    while_one_does_not_read_after(prepare, |world| {
+        (3..6).for_each(|prefix| world.announce(0, prefix, 6, 0));
+        (6..9).for_each(|prefix| world.withdraw(0, prefix, 0));
     });
 }
 

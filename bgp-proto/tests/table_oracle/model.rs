@@ -295,6 +295,8 @@ pub(crate) struct Own {
 /// The inputs from which everything else is computed.
 #[derive(Default)]
 pub(crate) struct Model {
+    /// No peer is sent more than one path of a destination.
+    pub(crate) is_without_add_path: bool,
     pub(crate) settings: Vec<Settings>,
     pub(crate) received: BTreeMap<(usize, Prefix, u32), Received>,
     pub(crate) own: BTreeMap<(Prefix, Source), Own>,
@@ -432,12 +434,17 @@ impl Model {
         (equal, list.pop())
     }
 
+    /// Whether ADD-PATH is negotiated towards a peer.
+    pub(crate) fn sends_add_path(&self, peer: usize) -> bool {
+        kind(peer).add_path_tx && !self.is_without_add_path
+    }
+
     /// What `receiver` should hold in a family.
     pub(crate) fn expected(&self, receiver: usize, family: Family) -> Expected {
         let mut expected = Expected::new();
         for prefix in (0..PREFIXES).map(prefix).filter(|p| p.family() == family) {
             let mut rest = self.candidates(prefix);
-            let limit = match (kind(receiver).add_path_tx, self.settings[receiver].send) {
+            let limit = match (self.sends_add_path(receiver), self.settings[receiver].send) {
                 (false, _) => 1,
                 (true, AddPathSend::All) => usize::MAX,
                 (true, AddPathSend::Best(n)) => usize::from(n),

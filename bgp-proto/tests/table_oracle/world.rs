@@ -185,6 +185,11 @@ impl World {
         self.table.set_generation(u32::MAX - 25);
     }
 
+    /// Sends no peer more than one path of a destination: for sessions that come up afterwards.
+    pub(crate) fn without_add_path(&mut self) {
+        self.model.is_without_add_path = true;
+    }
+
     fn routes(&self, peer: usize) -> Arc<PeerRoutes> {
         let settings = self.model.settings[peer];
         Arc::new(PeerRoutes {
@@ -325,7 +330,7 @@ impl World {
             families: FamilySet::ALL,
             four_octet_as: kind.four_octet_as,
             add_path_rx: add_path(kind.add_path_rx),
-            add_path_tx: add_path(kind.add_path_tx),
+            add_path_tx: add_path(self.model.sends_add_path(peer)),
             ipv4_over_ipv6: kind.ipv4_over_ipv6,
             tx_max_len: kind.max_len,
             enhanced_refresh: kind.enhanced,
