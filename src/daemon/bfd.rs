@@ -90,15 +90,16 @@ impl Coupling {
             let status = status.filter(|_| self.wanted.contains_key(&peer));
             let before = self.statuses.set(peer, status);
             let (Some(record), Some(status)) = (registry.get(peer), status) else { continue };
-            if before.is_none_or(|before| before.state != status.state) {
-                record.handle.set_bfd(match status.state {
-                    BfdState::Up => BfdPath::Up,
-                    BfdState::AdminDown | BfdState::Down | BfdState::Init => BfdPath::Down,
-                });
-            }
             // A session may be shared: the first status that one peer receives includes failures
             // from before, which do not concern it.
             let has_failed = before.is_some_and(|before| status.failures > before.failures);
+            if has_failed || before.is_none_or(|before| before.state != status.state) {
+                let path = match status.state {
+                    BfdState::Up => BfdPath::Up,
+                    BfdState::AdminDown | BfdState::Down | BfdState::Init => BfdPath::Down,
+                };
+                record.handle.set_bfd(path, has_failed.then(|| close(&status)));
+            }
             let session = record.handle.snapshot().session;
             let consequence = has_failed.then(|| consequence(&status, session)).flatten();
             say(&record, before, &status, consequence.as_ref());
@@ -138,11 +139,14 @@ pub(super) fn reason(status: &Status) -> &'static str {
     }
 }
 
+fn close(status: &Status) -> Close {
+    Close::BfdDown { text: reason(status).to_owned() }
+}
+
 /// `session`: the BGP session, if one is established.
 fn consequence(status: &Status, session: Option<SessionId>) -> Option<Consequence> {
-    let close = || Close::BfdDown { text: reason(status).to_owned() };
     match session {
-        Some(session) => Some(Consequence::End(session, close())),
+        Some(session) => Some(Consequence::End(session, close(status))),
         None => status.control_plane_independent.then_some(Consequence::ForwardingLost),
     }
 }

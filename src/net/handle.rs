@@ -213,9 +213,14 @@ impl PeerHandle {
         self.mailbox.0.put(|orders| orders.add_refresh(family));
     }
 
-    /// Reports the state of the BFD session with the peer.
-    pub fn set_bfd(&self, path: BfdPath) {
-        self.mailbox.0.put(|orders| orders.bfd = Some(path));
+    /// Reports the state of the BFD session with the peer, and why it failed if it did since the last
+    /// report. A failure ends an established session if BFD is strict; otherwise use
+    /// [`PeerHandle::end`].
+    pub fn set_bfd(&self, path: BfdPath, failure: Option<Close>) {
+        self.mailbox.0.put(|orders| {
+            orders.bfd = Some(path);
+            orders.bfd_failure = failure.or(orders.bfd_failure.take());
+        });
     }
 
     /// Dials now if the FSM is only waiting for ConnectRetryTimer.

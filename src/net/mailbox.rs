@@ -39,6 +39,8 @@ pub(super) struct Orders {
     pub(super) operator: Option<Command>,
     /// The state of the BFD session with the peer.
     pub(super) bfd: Option<BfdPath>,
+    /// The BFD session failed, for this reason, before it got into that state.
+    pub(super) bfd_failure: Option<Close>,
     /// Request the peer's routes of these families again (RFC 2918).
     pub(super) refresh: FamilySet,
     /// Advertise all our routes of these families again.

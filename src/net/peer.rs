@@ -266,13 +266,19 @@ impl PeerTask {
     fn on_orders(&mut self, orders: Orders) {
         #[cfg(test)]
         assert!(!orders.panic, "injected");
-        let Orders { rename, end, operator, bfd, refresh, resend, dial, terminate, .. } = orders;
+        let Orders { rename, end, operator, bfd, bfd_failure, .. } = orders;
+        let Orders { refresh, resend, dial, terminate, .. } = orders;
         if let Some(name) = rename {
             self.name = name;
         }
         if let Some((_, close)) = end.filter(|(session, _)| self.stream.is_current(*session)) {
             self.catch_up();
             self.command(Command::Restart(close));
+        }
+        // The session may have come up after the daemon looked for one to end.
+        if let Some(close) = bfd_failure {
+            self.catch_up();
+            self.command(Command::FailBfd(close));
         }
         if let Some(path) = bfd {
             self.command(Command::SetBfd(path));

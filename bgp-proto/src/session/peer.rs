@@ -77,9 +77,14 @@ pub enum Command {
     /// Dial now if only the retry timer is pending: the obstacle may have been removed.
     Dial,
     /// The BFD session with the peer came up or went down. Before the first such command it counts as
-    /// down. It matters with [`BfdMode::Strict`](super::BfdMode::Strict) alone, and only to a session that
-    /// is not established: one that is, the host ends with `Restart`.
+    /// down. It matters with [`BfdMode::Strict`](super::BfdMode::Strict) alone: a session is established
+    /// only while it is up, and once it comes up, a pending retry timer is not waited for. It ends no
+    /// session that is established.
     SetBfd(BfdPath),
+    /// The BFD session with the peer failed; AdminDown is no failure. With
+    /// [`BfdMode::Strict`](super::BfdMode::Strict) a session that is established ends for this reason,
+    /// and we reconnect by the ordinary retry rules. Send [`Command::SetBfd`] afterwards.
+    FailBfd(Close),
     /// Reset the back-off: end an idle hold, and dial now if the retry timer is pending.
     Retry,
 }
@@ -304,7 +309,12 @@ impl Peer {
             Command::Stop(reason) => self.stop(now, reason),
             Command::Restart(reason) => self.restart_session(now, reason),
             Command::RequestRefresh(family) => self.request_refresh(family),
-            Command::SetBfd(path) => self.bfd = path,
+            Command::SetBfd(path) => self.set_bfd(now, path),
+            Command::FailBfd(reason) => {
+                if self.config.bfd_mode == BfdMode::Strict && self.established().is_some() {
+                    self.restart_session(now, reason);
+                }
+            }
             Command::Dial => self.dial_now(now),
             Command::Retry => self.retry(now),
         }
@@ -520,6 +530,13 @@ impl Peer {
     /// What our OPENs offer: less than configured once the peer refused capabilities.
     pub fn offer(&self) -> &Offer {
         &self.offer
+    }
+
+    fn set_bfd(&mut self, now: Time, path: BfdPath) {
+        self.bfd = path;
+        if self.config.bfd_mode == BfdMode::Strict && path == BfdPath::Up {
+            self.dial_now(now);
+        }
     }
 
     /// Whether our KEEPALIVE is withheld on every connection until BFD has verified the path.

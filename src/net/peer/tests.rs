@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream as Client;
 
 use bgp_proto::policy::Source;
-use bgp_proto::session::Close;
+use bgp_proto::session::{BfdMode, BfdPath, Close, PeerConfig};
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{Prefix4, Prefix6, SessionId};
 use bgp_proto::wire::Code;
@@ -204,6 +204,23 @@ async fn commands_to_end_name_their_session_and_are_not_lost() {
     until("it is held idle", async || peer.state() == State::Idle).await;
     let error = peer.snapshot().last_error.unwrap();
     drop((client, clients, error));
+    engine.stop();
+}
+
+/// The daemon names the session that it ends. One that came up a moment ago it has not seen.
+#[tokio::test]
+async fn a_failure_of_strict_bfd_ends_a_session_without_its_id_and_is_not_lost() {
+    let engine = engine();
+    let strict = PeerConfig { bfd_mode: BfdMode::Strict, ..config(PEER) };
+    let (peer, _events) = spawn(&engine, 1, strict);
+    let wire = Wire::new();
+    peer.set_bfd(BfdPath::Up, None);
+    let _client = wire.establish(&peer, &ipv4_hello(Restarts::No)).await;
+    peer.set_bfd(BfdPath::Down, Some(Close::BfdDown { text: "failed".into() }));
+    // It may be up again before the task has taken the failure.
+    peer.set_bfd(BfdPath::Up, None);
+    is_down(&peer).await;
+    assert_eq!(peer.snapshot().last_error.unwrap().text, "BFD Down: failed");
     engine.stop();
 }
 

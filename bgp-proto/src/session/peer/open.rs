@@ -148,9 +148,15 @@ impl Peer {
     fn handle_keepalive(&mut self, now: Time, slot: Slot) {
         self.stats.keepalives_received += 1;
         let has_session = self.established().is_some();
+        let awaits_bfd = self.awaits_bfd();
         match self.conns.get_mut(slot.index()) {
             Some(Some(Conn::Established(conn))) => conn.restart_hold(now),
             Some(Some(Conn::OpenConfirm(conn))) => match &mut conn.first_keepalive {
+                // It was up when our KEEPALIVE was sent.
+                FirstKeepalive::Sent if awaits_bfd => {
+                    let text = "it went down during the handshake".to_owned();
+                    self.close(now, slot, Close::BfdDown { text });
+                }
                 FirstKeepalive::Sent => self.establish(now, slot),
                 // A peer that confirms a second connection although it has a session has restarted.
                 FirstKeepalive::Held { peer_confirmed } => {

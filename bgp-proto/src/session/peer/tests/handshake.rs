@@ -356,6 +356,56 @@ mod strict {
     }
 
     #[test]
+    fn bfd_that_goes_down_during_the_handshake_ends_it() {
+        let mut host = Host::new(strict());
+        host.command(Command::SetBfd(BfdPath::Up));
+        host.bring(State::OpenConfirm, Slot::Outgoing);
+        assert!(host.output().ends_with("KEEPALIVE"));
+        host.command(Command::SetBfd(BfdPath::Down));
+        host.receive(Slot::Outgoing, &keepalive());
+        let output = host.output();
+        assert!(output.starts_with("N6/10 close(Outgoing)"), "{output}");
+        let error = host.peer.last_error().unwrap();
+        assert_eq!(error.text, "BFD Down: it went down during the handshake");
+        assert_eq!(host.peer.stats().established_transitions, 0);
+    }
+
+    #[test]
+    fn bfd_that_comes_up_ends_the_wait_for_the_retry_timer() {
+        for (config, dials) in [(strict(), true), (config(), false)] {
+            let mut host = Host::new(config);
+            host.bring(State::Active, Slot::Outgoing);
+            host.output();
+            host.command(Command::SetBfd(BfdPath::Down));
+            assert_eq!(host.output(), "");
+            host.command(Command::SetBfd(BfdPath::Up));
+            assert_eq!(host.output(), if dials { "dial" } else { "" });
+            host.command(Command::SetBfd(BfdPath::Up));
+            assert_eq!(host.output(), "", "it dials already");
+        }
+    }
+
+    /// The host may not know yet that the session is established, and then cannot name it.
+    #[test]
+    fn a_failure_of_bfd_ends_a_session_in_strict_mode_whichever_it_is() {
+        let failed = || Command::FailBfd(Close::BfdDown { text: "failed".to_owned() });
+        for (config, ends) in [(strict(), true), (config(), false)] {
+            let mut host = Host::new(config);
+            host.command(Command::SetBfd(BfdPath::Up));
+            host.bring(State::Established, Slot::Outgoing);
+            host.output();
+            host.command(failed());
+            host.command(Command::SetBfd(BfdPath::Down));
+            assert_eq!(host.output().starts_with("N6/10 close(Outgoing)"), ends);
+            assert_eq!(host.peer.state() == State::Established, !ends);
+        }
+        // A handshake waits for BFD as before.
+        let mut host = waiting(Slot::Outgoing, true);
+        host.command(failed());
+        assert_eq!((host.peer.state(), host.output().as_str()), (State::OpenConfirm, ""));
+    }
+
+    #[test]
     fn the_capability_is_offered_in_strict_mode_alone() {
         for (config, offered) in [(strict(), true), (config(), false)] {
             let open = crate::session::offer::build_open(&config, &Offer::Full, Restart::Done);
