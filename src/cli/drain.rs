@@ -16,7 +16,7 @@ use super::client::{Client, ClientError};
 use super::render::{JsonWriter, Look, Renderer};
 use super::{Output, TIMED_OUT, read_message};
 use crate::ctl::item::Draining;
-use crate::ctl::{Lasts, Request, Selection, StopMode};
+use crate::ctl::{Lasts, Refusal, Request, Selection, StopMode};
 
 /// Interval between two queries of a drain's progress.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
@@ -110,18 +110,23 @@ pub(super) fn undrain(args: UndrainArgs) -> ExitCode {
 }
 
 /// `margay stop --drain`: drains for this run, unless every peer is drained already, and waits.
-/// Then stops the daemon, whether or not neighbours have moved in time.
+/// Then stops the daemon, whether or not neighbours have moved in time, also if the wait fails.
 pub(super) fn drain_and_stop(
     timeout: Duration,
     message: Option<String>,
     output: &Output,
 ) -> ExitCode {
-    let end = match begin_for_stop(message.clone().unwrap_or_default(), output)
-        .and_then(|()| wait_moved(timeout, output))
-    {
-        Ok((end, _)) => end,
-        Err(error) => return report(error),
-    };
+    if let Err(error) = begin_for_stop(message.clone().unwrap_or_default(), output) {
+        return report(error);
+    }
+    // What fails from here on keeps nobody from the stop that was asked for.
+    let end = wait_moved(timeout, output).map_or_else(
+        |error| {
+            let _ = report(error);
+            End::TimedOut
+        },
+        |(end, _)| end,
+    );
     let stop = Request::Stop { mode: StopMode::Shutdown, message };
     match ask(&stop, Demand::Nothing, output) {
         ExitCode::SUCCESS => end.code(),
@@ -168,6 +173,7 @@ fn wait_moved(timeout: Duration, output: &Output) -> Result<(End, Draining), Cli
         }
         match state {
             State::Moved => return Ok((End::Moved, draining)),
+            State::Ended => return Err(Refusal::failed(ENDED).into()),
             State::Waiting if at >= timeout => {
                 eprintln!("margay: peers not known to have moved within {} s", timeout.as_secs());
                 return Ok((End::TimedOut, draining));
@@ -176,6 +182,9 @@ fn wait_moved(timeout: Duration, output: &Output) -> Result<(End, Draining), Cli
         }
     }
 }
+
+/// Why a wait ended without a result.
+const ENDED: &str = "none of the drained peers is drained any more, or there: drain them again";
 
 /// Sends a request; returns the one item of the reply.
 fn one(request: &Request, output: &Output) -> Result<Draining, ClientError> {
@@ -208,11 +217,18 @@ fn print(draining: &Draining, output: &Output) -> Result<(), ClientError> {
 enum State {
     Waiting,
     Moved,
+    /// Meanwhile the drain was ended, or every drained peer removed.
+    Ended,
 }
 
 /// Observes the progress of a drain. Times are since the wait began.
 #[derive(Default)]
 struct Watch {
+    /// There were drained peers.
+    had_peers: bool,
+    /// Every peer had been told at some moment. Later changes of routes do not count: with churn, some
+    /// peer always has messages to be sent.
+    all_told: bool,
     /// The last measurement of forwarded packets and its time; none before every neighbour was sent
     /// the marked routes.
     counted: Option<(Duration, u64)>,
@@ -226,13 +242,16 @@ impl Watch {
     /// Whether neighbours have moved, and a progress line.
     fn look(&mut self, at: Duration, draining: &Draining) -> (State, String) {
         let Draining { peers, established, told, moved, .. } = *draining;
+        let is_drained = draining.all.is_some() || !draining.by_name.is_empty();
+        if peers == 0 && (self.had_peers || !is_drained) {
+            return (State::Ended, "no peer is drained any more".into());
+        }
         if peers == 0 {
-            return (State::Moved, "no peer is drained".into());
+            return (State::Moved, "there are no peers".into());
         }
-        if established == 0 {
-            return (State::Moved, "no drained peer has a session".into());
-        }
-        if told < established {
+        self.had_peers = true;
+        self.all_told |= established > 0 && told == established;
+        if !self.all_told && told < established {
             // Forwarding that is quiet before every neighbour knows of the drain proves nothing.
             (self.counted, self.quiet_since, self.rate) = (None, None, None);
             let names = waiting(draining, |peer| !peer.told);
@@ -241,17 +260,24 @@ impl Watch {
                 format!("{told} of {established} peers told; waiting for {names}"),
             );
         }
-        if moved == established {
-            let text = format!("{told} peers told, every one announces other paths");
+        if established > 0 && moved == established {
+            let text = format!("{established} peers told, every one announces other paths");
             return (State::Moved, text);
         }
         self.count(at, draining.forwarded_packets);
-        let others = format!("{told} peers told, {moved} announce other paths");
+        // Without a session, its routes may be retained (RFC 4724), and traffic still arrive.
+        let others = match established {
+            0 => "no drained peer has a session".to_owned(),
+            _ => format!("{established} peers told, {moved} announce other paths"),
+        };
         let counted = self.counted.map_or(at, |(at, _)| at);
         if self.quiet_since.is_some_and(|since| counted.saturating_sub(since) >= QUIET_TIME) {
             return (State::Moved, format!("{others}, and forwarding is quiet"));
         }
-        let names = waiting(draining, |_| true);
+        let names = match established {
+            0 => "forwarding to be quiet".to_owned(),
+            _ => waiting(draining, |_| true),
+        };
         let text = match (draining.forwarded_packets, self.rate) {
             (None, _) => format!(
                 "{others}; forwarded packets cannot be read from the kernel; waiting for {names}"
@@ -298,6 +324,7 @@ mod tests {
     fn draining(told: u32, moved: u32, forwarded_packets: Option<u64>) -> Draining {
         let waiting = DrainWaiting { name: "a".into(), told: told > 1, advertised: 3, replaced: 1 };
         Draining {
+            by_name: vec!["a".into(), "b".into(), "c".into()],
             peers: 3,
             established: 2,
             told,
@@ -321,9 +348,52 @@ mod tests {
         assert_eq!(state, State::Waiting);
         assert!(text.contains("cannot be read"), "{text}");
         assert_eq!(watch.look(at(500), &draining(2, 2, None)).0, State::Moved);
-        assert_eq!(watch.look(at(500), &Draining::default()).0, State::Moved, "no drained peer");
-        let idle = Draining { peers: 3, ..Draining::default() };
-        assert_eq!(watch.look(at(500), &idle).0, State::Moved, "no session");
+    }
+
+    #[test]
+    fn churn_after_every_peer_was_told_does_not_count() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(at(0), &draining(2, 0, Some(0))).0, State::Waiting);
+        let looks = (1..20).map(|n| {
+            let (state, text) = watch.look(at(n * 250), &draining(1, 0, Some(0)));
+            assert!(text.starts_with("2 peers told, 0 announce other paths"), "{text}");
+            state
+        });
+        assert!(looks.collect::<Vec<_>>().contains(&State::Moved), "forwarding is quiet");
+        let mut watch = Watch::default();
+        watch.look(at(0), &draining(2, 0, None));
+        assert_eq!(watch.look(at(250), &draining(1, 2, None)).0, State::Moved);
+    }
+
+    #[test]
+    fn a_drain_that_ends_meanwhile_is_no_success() {
+        let gone = Draining { by_name: vec!["a".into()], ..Draining::default() };
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(at(0), &gone).0, State::Moved, "there was no peer");
+        assert_eq!(watch.look(at(0), &Draining::default()).0, State::Ended);
+        watch.look(at(0), &draining(2, 0, None));
+        assert_eq!(watch.look(at(250), &Draining::default()).0, State::Ended, "undrained");
+        assert_eq!(watch.look(at(250), &gone).0, State::Ended, "removed");
+    }
+
+    #[test]
+    fn without_sessions_forwarding_decides() {
+        let idle =
+            |packets| Draining { established: 0, waiting: Vec::new(), ..draining(0, 0, packets) };
+        let mut watch = Watch::default();
+        for n in 0..40 {
+            let (state, text) = watch.look(at(n * 250), &idle(Some(n * 100)));
+            assert_eq!(state, State::Waiting, "{text}");
+            assert!(text.starts_with("no drained peer has a session; "), "{text}");
+        }
+        let quiet = (40..60).map(|n| watch.look(at(n * 250), &idle(Some(4000))).0);
+        assert!(quiet.collect::<Vec<_>>().contains(&State::Moved));
+        let mut watch = Watch::default();
+        for n in 0..40 {
+            assert_eq!(watch.look(at(n * 250), &idle(None)).0, State::Waiting);
+        }
+        // Who comes up is told first.
+        assert_eq!(watch.look(at(9750), &draining(1, 1, None)).0, State::Waiting);
     }
 
     #[test]
