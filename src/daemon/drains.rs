@@ -37,6 +37,10 @@ use crate::ctl::Lasts;
 /// withdrawn.
 pub(super) const MOVE_TIME: Duration = Duration::from_secs(3);
 
+/// Longest file, in octets: one order names up to 10,000 neighbours, each with the reason, which is up
+/// to 255 octets long.
+const FILE_LEN_MAX: u64 = 4 << 20;
+
 /// Version of the file's format; a file of another version is not read.
 const VERSION: u32 = 1;
 
@@ -92,7 +96,7 @@ impl Drains {
     /// The drains that the previous run left in the file beside this control socket. If they
     /// cannot be read, no neighbour is drained, and the second value says why.
     pub(super) fn of_last_run(socket: &Path) -> (Self, Option<String>) {
-        let file = OwnFile::beside(socket, "drained");
+        let file = OwnFile::beside(socket, "drained").with_len_max(FILE_LEN_MAX);
         let (state, fault) = match read(&file) {
             Ok(state) => (state, None),
             Err(why) => {
@@ -300,6 +304,20 @@ mod tests {
         third.end(&Scope::All).unwrap();
         assert_eq!(Drains::of_last_run(&socket).0.of("c"), None);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file is left");
+    }
+
+    #[test]
+    fn ten_thousand_names_with_long_reasons_fit_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("margay.sock");
+        let (run, _) = Drains::of_last_run(&socket);
+        let name = |n: u32| Arc::from(format!("Mesh_2001_db8_1234_5678_9abc_def0_{n:04x}_ffff"));
+        let names: Vec<Arc<str>> = (0..10_000).map(name).collect();
+        let reason = "r".repeat(255);
+        run.begin(&Scope::Named(names.clone()), &drained(&reason, Lasts::Boot)).unwrap();
+        let (next, fault) = Drains::of_last_run(&socket);
+        assert_eq!((next.names().len(), fault), (names.len(), None));
+        assert_eq!(next.of(&names[9_999]).unwrap().reason, reason);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use crate::replace_file::replace_file;
 
-/// Longest file, in octets. A longer one is not ours.
+/// Longest file, in octets, unless it says otherwise. A longer one is not ours.
 const FILE_LEN_MAX: u64 = 64 << 10;
 
 /// Why a file was not read.
@@ -28,12 +28,18 @@ pub(super) enum Unread {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OwnFile {
     pub(super) path: PathBuf,
+    len_max: u64,
 }
 
 impl OwnFile {
     /// The file beside a control socket: `margay.state` for `margay.sock` and extension `state`.
     pub(super) fn beside(socket: &Path, extension: &str) -> Self {
-        OwnFile { path: socket.with_extension(extension) }
+        OwnFile { path: socket.with_extension(extension), len_max: FILE_LEN_MAX }
+    }
+
+    /// The same with another bound on its length, in octets.
+    pub(super) fn with_len_max(self, len_max: u64) -> Self {
+        OwnFile { len_max, ..self }
     }
 
     /// The content of the file; `None` if it does not exist.
@@ -48,11 +54,11 @@ impl OwnFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if let Some(why) = not_ours(&file)? {
+        if let Some(why) = not_ours(&file, self.len_max)? {
             return Err(Unread::Foreign(why));
         }
         let mut text = String::new();
-        file.take(FILE_LEN_MAX).read_to_string(&mut text)?;
+        file.take(self.len_max).read_to_string(&mut text)?;
         Ok(Some(text))
     }
 
@@ -61,7 +67,7 @@ impl OwnFile {
     /// # Errors
     /// The content is too long, or the file cannot be written; it is unchanged.
     pub(super) fn replace(&self, text: &str) -> io::Result<()> {
-        if text.len() as u64 > FILE_LEN_MAX {
+        if text.len() as u64 > self.len_max {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
         replace_file(&self.path, |file| file.write_all(text.as_bytes()))
@@ -77,7 +83,7 @@ impl OwnFile {
 }
 
 /// Why a file is not ours; `None` if it is.
-fn not_ours(file: &File) -> io::Result<Option<&'static str>> {
+fn not_ours(file: &File, len_max: u64) -> io::Result<Option<&'static str>> {
     let metadata = file.metadata()?;
     Ok(if !metadata.is_file() {
         Some("it is no file")
@@ -85,7 +91,7 @@ fn not_ours(file: &File) -> io::Result<Option<&'static str>> {
         Some("it belongs to another user")
     } else if metadata.mode() & 0o022 != 0 {
         Some("others may write it")
-    } else if metadata.len() > FILE_LEN_MAX {
+    } else if metadata.len() > len_max {
         Some("it is too long")
     } else {
         None
