@@ -36,7 +36,7 @@ impl Daemon {
                 let scope = to_drain(&self.drains, &registry, &order.peers)?;
                 self.drains.begin(&scope, drained).map_err(Refusal::failed)?;
                 let count = self.peers.review_drains(&scope);
-                self.drains_due = Some(Instant::now() + MOVE_TIME);
+                self.drains_due.arm(Instant::now());
                 let reason = match drained.reason.as_str() {
                     "" => String::new(),
                     reason => format!(" ({reason})"),
@@ -62,13 +62,38 @@ impl Daemon {
     /// [`MOVE_TIME`] after the last drain began, withdraws the routes that others announce too.
     /// Returns when that is due.
     pub(super) fn check_drains(&mut self) -> Option<Instant> {
-        if self.drains_due.is_some_and(|due| due <= Instant::now()) {
-            self.drains_due = None;
+        let now = Instant::now();
+        if self.drains_due.is_due(now) {
+            // Before the review: what is due in between is looked at again.
+            self.drains_due.0 = self.drains.time_left().map(|left| now + left);
             if self.drains.is_any() {
                 self.peers.review_drains(&Scope::All);
             }
         }
-        self.drains_due
+        self.drains_due.0
+    }
+}
+
+/// When a drain has had [`MOVE_TIME`].
+#[derive(Debug, Default)]
+pub(super) struct Due(Option<Instant>);
+
+impl Due {
+    pub(super) fn at_start(drains: &Drains, now: Instant) -> Due {
+        let mut due = Due::default();
+        if drains.is_any() {
+            due.arm(now);
+        }
+        due
+    }
+
+    /// A drain begins. One that began before is not put off.
+    fn arm(&mut self, now: Instant) {
+        self.0.get_or_insert(now + MOVE_TIME);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.0.is_some_and(|due| due <= now)
     }
 }
 
@@ -176,5 +201,23 @@ fn described(scope: &Scope) -> String {
             let shown: Vec<&str> = names.iter().take(LOGGED_MAX).map(|name| &**name).collect();
             format!("{}{more}", shown.join(", "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_later_drain_does_not_put_off_an_earlier_one() {
+        let began = Instant::now();
+        let mut due = Due::default();
+        assert!(!due.is_due(began));
+        for n in 0..3 {
+            due.arm(began + Duration::from_secs(n));
+        }
+        assert!(!due.is_due(began + MOVE_TIME - Duration::from_millis(1)));
+        assert!(due.is_due(began + MOVE_TIME));
     }
 }

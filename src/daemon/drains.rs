@@ -159,6 +159,21 @@ impl Drains {
         Arc::new(routes)
     }
 
+    /// How long it takes until one more drain has had [`MOVE_TIME`]; `None`: all have. With a clock that
+    /// was set back, at most `MOVE_TIME`, to look again.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.time_left_at(SystemTime::now())
+    }
+
+    fn time_left_at(&self, now: SystemTime) -> Option<Duration> {
+        let state = self.lock();
+        let left = state.peers.values().chain(&state.all).filter_map(|drained| {
+            let passed = now.duration_since(drained.since).unwrap_or_default();
+            MOVE_TIME.checked_sub(passed).filter(|left| !left.is_zero())
+        });
+        left.min()
+    }
+
     /// Whether any drain is in force.
     pub(super) fn is_any(&self) -> bool {
         *self.lock() != State::default()
@@ -318,6 +333,22 @@ mod tests {
         let (next, fault) = Drains::of_last_run(&socket);
         assert_eq!((next.names().len(), fault), (names.len(), None));
         assert_eq!(next.of(&names[9_999]).unwrap().reason, reason);
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_whom_it_runs_out_for_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, _) = Drains::of_last_run(&folder.path().join("margay.sock"));
+        let first = drained("", Lasts::Run);
+        let later = Drained { since: first.since + Duration::from_secs(2), ..first.clone() };
+        let left = |secs| run.time_left_at(first.since + Duration::from_secs(secs));
+        assert_eq!(left(0), None);
+        run.begin(&named(&["a"]), &first).unwrap();
+        run.begin(&Scope::All, &later).unwrap();
+        let secs = |secs| Some(Duration::from_secs(secs));
+        assert_eq!((left(2), left(3), left(5)), (secs(1), secs(2), None));
+        let set_back = run.time_left_at(first.since - Duration::from_secs(3600));
+        assert_eq!(set_back, Some(MOVE_TIME), "it is looked at again");
     }
 
     #[test]

@@ -153,7 +153,7 @@ struct Daemon {
     peers: Peers,
     drains: Drains,
     /// When [`Daemon::check_drains`] is next due.
-    drains_due: Option<Instant>,
+    drains_due: draining::Due,
     views: Views,
     /// Whether the table's changes reach the kernel.
     gate: KernelGate,
@@ -300,7 +300,7 @@ impl Daemon {
             next_hops: threads.next_hops,
             peers,
             // The previous run may have ended within `MOVE_TIME` of the start of a drain.
-            drains_due: drains.is_any().then(|| Instant::now() + drains::MOVE_TIME),
+            drains_due: draining::Due::at_start(&drains, Instant::now()),
             drains,
             views,
             servers: Vec::new(),
