@@ -244,7 +244,7 @@ impl Peers {
         let records = match scope {
             Scope::All => self.registry.all(),
             Scope::Named(names) => {
-                names.iter().filter_map(|name| self.registry.find(name)).collect()
+                names.iter().filter_map(|name| self.registry.named(name)).collect()
             }
         };
         let drains = &self.shared.drains;

@@ -128,6 +128,12 @@ impl Registry {
         });
     }
 
+    /// Finds a peer by name alone: for a name that was kept, whose peer may be gone while another has
+    /// an address that reads like it.
+    pub(super) fn named(&self, name: &str) -> Option<Arc<Record>> {
+        self.read(|records| records.by_id.get(records.by_name.get(name)?).cloned())
+    }
+
     /// Finds a peer by name, or else by address.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
         self.read(|records| {
@@ -203,5 +209,36 @@ pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
         stats: numbers.stats,
         updates_sent: numbers.sent.updates,
         octets_sent: numbers.sent.octets,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{PEER, config, engine, spawn};
+
+    #[tokio::test]
+    async fn a_kept_name_that_reads_like_an_address_is_no_address() {
+        let engine = engine();
+        let (handle, _events) = spawn(&engine, 1, config(PEER));
+        let registry = Registry::default();
+        registry.insert(Record {
+            id: PeerId(1),
+            name: "tor1".into(),
+            address: PEER,
+            session: Arc::new(config(PEER)),
+            routes: Arc::new(PeerRoutes::new("tor1")),
+            bfd: None,
+            fallover: Fallover::default(),
+            lifetime: Lifetime::Configured,
+            range: None,
+            handle,
+            leaves: false,
+            shutdown: AdminShutdown::default(),
+        });
+        let name = PEER.to_string();
+        assert!(registry.find(&name).is_some() && registry.named(&name).is_none());
+        assert!(registry.named("tor1").is_some());
+        engine.stop();
     }
 }

@@ -22,7 +22,7 @@ mod shutdown;
 mod sockopt;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use admission::Refusal;
 pub use conn::Sent;

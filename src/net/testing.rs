@@ -24,7 +24,7 @@ use crate::engine::{Clock, Engine, Event, Sink};
 /// Longest wait for a condition that normally holds soon.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// The neighbour's address.
-pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 pub(super) const ASN: Asn = Asn(64512);
 
 /// Discards the table's results.
@@ -37,19 +37,19 @@ impl Sink for Nowhere {
     fn event(&mut self, _: Event) {}
 }
 
-pub(super) fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     let config = TableConfig { fib_enabled: false, ..TableConfig::new(ASN, RouterId(1)) };
     Engine::start(Arc::new(config), 1, Clock::start(), Nowhere).unwrap()
 }
 
 /// An internal peer that never dials.
-pub(super) fn config(address: IpAddr) -> PeerConfig {
+pub(crate) fn config(address: IpAddr) -> PeerConfig {
     let identity = LocalIdentity { asn: ASN, router_id: RouterId(1) };
     PeerConfig { passive: PassiveMode::Passive, ..PeerConfig::new(address, ASN, &identity) }
 }
 
 /// Starts a peer's task and adds the peer to the table. Returns its handle and its events.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     engine: &Engine,
     number: u32,
     config: PeerConfig,

@@ -38,7 +38,7 @@ impl DrainView {
             Some(_) => self.sources.registry.all(),
             None => {
                 let names = self.drains.names();
-                names.iter().filter_map(|name| self.sources.registry.find(name)).collect()
+                names.iter().filter_map(|name| self.sources.registry.named(name)).collect()
             }
         }
     }
