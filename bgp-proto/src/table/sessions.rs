@@ -177,6 +177,10 @@ impl Table {
             return;
         }
         let before = std::mem::replace(&mut peer.routes, Arc::clone(&routes));
+        // All peers may be configured at once because the parameters of one have changed.
+        if Arc::ptr_eq(&before, &routes) {
+            return;
+        }
         // What is not compared is read when it applies. `export` and `client` are compared by the
         // review, with the group's key and the facts of the source.
         let PeerRoutes { name: _, import, export: _, reflection, limits: _, stale_time: _ } =

@@ -337,6 +337,19 @@ fn peers_that_get_the_same_policy_end_up_in_one_group() {
 }
 
 #[test]
+fn the_same_parameters_again_are_no_work() {
+    let mut table = table();
+    let same = Arc::new(routes(2));
+    table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::clone(&same));
+    let _readers = table.up_now(2, session(2, 65001));
+    settle(&mut table);
+    table.peer_configure(PeerId(2), Arc::clone(&same));
+    assert!(table.review_peers.is_empty());
+    table.peer_configure(PeerId(2), Arc::new(routes(2)));
+    assert_eq!(table.review_peers.len(), 1);
+}
+
+#[test]
 fn an_export_policy_that_changes_nothing_sends_nothing() {
     let mut table = table();
     let mut reader = up(&mut table, 2, 65001, routes(2));
