@@ -29,6 +29,7 @@ proptest! {
         wraps in any::<bool>(),
         // One group with ADD-PATH notes changes of other paths for all groups.
         add_path in any::<bool>(),
+        drained in any::<bool>(),
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
@@ -37,6 +38,9 @@ proptest! {
         }
         if !add_path {
             world.without_add_path();
+        }
+        if drained {
+            world.drain_all();
         }
         for op in ops {
             world.step(op);

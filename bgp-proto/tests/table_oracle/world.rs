@@ -190,6 +190,16 @@ impl World {
         self.model.is_without_add_path = true;
     }
 
+    /// Lets own routes give way to those of others towards every peer, until it is configured.
+    pub(crate) fn drain_all(&mut self) {
+        for peer in 0..PEERS {
+            self.model.settings[peer].drain.1 = Drain::Withdraw;
+            let routes = self.routes(peer);
+            self.table.peer_configure(PeerId(peer as u32), routes);
+        }
+        self.turn_due = true;
+    }
+
     fn routes(&self, peer: usize) -> Arc<PeerRoutes> {
         let settings = self.model.settings[peer];
         Arc::new(PeerRoutes {
