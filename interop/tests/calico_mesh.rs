@@ -1,9 +1,10 @@
-//! As many real nodes in one mesh as a small machine can run.
+//! Real nodes in one mesh: as many as a small machine can run, and two with one block.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use interop::calico::{Cluster, MargayNode};
+use interop::calico::{Cluster, MargayNode, session_name};
+use interop::kernel;
 use interop::lab::{self, Host};
 use interop::wait::{PATIENCE, wait_until};
 
@@ -80,5 +81,45 @@ fn a_mesh_of_forty_that_starts_at_once_is_complete() -> Result<()> {
         ensure!(took < COMPLETE_MAX, "complete after {took:?}");
         ensure!(sessions == count * (count - 1), "{sessions} sessions came up");
         Ok(())
+    })
+}
+
+/// Two confirmed affinities of one block (calico#6486): both nodes announce it, and each names it.
+#[test]
+#[ignore = "needs root, etcd and openssl"]
+fn a_block_of_two_nodes_is_named_on_both() -> Result<()> {
+    lab::run_margay("calico-rivals", &[], &["etcd", "etcdctl", "openssl"], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let nodes = [(&a, &b), (&b, &a)];
+        let running = [
+            MargayNode::from_environment(&a, &cluster)?,
+            MargayNode::from_environment(&b, &cluster)?,
+        ];
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        kernel::wait_gateways(&b, "10.65.1.0/26", &[a.v4().to_string()])?;
+        let problems = |node: &MargayNode, expected: f64| {
+            let count = node.metric("margay_calico_problems").unwrap_or_default();
+            let status = node.status()?;
+            ensure!(count == expected, "{count} problems: {status}");
+            Ok(status["problems"].clone())
+        };
+        ensure!(problems(&running[0], 0.0)?.as_array().is_some_and(Vec::is_empty), "too early");
+        let mut own = Vec::new();
+        for (host, _) in nodes {
+            own.push(cluster.put_block(host, 9)?);
+        }
+        for (node, (host, other)) in running.iter().zip(nodes) {
+            let named = wait_until(PATIENCE, "the block to be named", || problems(node, 1.0))?;
+            let object = format!("BlockAffinity/{}/{}", host.name(), own[0]);
+            ensure!(named[0]["object"] == object, "{named}");
+            let text = named[0]["text"].to_string();
+            ensure!(text.contains(&session_name("Mesh", other)), "{text}");
+            let route = kernel::route(host, &own[0])?;
+            ensure!(route.as_ref().is_some_and(|r| r.kind == "blackhole"), "{route:?}");
+        }
+        cluster.etcd.delete("/calico/ipam/v2/host/b/ipv4/block/10.65.9.0-26")?;
+        kernel::wait_gateways(&b, &own[0], &[a.v4().to_string()])?;
+        wait_until(PATIENCE, "no problem", || problems(&running[0], 0.0)).map(drop)
     })
 }

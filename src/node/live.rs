@@ -69,6 +69,8 @@ pub struct NodeStatus {
     pub notes: Arc<[Problem]>,
     /// The origin of each session, by its name.
     pub origins: Arc<BTreeMap<Arc<str>, SessionOrigin>>,
+    /// Blocks of this node that are announced.
+    pub blocks: Arc<[Prefix]>,
     /// Why prefixes of this node's blocks, ranges and services are in the plan, for operators.
     pub reasons: Arc<BTreeMap<Prefix, String>>,
     /// Why no plan can be computed from the objects, in one line; `None` if one can.
@@ -193,6 +195,7 @@ fn follow_feeds(
         problems: Arc::from([]),
         notes: notes.clone().into(),
         origins: Arc::default(),
+        blocks: Arc::from([]),
         reasons: Arc::default(),
         stuck: None,
         in_force: false,
@@ -540,6 +543,8 @@ impl Live {
         }
         self.status.release = plan.release.to_string();
         let families = [&plan.families.ipv4, &plan.families.ipv6];
+        self.status.blocks =
+            families.into_iter().flat_map(|family| &family.aggregates).copied().collect();
         let sessions = families.into_iter().flat_map(|family| family.sessions.iter());
         let origins = sessions.map(|planned| {
             let session = &planned.session;

@@ -8,11 +8,12 @@ use crate::node::{FollowerLiveness, NodeStatus, SourceStatus};
 /// Most problems and most notes that are listed; further ones are only counted.
 const PROBLEMS_MAX: usize = 1000;
 
-/// Sources, problems and notes; `parting` names the sessions that stay up only for a while.
+/// Sources, problems and notes; `contested` are the problems that the table knows, `parting` names the sessions that stay up only for a while.
 pub(super) fn describe(
     status: &NodeStatus,
     liveness: Option<&FollowerLiveness>,
     parting: &[String],
+    contested: Vec<Problem>,
 ) -> item::Calico {
     let followed =
         |source: &SourceStatus| liveness.map(|v| v.followed(&source.name)).unwrap_or_default();
@@ -20,8 +21,8 @@ pub(super) fn describe(
     item::Calico {
         node: status.node.clone(),
         sources: status.sources.iter().map(|each| source(each, followed(each))).collect(),
-        problems: problems(&status.problems),
-        problems_count: u32::try_from(status.problems.len()).unwrap_or(u32::MAX),
+        problems_count: u32::try_from(status.problems.len() + contested.len()).unwrap_or(u32::MAX),
+        problems: problems(&[&status.problems[..], &contested].concat()),
         release: status.release.clone(),
         notes: problems(&status.notes),
         notes_count: u32::try_from(status.notes.len()).unwrap_or(u32::MAX),

@@ -8,6 +8,7 @@ use bgp_proto::table::RouteFilter;
 use bgp_proto::types::Time;
 
 use super::bfd::BfdView;
+use super::contested::contested;
 use super::draining::DrainView;
 use super::explain::explain;
 use super::liveness::LivenessView;
@@ -67,6 +68,10 @@ impl ControlView {
         });
         let node = state.node_status();
         let liveness = state.node.as_ref().map(|node| &node.liveness);
+        let contested = match &node {
+            Some(node) => Some(contested(&self.sources, node).await),
+            None => None,
+        };
         let status = Status {
             version: version::VERSION.into(),
             commit: Some(version::COMMIT.into()),
@@ -99,7 +104,9 @@ impl ControlView {
             },
             problems,
             http,
-            calico: node.map(|node| super::calico::describe(&node, liveness, &state.parting)),
+            calico: node.zip(contested).map(|(node, contested)| {
+                super::calico::describe(&node, liveness, &state.parting, contested)
+            }),
             not_ready: self.readiness.not_ready(),
             log_level: Some(self.log.level()),
         };

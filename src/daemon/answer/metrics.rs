@@ -13,11 +13,13 @@ use bgp_proto::types::{Family, PeerId, PeerType, Time};
 use tokio::time::timeout;
 
 use super::bfd::BfdView;
+use super::contested::contested;
 use super::draining::DrainView;
 use super::liveness::{LivenessView, Part};
 use super::readiness::ReadinessView;
 use super::sources::Sources;
 use super::state::Node;
+use crate::calico::Problem;
 use crate::config::{PeerChoice, PeerSeries};
 use crate::daemon::registry::{Record, traffic};
 use crate::datastore::State;
@@ -27,7 +29,6 @@ use crate::http::{
 };
 use crate::logging::Log;
 use crate::net::{PeerNumbers, SessionCounters};
-use crate::node::NodeStatus;
 use crate::supervise::Supervisor;
 
 /// How long a scrape waits for a part.
@@ -210,7 +211,10 @@ impl MetricsView {
             table,
             fib,
             bfd: self.bfd.metrics().await,
-            calico: state.node.as_ref().map(calico_metrics),
+            calico: match &state.node {
+                Some(node) => Some(self.calico_metrics(node).await),
+                None => None,
+            },
             histograms,
         }
     }
@@ -296,6 +300,39 @@ impl MetricsView {
         })
     }
 
+    async fn calico_metrics(&self, node: &Node) -> CalicoMetrics {
+        let status = Arc::clone(&node.status.borrow());
+        let contested = timeout(PART_WAIT, contested(&self.sources, &status)).await;
+        let contested = contested.unwrap_or_default();
+        let sources = status.sources.iter().map(|source| {
+            let followed = node.liveness.followed(&source.name);
+            let lag = |told: i64| {
+                let taken = followed.taken.unwrap_or_default();
+                u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
+            };
+            SourceMetrics {
+                name: source.name.clone(),
+                current: matches!(source.state, State::Current),
+                away: match &source.state {
+                    State::Away { since, .. } => since.elapsed(),
+                    State::Connecting | State::Current => Duration::ZERO,
+                },
+                cause: followed.cause,
+                silence: followed.heard.map(|heard| heard.elapsed()),
+                revision: followed.told,
+                lag: followed.told.map(lag),
+            }
+        });
+        CalicoMetrics {
+            in_force: status.in_force,
+            problems: problems_by_kind(status.problems.iter().chain(&contested)),
+            notes: u64::try_from(status.notes.len()).unwrap_or(u64::MAX),
+            sources: sources.collect(),
+            plans: status.plans,
+            planning: status.planning,
+        }
+    }
+
     fn fib_metrics(&self) -> FibMetrics {
         let kernel = self.sources.kernel.counters();
         FibMetrics {
@@ -312,40 +349,9 @@ impl MetricsView {
     }
 }
 
-fn calico_metrics(node: &Node) -> CalicoMetrics {
-    let status = Arc::clone(&node.status.borrow());
-    let sources = status.sources.iter().map(|source| {
-        let followed = node.liveness.followed(&source.name);
-        let lag = |told: i64| {
-            let taken = followed.taken.unwrap_or_default();
-            u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
-        };
-        SourceMetrics {
-            name: source.name.clone(),
-            current: matches!(source.state, State::Current),
-            away: match &source.state {
-                State::Away { since, .. } => since.elapsed(),
-                State::Connecting | State::Current => Duration::ZERO,
-            },
-            cause: followed.cause,
-            silence: followed.heard.map(|heard| heard.elapsed()),
-            revision: followed.told,
-            lag: followed.told.map(lag),
-        }
-    });
-    CalicoMetrics {
-        in_force: status.in_force,
-        problems: problems_by_kind(&status),
-        notes: u64::try_from(status.notes.len()).unwrap_or(u64::MAX),
-        sources: sources.collect(),
-        plans: status.plans,
-        planning: status.planning,
-    }
-}
-
-fn problems_by_kind(status: &NodeStatus) -> BTreeMap<String, u64> {
+fn problems_by_kind<'a>(list: impl Iterator<Item = &'a Problem>) -> BTreeMap<String, u64> {
     let mut problems = BTreeMap::new();
-    for problem in status.problems.iter() {
+    for problem in list {
         let kind = problem.object.split_once('/').map_or("other", |(kind, _)| kind);
         // Objects from files are named by paths, whose first part is empty or not a kind.
         let is_kind =

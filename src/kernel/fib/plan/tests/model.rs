@@ -437,8 +437,7 @@ impl World {
                 Some(Owner::Foreign) => assert_eq!(row.state, FibState::Foreign, "{row:?}"),
                 Some(Owner::Ours(ours)) => {
                     let ours = &self.model.expanded(ours);
-                    // Legs that were taken before they were refused stay.
-                    // One that is left alone has no weight.
+                    // A leg that is left alone has no weight.
                     let counts = self.model.refused.is_empty();
                     let is_same = |a: &Hop, b: &Hop| {
                         Hop { weight: 1, ..*a } == Hop { weight: 1, ..*b }
