@@ -1,10 +1,12 @@
 //! Limits that protect neighbours from each other: of prefixes, memory and descriptors.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
+use interop::calico::{Cluster, MargayNode};
+use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control};
 use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
@@ -12,6 +14,7 @@ use interop::message::{announcement, nlri, open};
 use interop::raw::RawPeer;
 use interop::speaker::{Config, Kind, Origin, wait_paths};
 use interop::wait::{PATIENCE, holds_for, wait_until};
+use serde_json::json;
 
 const PORT: u16 = 1790;
 /// How long to wait for an event of a connection before looking at its other events.
@@ -265,5 +268,60 @@ fn without_descriptors_sessions_stay_up() -> Result<()> {
         }
         ensure!(says("accepting connections again") == 1, "{}", daemon.output());
         control.expect_established(hosts[0].v4())
+    })
+}
+
+/// Calico's objects set no limits; the file does, for every session that follows from them. A
+/// neighbour that exceeds its limit is closed with Cease 6/1, and the mesh is not affected.
+#[test]
+#[ignore = "needs root and etcd"]
+fn a_calico_neighbour_beyond_the_limit_is_closed() -> Result<()> {
+    const LIMIT: u8 = 100;
+    lab::run_margay("calico-limit", &[], &["etcd", "etcdctl"], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let loud = lab.host("loud")?;
+        let IpAddr::V4(address) = loud.v4() else { anyhow::bail!("{}", loud.v4()) };
+        let spec = json!({"node": "a", "peerIP": address.to_string(), "asNumber": PEER_AS});
+        cluster.put("bgppeers", "BGPPeer", "loud", &spec)?;
+        let limits = format!("memory-max = 256\n[calico.peers]\nprefixes-max = {LIMIT}\n");
+        let mut na = MargayNode::from_file(&a, &cluster, &limits)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        let config = a.file("margay.toml").display().to_string();
+        let check = margay::run_to_end(&a, &["check", "--config", &config])?;
+        let check = String::from_utf8(check.stdout)?;
+        for line in ["routes hold at most 256 MiB", "every peer, at most 100 prefixes"] {
+            ensure!(check.lines().any(|l| l == line), "{check}");
+        }
+        let said = na.daemon().output();
+        ensure!(said.contains("routes hold at most 256 MiB (calico.memory-max)"), "{said}");
+
+        let mut raw = RawPeer::start(&loud)?;
+        raw.establish(1, a.v4(), 179, &open(PEER_AS, 90, address, &[])?)?;
+        let hosts = |from: u8, to: u8| -> Result<Vec<u8>> {
+            let prefixes: Vec<_> =
+                (from..to).map(|n| nlri(Ipv4Addr::new(198, 51, 100, n), 32)).collect();
+            announcement(PEER_AS, address, &[], &prefixes)
+        };
+        raw.send(1, &hosts(0, LIMIT)?)?;
+        wait_until(PATIENCE, "as many prefixes as are allowed", || {
+            let peer = na.control.peer(loud.v4())?;
+            ensure!(peer["prefixes_received"] == LIMIT && peer["state"] == "Established", "{peer}");
+            Ok(())
+        })?;
+        raw.send(1, &hosts(LIMIT, LIMIT + 1)?)?;
+        let (code, subcode, data) = raw.wait_notification(1, PATIENCE)?;
+        ensure!((code, subcode) == (6, 1), "{code}/{subcode}");
+        ensure!(data == [0, 1, 1, 0, 0, 0, LIMIT], "AFI, SAFI and limit: {data:?}");
+        raw.wait_closed(1, PATIENCE)?;
+        wait_until(PATIENCE, "its routes to go", || {
+            ensure!(na.control.paths("198.51.100.1/32")?.is_empty(), "still there");
+            Ok(())
+        })?;
+        ensure!(na.sessions(&b) == 1, "the mesh was disturbed");
+        na.wait_session(&b)?;
+        ensure!(kernel::route(&a, "10.65.2.0/26")?.is_some(), "the mesh's route went");
+        Ok(())
     })
 }

@@ -17,6 +17,7 @@
 mod decide;
 mod entry;
 mod groups;
+mod phase;
 mod refused;
 mod repair;
 mod shared;
@@ -40,10 +41,11 @@ use crate::kernel::message::{Object, ObjectOp};
 use crate::kernel::netlink::DumpEnd;
 use crate::kernel::spec::{RouteSpec, SpecId};
 pub(crate) use groups::ids_of_table;
-use refused::About;
+use phase::Phase;
 pub(crate) use refused::Part;
+use refused::{About, about};
 pub(crate) use shared::Direct;
-use shared::{Phase, Shared};
+use shared::Shared;
 use strays::RefusedStrays;
 use table::Table;
 
@@ -783,28 +785,6 @@ impl Plan {
         if let Action::Add(id) | Action::Replace(id) | Action::Withdraw(id) = op.action {
             self.shared.release(id);
         }
-    }
-}
-
-/// The part of the route that is refused whatever the prefix, if the refusal is about one.
-fn about(refusal: &Refused, spec: &RouteSpec) -> Option<About> {
-    const EPERM: i32 = 1;
-    const ENODEV: i32 = 19;
-    const ENETDOWN: i32 = 100;
-    const ENETUNREACH: i32 = 101;
-    const EHOSTUNREACH: i32 = 113;
-    let says = |words: &[&str]| words.iter().any(|word| refusal.text.contains(word));
-    // "Invalid prefsrc address" (IPv4), "Invalid source address" (IPv6).
-    if spec.source.is_some() && says(&["prefsrc", "source address"]) {
-        return Some(About::Source);
-    }
-    if spec.hops().is_empty() {
-        return None;
-    }
-    match refusal.errno {
-        EPERM | ENODEV | ENETDOWN | ENETUNREACH | EHOSTUNREACH => Some(About::Legs),
-        // EINVAL has many reasons; the kernel's text tells which: "Nexthop has invalid gateway".
-        _ => says(&["exthop", "ateway"]).then_some(About::Legs),
     }
 }
 

@@ -31,9 +31,9 @@ use std::time::Duration;
 
 use bgp_proto::types::{FibKind, FibNextHop, Hop, Time};
 
+use super::phase::Phase;
 use super::refused::{Part, RETRY_MAX, RETRY_MIN};
 use super::repair::Repairs;
-use super::shared::Phase;
 use crate::kernel::NextHopForm;
 use crate::kernel::message::ObjectKind;
 use crate::kernel::spec::{HOPS_MAX, RouteSpec, SpecId, Specs, bring_in_order};

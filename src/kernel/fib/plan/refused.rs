@@ -557,3 +557,24 @@ fn with(accepted: &RouteSpec, part: &Part, whole: &RouteSpec) -> RouteSpec {
     }
     spec
 }
+/// The part of the route that is refused whatever the prefix, if the refusal is about one.
+pub(super) fn about(refusal: &super::Refused, spec: &RouteSpec) -> Option<About> {
+    const EPERM: i32 = 1;
+    const ENODEV: i32 = 19;
+    const ENETDOWN: i32 = 100;
+    const ENETUNREACH: i32 = 101;
+    const EHOSTUNREACH: i32 = 113;
+    let says = |words: &[&str]| words.iter().any(|word| refusal.text.contains(word));
+    // "Invalid prefsrc address" (IPv4), "Invalid source address" (IPv6).
+    if spec.source.is_some() && says(&["prefsrc", "source address"]) {
+        return Some(About::Source);
+    }
+    if spec.hops().is_empty() {
+        return None;
+    }
+    match refusal.errno {
+        EPERM | ENODEV | ENETDOWN | ENETUNREACH | EHOSTUNREACH => Some(About::Legs),
+        // EINVAL has many reasons; the kernel's text tells which: "Nexthop has invalid gateway".
+        _ => says(&["exthop", "ateway"]).then_some(About::Legs),
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bgp_proto::types::{Family, Prefix, Time};
 
 use super::groups::{Groups, Move};
+use super::phase::Phase;
 use super::refused::{Part, RETRY_MAX, RETRY_MIN, RefusedParts, Target};
 use crate::kernel::NextHopForm;
 use crate::kernel::fib::view::{FibCounters, FibState};
@@ -37,17 +38,6 @@ pub(super) struct Shared {
     pub(super) direct: Direct,
     /// Routes whose place has become held by another.
     pub(super) held: Held,
-}
-
-/// The phases of start-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// The kernel has not been read yet: nothing may be written.
-    Unread,
-    /// Routes of an earlier run that are not wanted so far are kept.
-    Adopting,
-    /// Start-up is over: routes that are not wanted are deleted.
-    Settled,
 }
 
 /// A content that the kernel refuses, not because of one of its parts.

@@ -11,9 +11,10 @@ use super::decide::decide;
 use super::entry::{
     DIRECT, Entry, FAILED, FOREIGN, KEPT, LEFTOVER, QUEUED, REPAIR, RETRY, ROUND, UNCLEAR,
 };
+use super::phase::Phase;
 use super::refused::{About, Part, Target};
 use super::repair::{Due, Repairs};
-use super::shared::{Phase, Shared};
+use super::shared::Shared;
 use super::{Action, Op, Row, Seen};
 use crate::kernel::fib::view::FibState;
 use crate::kernel::foreign::Foreign;
