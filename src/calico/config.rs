@@ -23,7 +23,7 @@ use super::plan::{
     FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, SessionKind, StaticKind, Touched,
 };
 use crate::config::{
-    BfdPlace, BgpConfig, CalicoLimits, Config, FibSettings, HostRoute, HostSettings, Originate,
+    BgpConfig, CalicoLimits, Config, Fallover, FibSettings, HostRoute, HostSettings, Originate,
     PeerEntry, Redistribute, RedistributeFrom,
 };
 
@@ -343,21 +343,19 @@ fn peer_entry(
         limits: limits.peers,
         stale_time: STALE_TIME,
     };
-    // A node of the cluster may be any number of hops away; an external neighbour is a router on
-    // the node's link.
-    let place = BfdPlace {
-        kind: Some(config.peer_type()),
-        multihop_ttl: None,
-        ttl_security_hops: session.ttl_security,
-    };
     // As in BIRD: Calico configures every neighbour without TTL security as multihop.
-    let fallover = BfdPlace { multihop_ttl: config.multihop_ttl, ..place }.fallover();
-    let bfd_mode = limits.bfd.as_ref().map(|template| template.mode).unwrap_or_default();
+    let fallover = Fallover::of(&config);
+    let bfd = limits.bfd.as_ref().map(|template| {
+        config.bfd_mode = template.mode;
+        // Not so for BFD: an external neighbour is a router on the node's link. A node of the cluster
+        // may be any number of hops away.
+        template.settings(&PeerConfig { multihop_ttl: None, ..config.clone() })
+    });
     PeerEntry {
         name: Arc::clone(&session.name),
-        session: Arc::new(PeerConfig { bfd_mode, ..config }),
+        session: Arc::new(config),
         routes: Arc::new(routes),
-        bfd: limits.bfd.as_ref().map(|template| template.settings(place)),
+        bfd,
         fallover,
     }
 }

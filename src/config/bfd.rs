@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::bfd::{Auth, AuthKind, Config, INTERVAL_MAX, INTERVAL_MIN, Key, Role};
-use bgp_proto::session::BfdMode;
-use bgp_proto::types::PeerType;
+use bgp_proto::session::{BfdMode, PeerConfig};
 
-use super::Fallover;
 use super::password::read_password;
 use super::reader::{Table, Value};
 
@@ -25,7 +23,7 @@ pub enum BfdHops {
     },
 }
 
-/// BFD for a BGP session. A change restarts neither session, but for `mode`, which restarts BGP's.
+/// BFD for a BGP session. A change restarts neither session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BfdSettings {
     /// Timers, role, authentication.
@@ -33,8 +31,6 @@ pub struct BfdSettings {
     /// How far away the peer may be. Default: [`BfdHops::Single`] for external peers unless
     /// `multihop-ttl` or `ttl-security` allows more than one hop.
     pub hops: BfdHops,
-    /// Whether BGP waits for it: [`PeerConfig::bfd_mode`](bgp_proto::session::PeerConfig::bfd_mode).
-    pub mode: BfdMode,
 }
 
 /// Reads `[bgp] bfd`: the parameters that a peer's `bfd = true` stands for.
@@ -54,53 +50,29 @@ pub struct BfdTemplate {
     pub session: Config,
     /// The value of `multihop`, if it is set.
     pub multihop: Option<bool>,
-    /// The value of `strict`.
+    /// The value of `strict`, which is a parameter of the BGP session: [`PeerConfig::bfd_mode`].
     pub mode: BfdMode,
 }
 
-/// The session parameters that determine how far away a peer may be.
-#[derive(Clone, Copy, Debug)]
-pub struct BfdPlace {
-    /// Internal or external; internal peers may be any number of hops away. `None`: not known.
-    pub kind: Option<PeerType>,
-    /// `multihop-ttl`: the TTL of our BGP packets.
-    pub multihop_ttl: Option<u8>,
-    /// `ttl-security`: the number of hops that GTSM allows.
-    pub ttl_security_hops: Option<u8>,
-}
-
-impl BfdPlace {
-    /// The default of `fast-fallover`.
-    pub fn fallover(self) -> Fallover {
-        if self.is_beyond_a_link() { Fallover::Timers } else { Fallover::Fast }
-    }
-
-    fn is_beyond_a_link(self) -> bool {
-        self.kind == Some(PeerType::Internal)
-            || self.multihop_ttl.is_some_and(|ttl| ttl > 1)
-            || self.ttl_security_hops.is_some_and(|hops| hops > 1)
-    }
-}
-
 impl BfdTemplate {
-    /// The settings for a peer whose session has these parameters.
-    pub fn settings(&self, place: BfdPlace) -> Arc<BfdSettings> {
-        let hops = if self.multihop.unwrap_or(place.is_beyond_a_link()) {
-            let ttl_min = place.ttl_security_hops.map_or(0, |hops| u8::MAX - (hops - 1));
+    /// The settings for a peer with this session.
+    pub fn settings(&self, peer: &PeerConfig) -> Arc<BfdSettings> {
+        let hops = if self.multihop.unwrap_or(!peer.is_single_hop()) {
+            let ttl_min = peer.security.ttl_security_hops.map_or(0, |hops| u8::MAX - (hops - 1));
             BfdHops::Multi { ttl_min }
         } else {
             BfdHops::Single
         };
-        Arc::new(BfdSettings { session: self.session.clone(), hops, mode: self.mode })
+        Arc::new(BfdSettings { session: self.session.clone(), hops })
     }
 }
 
-/// Reads `bfd` of a peer or a range: `true`, `false`, or a table. `place`: the session parameters,
-/// if they are the same for all peers to which the key applies.
+/// Reads `bfd` of a peer or a range: `true`, `false`, or a table. `multihop_ttl`: that of the
+/// session, if it is the same for all peers to which the key applies.
 pub(super) fn read(
     table: &Table<'_>,
     defaults: &BfdTemplate,
-    place: Option<BfdPlace>,
+    multihop_ttl: Option<u8>,
     folder: &Path,
 ) -> Option<BfdTemplate> {
     let value = table.get("bfd")?;
@@ -108,7 +80,7 @@ pub(super) fn read(
         return value.boolean()?.then(|| defaults.clone());
     }
     let table = value.table()?;
-    let multihop = table.get("multihop").and_then(|value| read_multihop(&value, place));
+    let multihop = table.get("multihop").and_then(|value| read_multihop(&value, multihop_ttl));
     let template = BfdTemplate { multihop, ..read_template(&table, defaults, folder) };
     table.finish();
     Some(template)
@@ -125,9 +97,9 @@ fn read_template(table: &Table<'_>, inherited: &BfdTemplate, folder: &Path) -> B
     BfdTemplate { session, multihop: None, mode }
 }
 
-fn read_multihop(value: &Value<'_>, place: Option<BfdPlace>) -> Option<bool> {
+fn read_multihop(value: &Value<'_>, multihop_ttl: Option<u8>) -> Option<bool> {
     let multihop = value.boolean()?;
-    if !multihop && place.and_then(|place| place.multihop_ttl).is_some_and(|ttl| ttl > 1) {
+    if !multihop && multihop_ttl.is_some_and(|ttl| ttl > 1) {
         value.fault_key(
             "excludes multihop-ttl: a BFD session over one hop takes packets with TTL 255 alone",
             "leave it out, or leave multihop-ttl out",

@@ -37,7 +37,7 @@ use bgp_proto::table::{MultipathWeights, PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
-pub use bfd::{BfdHops, BfdPlace, BfdSettings, BfdTemplate};
+pub use bfd::{BfdHops, BfdSettings, BfdTemplate};
 pub use calico::{
     CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, StateFile,
 };
@@ -179,6 +179,13 @@ pub enum Fallover {
     /// When the hold timer expires.
     #[default]
     Timers,
+}
+
+impl Fallover {
+    /// The default for a peer with this session.
+    pub fn of(peer: &PeerConfig) -> Fallover {
+        if peer.is_single_hop() { Fallover::Fast } else { Fallover::Timers }
+    }
 }
 
 /// A peer with an address.

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::session::{
-    AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode,
-    TransportSecurity,
+    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
 };
 use bgp_proto::table::{
     AddPathSend, Drain, ExportParams, ImportParams, NextHopMode, PeerLimits, PeerRoutes,
@@ -19,7 +18,7 @@ use bgp_proto::types::{
 };
 use bgp_proto::wire::AddPathMode;
 
-use super::bfd::{self, BfdPlace, BfdSettings, BfdTemplate};
+use super::bfd::{self, BfdSettings, BfdTemplate};
 use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
 use super::password::read_password;
 use super::policy::Policies;
@@ -128,8 +127,8 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     };
     let name = read_name(table);
     let family = address.map_or(Family::Ipv4, |a| Prefix::host(a).family());
-    let (session, routes) = read_common(table, cx, family);
-    let bfd = read_bfd(table, cx, session.as_ref());
+    let (mut session, routes) = read_common(table, cx, family);
+    let bfd = read_bfd(table, cx, &mut session);
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes) = (session?, routes?);
     let address = address?;
@@ -138,7 +137,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     }
     let name: Arc<str> = name.unwrap_or_else(|| address.to_string().into());
     Some(PeerEntry {
-        session: Arc::new(PeerConfig { address, port, passive, bfd_mode: mode(&bfd), ..session }),
+        session: Arc::new(PeerConfig { address, port, passive, ..session }),
         routes: Arc::new(PeerRoutes { name: Arc::clone(&name), ..routes }),
         bfd,
         fallover,
@@ -146,36 +145,26 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     })
 }
 
-fn place(session: Option<&PeerConfig>) -> BfdPlace {
-    BfdPlace {
-        kind: session.map(PeerConfig::peer_type),
-        multihop_ttl: session.and_then(|s| s.multihop_ttl),
-        ttl_security_hops: session.and_then(|s| s.security.ttl_security_hops),
-    }
-}
-
-/// `fast-fallover`.
+/// Reads `fast-fallover`.
 fn read_fallover(table: &Table<'_>, session: Option<&PeerConfig>) -> Fallover {
     match table.get("fast-fallover").and_then(|value| value.boolean()) {
         Some(true) => Fallover::Fast,
         Some(false) => Fallover::Timers,
-        None => place(session).fallover(),
+        None => session.map(Fallover::of).unwrap_or_default(),
     }
 }
 
+/// Reads `bfd`, and sets what of it is a parameter of the BGP session.
 fn read_bfd(
     table: &Table<'_>,
     cx: &Context<'_>,
-    session: Option<&PeerConfig>,
+    session: &mut Option<PeerConfig>,
 ) -> Option<Arc<BfdSettings>> {
-    let place = place(session);
-    let template = bfd::read(table, cx.bfd, Some(place), cx.folder)?;
-    Some(template.settings(place))
-}
-
-/// Whether the session waits for BFD; lenient without BFD.
-fn mode(bfd: &Option<Arc<BfdSettings>>) -> BfdMode {
-    bfd.as_ref().map_or(BfdMode::Lenient, |bfd| bfd.mode)
+    let multihop_ttl = session.as_ref().and_then(|session| session.multihop_ttl);
+    let template = bfd::read(table, cx.bfd, multihop_ttl, cx.folder)?;
+    let session = session.as_mut()?;
+    session.bfd_mode = template.mode;
+    Some(template.settings(session))
 }
 
 /// Reads a range from which peers connect. The caller finishes the table.
@@ -196,8 +185,8 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
         }
     }
     let name = read_name(table);
-    let (session, routes) = read_common(table, cx, prefix.map_or(Family::Ipv4, Prefix::family));
-    let bfd = read_bfd(table, cx, session.as_ref());
+    let (mut session, routes) = read_common(table, cx, prefix.map_or(Family::Ipv4, Prefix::family));
+    let bfd = read_bfd(table, cx, &mut session);
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes, prefix) = (session?, routes?, prefix?);
     let label: Arc<str> = name.clone().unwrap_or_else(|| prefix.to_string().into());
@@ -208,7 +197,6 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
         session: Arc::new(PeerConfig {
             address: prefix.addr(),
             passive: PassiveMode::Passive,
-            bfd_mode: mode(&bfd),
             ..session
         }),
         routes: Arc::new(PeerRoutes { name: label, ..routes }),

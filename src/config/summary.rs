@@ -37,12 +37,12 @@ impl fmt::Display for Config {
                 PassiveMode::AtStart => write!(f, " port {port}, dialled at the start only")?,
             }
             write!(f, "{}", Terms(&peer.session, &peer.routes))?;
-            writeln!(f, "{}", BfdTerms(peer.bfd.as_deref()))?;
+            writeln!(f, "{}", BfdTerms(peer.bfd.as_deref(), &peer.session))?;
         }
         for range in &self.dynamic {
             let (prefix, max) = (range.prefix, range.peers_max);
             let terms = Terms(&range.session, &range.routes);
-            let bfd = BfdTerms(range.bfd.as_deref());
+            let bfd = BfdTerms(range.bfd.as_deref(), &range.session);
             writeln!(f, "dynamic peers {prefix}: at most {max}{terms}{bfd}")?;
         }
         for Originate { prefix, install } in &self.originate {
@@ -127,11 +127,11 @@ impl fmt::Display for Terms<'_> {
 }
 
 /// The BFD parameters of a session, as a continuation of its line; empty without BFD.
-struct BfdTerms<'a>(Option<&'a BfdSettings>);
+struct BfdTerms<'a>(Option<&'a BfdSettings>, &'a PeerConfig);
 
 impl fmt::Display for BfdTerms<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(BfdSettings { session, hops, mode }) = self.0 else { return Ok(()) };
+        let Some(BfdSettings { session, hops }) = self.0 else { return Ok(()) };
         let bgp_proto::bfd::Config { min_tx, min_rx, multiplier, auth, .. } = session;
         write!(f, ", BFD {}/{} ms x {multiplier}", min_tx.as_millis(), min_rx.as_millis())?;
         if let BfdHops::Multi { .. } = hops {
@@ -140,7 +140,7 @@ impl fmt::Display for BfdTerms<'_> {
         if auth.is_some() {
             f.write_str(" authenticated")?;
         }
-        if *mode == BfdMode::Strict {
+        if self.1.bfd_mode == BfdMode::Strict {
             f.write_str(" strict")?;
         }
         Ok(())

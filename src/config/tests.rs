@@ -606,12 +606,14 @@ fn faults_of_calico() {
 
 #[test]
 fn bfd_is_configured_by_true_or_by_a_table() {
-    let peer = |more: &str| {
+    let session_and_bfd = |more: &str| {
         let text = format!(
             "{LEAST}bfd = {{ min-tx = 50, multiplier = 5 }}\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nimport = \"all\"\nexport = \"all\"\n{more}"
         );
-        accepted(&text).peers[0].bfd.clone()
+        accepted(&text).peers[0].clone()
     };
+    let mode = |more: &str| session_and_bfd(more).session.bfd_mode;
+    let peer = |more: &str| session_and_bfd(more).bfd;
     assert_eq!(peer("remote-asn = 65001\n"), None);
     assert_eq!(peer("remote-asn = 65001\nbfd = false\n"), None);
     let bfd = peer("remote-asn = 65001\nbfd = true\n").unwrap();
@@ -620,11 +622,8 @@ fn bfd_is_configured_by_true_or_by_a_table() {
         (Duration::from_millis(50), Duration::from_millis(300))
     );
     assert_eq!((bfd.session.multiplier.get(), bfd.hops), (5, BfdHops::Single));
-    assert_eq!(bfd.mode, BfdMode::Lenient);
-    assert_eq!(
-        peer("remote-asn = 65001\nbfd = { strict = true }\n").unwrap().mode,
-        BfdMode::Strict
-    );
+    assert_eq!(mode("remote-asn = 65001\nbfd = true\n"), BfdMode::Lenient);
+    assert_eq!(mode("remote-asn = 65001\nbfd = { strict = true }\n"), BfdMode::Strict);
     let bfd = peer("remote-asn = 64512\nbfd = { multiplier = 2 }\n").unwrap();
     assert_eq!(
         (bfd.session.multiplier.get(), bfd.hops),

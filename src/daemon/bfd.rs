@@ -114,7 +114,7 @@ impl Coupling {
     }
 }
 
-fn wanted(record: &Record, BfdSettings { session, hops, mode: _ }: &BfdSettings) -> Wanted {
+fn wanted(record: &Record, BfdSettings { session, hops }: &BfdSettings) -> Wanted {
     let hops = match *hops {
         BfdHops::Single => Hops::Single,
         BfdHops::Multi { ttl_min } => Hops::Multi { ttl_min },
