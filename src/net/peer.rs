@@ -30,8 +30,8 @@ use super::conn::{Conn, Sent, readable, writable};
 use super::dial;
 use super::grace::Grace;
 use super::handle::{
-    FindOtherAddresses, Lifetime, OtherAddresses, OwnedMailbox, PeerEvent, PeerHandle,
-    PeerSnapshot, PeerSpec, RestartState,
+    FindOtherAddresses, Lifetime, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec,
+    RestartState,
 };
 use super::mailbox::{Mail, Mailbox, Orders};
 use super::session_counters::SessionCounters;
@@ -432,14 +432,15 @@ impl PeerTask {
     fn on_up(&mut self, slot: Slot, negotiated: Arc<Negotiated>) {
         self.log_up(&negotiated);
         let mut told = negotiated;
-        let OtherAddresses { other_family, link_local } =
-            (self.beside)(told.local_addr, told.remote_addr);
-        if told.families.iter().count() > 1 || !told.families.contains(of(told.local_addr)) {
-            Arc::make_mut(&mut told).other_addr = other_family;
-        }
+        let has_both = told.families.iter().count() > 1;
+        let needs_other = has_both || !told.families.contains(of(told.local_addr));
         // As BIRD has it: a session that may cross routers gets the global address alone.
-        if self.session.config().is_single_hop() && link_local.is_some() {
-            Arc::make_mut(&mut told).link_local = link_local;
+        let is_on_link = self.session.config().is_single_hop();
+        if needs_other || is_on_link {
+            let others = (self.beside)(told.local_addr, told.remote_addr);
+            let negotiated = Arc::make_mut(&mut told);
+            negotiated.other_addr = others.other_family.filter(|_| needs_other);
+            negotiated.link_local = others.link_local.filter(|_| is_on_link);
         }
         self.readers = Some((slot, self.stream.up(told)));
         self.grace.keep_until(None);
