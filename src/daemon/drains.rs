@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime};
 use bgp_proto::table::{Drain, PeerRoutes};
 use serde::{Deserialize, Serialize};
 
-use super::own_file::{OwnFile, Unread, boot};
+use super::own_file::OwnFile;
 use crate::ctl::Lasts;
 
 /// How long neighbours have to act on the marks before routes that others announce too are
@@ -78,9 +78,6 @@ pub(super) struct Drains {
 
 #[derive(Serialize, Deserialize)]
 struct Content {
-    version: u32,
-    /// The kernel's boot id when it was written.
-    boot: String,
     all: Option<Kept>,
     peers: BTreeMap<String, Kept>,
 }
@@ -96,7 +93,7 @@ impl Drains {
     /// The drains that the previous run left in the file beside this control socket. If they
     /// cannot be read, no neighbour is drained, and the second value says why.
     pub(super) fn of_last_run(socket: &Path) -> (Self, Option<String>) {
-        let file = OwnFile::beside(socket, "drained").with_len_max(FILE_LEN_MAX);
+        let file = OwnFile::beside(socket, "drained", VERSION).with_len_max(FILE_LEN_MAX);
         let (state, fault) = match read(&file) {
             Ok(state) => (state, None),
             Err(why) => {
@@ -239,8 +236,7 @@ impl Drains {
         if all.is_none() && peers.is_empty() {
             return self.file.remove();
         }
-        let content = Content { version: VERSION, boot: boot()?, all, peers };
-        self.file.replace(&serde_json::to_string(&content)?)
+        self.file.replace(Content { all, peers })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -260,32 +256,23 @@ fn kept(state: &State) -> (Option<Kept>, BTreeMap<String, Kept>) {
     (state.all.as_ref().and_then(keep), peers.collect())
 }
 
-/// The content of the file; no drains if it does not exist or the machine was booted since.
+/// The drains in the file; none if it does not exist or the machine was booted since.
 fn read(file: &OwnFile) -> Result<State, String> {
-    let text = match file.read() {
-        Ok(Some(text)) => text,
-        Ok(None) => return Ok(State::default()),
-        Err(unread @ (Unread::Failed(_) | Unread::Foreign(_))) => return Err(unread.to_string()),
-    };
-    let content: Content = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    if content.version != VERSION {
-        return Err(format!("version {}", content.version));
-    }
-    if content.boot != boot().map_err(|error| error.to_string())? {
-        return Ok(State::default());
-    }
+    let content = file.read::<Content>().map_err(|unread| unread.to_string())?;
+    let Some(Content { all, peers }) = content else { return Ok(State::default()) };
     let drained = |Kept { since, reason }: Kept| {
         let since = Duration::from_secs(since);
         let since = SystemTime::UNIX_EPOCH.checked_add(since).ok_or("a time out of range")?;
         Ok::<_, String>(Drained { since, reason, lasts: Lasts::Boot })
     };
-    let all = content.all.map(drained).transpose()?;
-    let peers = content.peers.into_iter().map(|(name, kept)| Ok((name.into(), drained(kept)?)));
+    let all = all.map(drained).transpose()?;
+    let peers = peers.into_iter().map(|(name, kept)| Ok((name.into(), drained(kept)?)));
     Ok(State { all, peers: peers.collect::<Result<_, String>>()? })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::own_file::boot;
     use super::*;
 
     fn drained(reason: &str, lasts: Lasts) -> Drained {

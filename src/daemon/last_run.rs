@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::deferral::Start;
-use super::own_file::{OwnFile, Unread, boot};
+use super::own_file::{OwnFile, Unread};
 use crate::config::{Config, FibSettings};
 use crate::kernel::{self, Carried, Place};
 
@@ -31,9 +31,6 @@ pub(super) struct KernelPlace {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
-    version: u32,
-    /// The machine's boot id.
-    boot: String,
     kernel: Vec<KernelPlace>,
 }
 
@@ -169,7 +166,7 @@ pub(super) struct RunFile {
 impl RunFile {
     /// The file beside a control socket: `margay.state` for `margay.sock`.
     pub(super) fn beside(socket: &Path) -> Self {
-        RunFile { file: OwnFile::beside(socket, "state") }
+        RunFile { file: OwnFile::beside(socket, "state", VERSION) }
     }
 
     /// The record of earlier runs since the machine was booted; `None` if there was none.
@@ -177,26 +174,12 @@ impl RunFile {
     /// # Errors
     /// The file cannot be read, or is not ours.
     pub(super) fn read(&self) -> Result<Option<LastRun>, Fault> {
-        let failed = |source| Fault::Read { path: self.file.path.clone(), source };
-        let text = match self.file.read() {
-            Ok(Some(text)) => text,
-            Ok(None) => return Ok(None),
-            Err(Unread::Failed(error)) => return Err(failed(error)),
-            Err(Unread::Foreign(why)) => return Err(self.foreign(why)),
-        };
-        let content: Content = match serde_json::from_str(&text) {
-            Ok(content) => content,
-            Err(error) => return Err(self.foreign(error)),
-        };
-        if content.version != VERSION {
-            return Err(self.foreign(format_args!("version {}", content.version)));
+        let path = || self.file.path.clone();
+        match self.file.read::<Content>() {
+            Ok(content) => Ok(content.map(|Content { kernel }| LastRun { kernel })),
+            Err(Unread::Failed(source)) => Err(Fault::Read { path: path(), source }),
+            Err(Unread::Foreign(why)) => Err(Fault::Foreign { path: path(), why }),
         }
-        let is_of_this_boot = content.boot == boot().map_err(failed)?;
-        Ok(is_of_this_boot.then_some(LastRun { kernel: content.kernel }))
-    }
-
-    fn foreign(&self, why: impl ToString) -> Fault {
-        Fault::Foreign { path: self.file.path.clone(), why: why.to_string() }
     }
 
     /// Records that there may be routes of ours in `kernel`.
@@ -204,12 +187,8 @@ impl RunFile {
     /// # Errors
     /// The file cannot be written; it is unchanged.
     pub(super) fn write(&self, kernel: &[KernelPlace]) -> Result<(), Fault> {
-        self.replace(kernel).map_err(|source| Fault::Write { path: self.file.path.clone(), source })
-    }
-
-    fn replace(&self, kernel: &[KernelPlace]) -> io::Result<()> {
-        let content = Content { version: VERSION, boot: boot()?, kernel: kernel.to_vec() };
-        self.file.replace(&serde_json::to_string(&content)?)
+        let written = self.file.replace(Content { kernel: kernel.to_vec() });
+        written.map_err(|source| Fault::Write { path: self.file.path.clone(), source })
     }
 
     /// Removes the record: no routes of ours are left.

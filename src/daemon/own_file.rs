@@ -1,4 +1,5 @@
-//! A small file beside the control socket, for the next run to read.
+//! A small file beside the control socket, for the next run to read. Its content is valid for one boot
+//! of the machine, and has a version.
 //!
 //! It is replaced atomically, and read only if it is ours: a regular file of our user that no other
 //! user may write.
@@ -9,6 +10,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::replace_file::replace_file;
 
@@ -21,7 +24,17 @@ pub(super) enum Unread {
     #[error("{0}")]
     Failed(#[from] io::Error),
     #[error("{0}")]
-    Foreign(&'static str),
+    Foreign(String),
+}
+
+/// The content of a file.
+#[derive(Serialize, Deserialize)]
+struct OfBoot<T> {
+    version: u32,
+    /// The machine's boot id when it was written.
+    boot: String,
+    #[serde(flatten)]
+    content: T,
 }
 
 /// A file that only margay writes.
@@ -29,12 +42,14 @@ pub(super) enum Unread {
 pub(super) struct OwnFile {
     pub(super) path: PathBuf,
     len_max: u64,
+    /// Version of the content; a file of another version is not read.
+    version: u32,
 }
 
 impl OwnFile {
     /// The file beside a control socket: `margay.state` for `margay.sock` and extension `state`.
-    pub(super) fn beside(socket: &Path, extension: &str) -> Self {
-        OwnFile { path: socket.with_extension(extension), len_max: FILE_LEN_MAX }
+    pub(super) fn beside(socket: &Path, extension: &str, version: u32) -> Self {
+        OwnFile { path: socket.with_extension(extension), len_max: FILE_LEN_MAX, version }
     }
 
     /// The same with another bound on its length, in octets.
@@ -42,11 +57,21 @@ impl OwnFile {
         OwnFile { len_max, ..self }
     }
 
-    /// The content of the file; `None` if it does not exist.
+    /// The content of the file; `None` if it does not exist, or the machine was booted since.
     ///
     /// # Errors
     /// The file cannot be read, or is not ours.
-    pub(super) fn read(&self) -> Result<Option<String>, Unread> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, Unread> {
+        let Some(text) = self.read_text()? else { return Ok(None) };
+        let OfBoot { version, boot: of_boot, content } =
+            serde_json::from_str(&text).map_err(|error| Unread::Foreign(error.to_string()))?;
+        if version != self.version {
+            return Err(Unread::Foreign(format!("version {version}")));
+        }
+        Ok((of_boot == boot()?).then_some(content))
+    }
+
+    fn read_text(&self) -> Result<Option<String>, Unread> {
         // Does not follow a symbolic link, and does not block on a pipe without a writer.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
@@ -55,7 +80,7 @@ impl OwnFile {
             Err(error) => return Err(error.into()),
         };
         if let Some(why) = not_ours(&file, self.len_max)? {
-            return Err(Unread::Foreign(why));
+            return Err(Unread::Foreign(why.to_owned()));
         }
         let mut text = String::new();
         file.take(self.len_max).read_to_string(&mut text)?;
@@ -66,7 +91,9 @@ impl OwnFile {
     ///
     /// # Errors
     /// The content is too long, or the file cannot be written; it is unchanged.
-    pub(super) fn replace(&self, text: &str) -> io::Result<()> {
+    pub(super) fn replace<T: Serialize>(&self, content: T) -> io::Result<()> {
+        let content = OfBoot { version: self.version, boot: boot()?, content };
+        let text = serde_json::to_string(&content)?;
         if text.len() as u64 > self.len_max {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::own_file::{OwnFile, Unread, boot};
+use super::own_file::OwnFile;
 use crate::ctl::Lasts;
 use crate::net::AdminShutdown;
 
@@ -34,11 +34,8 @@ pub(super) struct Shutdowns {
     file: OwnFile,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Content {
-    version: u32,
-    /// The machine's boot id.
-    boot: String,
     peers: Vec<Kept>,
 }
 
@@ -54,9 +51,9 @@ impl Shutdowns {
     /// Reads the shutdowns that the last run left in the file beside this control socket. If that
     /// fails, no peer is shut down, and the reason is returned.
     pub(super) fn of_last_run(socket: &Path) -> (Self, Option<String>) {
-        let file = OwnFile::beside(socket, "shutdowns");
-        let (kept, fault) = match read(&file) {
-            Ok(kept) => (kept, None),
+        let file = OwnFile::beside(socket, "shutdowns", VERSION);
+        let (kept, fault) = match file.read::<Content>() {
+            Ok(content) => (content.unwrap_or_default().peers, None),
             Err(why) => {
                 let path = file.path.display();
                 let fault = format!(
@@ -156,33 +153,17 @@ impl Shutdowns {
         if names(&was) == names(&is) && is.iter().zip(&was).all(|(a, b)| a.message == b.message) {
             return Ok(());
         }
-        let written = if is.is_empty() { self.file.remove() } else { self.replace(is) };
+        let written = if is.is_empty() {
+            self.file.remove()
+        } else {
+            self.file.replace(Content { peers: is })
+        };
         written.map_err(|error| format!("cannot write {}: {error}", self.file.path.display()))
-    }
-
-    fn replace(&self, peers: Vec<Kept>) -> std::io::Result<()> {
-        let content = Content { version: VERSION, boot: boot()?, peers };
-        self.file.replace(&serde_json::to_string(&content)?)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Shutdown>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The content of the file; nothing if it is of an earlier boot.
-fn read(file: &OwnFile) -> Result<Vec<Kept>, String> {
-    let text = match file.read() {
-        Ok(Some(text)) => text,
-        Ok(None) => return Ok(Vec::new()),
-        Err(unread @ (Unread::Failed(_) | Unread::Foreign(_))) => return Err(unread.to_string()),
-    };
-    let content: Content = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    if content.version != VERSION {
-        return Err(format!("version {}", content.version));
-    }
-    let is_of_this_boot = content.boot == boot().map_err(|error| error.to_string())?;
-    Ok(if is_of_this_boot { content.peers } else { Vec::new() })
 }
 
 #[cfg(test)]
