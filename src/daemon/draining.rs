@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bgp_proto::policy::glob_matches;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -15,12 +14,11 @@ use super::Daemon;
 use super::answer::DrainOrder;
 use super::drains::{Drains, MOVE_TIME, Scope};
 use super::registry::Registry;
+use super::selection::{Chosen, How};
 use crate::ctl::{Lasts, Refusal, Selection};
 
 type Names = BTreeSet<Arc<str>>;
 
-/// Maximum number of names in one command.
-const NAMES_MAX: usize = 10_000;
 /// Maximum number of names in one log line.
 const LOGGED_MAX: usize = 20;
 
@@ -56,9 +54,7 @@ impl Daemon {
         }
         Ok(())
     }
-}
 
-impl Daemon {
     /// [`MOVE_TIME`] after the last drain began, withdraws the routes that others announce too.
     /// Returns when that is due.
     pub(super) fn check_drains(&mut self) -> Option<Instant> {
@@ -161,30 +157,13 @@ fn resolve(
     given: &[String],
     is_known: impl Fn(&str) -> bool,
 ) -> Result<(Names, Names), Refusal> {
-    if given.is_empty() || given.len() > NAMES_MAX {
-        let text = format!("name 1 to {NAMES_MAX} peers, or all of them");
-        return Err(Refusal { kind: crate::ctl::ErrorKind::BadRequest, text });
-    }
-    let all = registry.all();
-    let (mut named, mut matched) = (Names::new(), Names::new());
-    for text in given {
-        if let Some(record) = registry.find(text) {
-            named.insert(Arc::clone(&record.name));
-            continue;
-        }
-        if is_known(text) {
-            named.insert(text.as_str().into());
-            continue;
-        }
-        let is_pattern = text.contains(['*', '?']);
-        let mut matching =
-            all.iter().filter(|r| is_pattern && glob_matches(text, &r.name)).peekable();
-        if matching.peek().is_none() {
-            return Err(Refusal::no_peer(text, all.iter().map(|record| &*record.name)));
-        }
-        matched.extend(matching.map(|record| Arc::clone(&record.name)));
-    }
-    Ok((named, matched))
+    let chosen = Chosen::named(registry, given, is_known)?;
+    let names = |wanted: How| {
+        let of_kind = chosen.records.iter().filter(move |(_, how)| *how == wanted);
+        of_kind.map(|(record, _)| Arc::clone(&record.name))
+    };
+    let named = names(How::Named).chain(chosen.absent.iter().cloned()).collect();
+    Ok((named, names(How::Matched).collect()))
 }
 
 fn is_or_are(names: &[&str]) -> String {

@@ -23,6 +23,7 @@ mod peers;
 mod redistribution;
 mod registry;
 mod reload;
+mod selection;
 mod service_manager;
 mod shutdowns;
 mod sockets;

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bgp_proto::policy::glob_matches;
 use bgp_proto::session::{Close, Command, PassiveMode, State};
 use bgp_proto::table::PeerCounts;
 use bgp_proto::types::FamilyMap;
@@ -16,15 +15,12 @@ use tracing::info;
 use super::sources::{Sources, is_stopping};
 use crate::ctl::item::{self, Steered};
 use crate::ctl::{
-    Direction, ErrorKind, Page, PeerAction, Refusal, Rehearsal, RoutesOnReset, Selection, rfc3339,
-    state_name,
+    Direction, Page, PeerAction, Refusal, Rehearsal, RoutesOnReset, Selection, rfc3339, state_name,
 };
 use crate::daemon::registry::Record;
+use crate::daemon::selection::{Chosen, How};
 use crate::daemon::shutdowns::Shutdowns;
 use crate::net::AdminShutdown;
-
-/// Most names in one command.
-const NAMES_MAX: usize = 10_000;
 
 /// Carries out operators' commands to sessions.
 #[derive(Clone)]
@@ -69,31 +65,6 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Whether a peer was named, or selected by a pattern.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    Named,
-    Matched,
-}
-
-/// The peers that a command concerns.
-#[derive(Default)]
-struct Chosen {
-    records: Vec<(Arc<Record>, How)>,
-    /// Dynamic peers that are shut down do not exist: only their names are known.
-    absent: Vec<Arc<str>>,
-}
-
-impl Chosen {
-    fn add(&mut self, record: &Arc<Record>, how: How) {
-        match self.records.iter_mut().find(|(there, _)| there.id == record.id) {
-            Some((_, before)) if how == How::Named => *before = how,
-            Some(_) => {}
-            None => self.records.push((Arc::clone(record), how)),
-        }
-    }
-}
-
 impl Steering {
     /// Applies a command to peers, or only says what it would do.
     pub(super) async fn order(
@@ -102,7 +73,7 @@ impl Steering {
         selection: &Selection,
         rehearsal: Rehearsal,
     ) -> Result<Page, Refusal> {
-        let Chosen { records, absent } = self.select(action, selection)?;
+        let Chosen { records, absent, .. } = self.select(action, selection)?;
         let ids = records.iter().map(|(record, _)| record.id).collect();
         let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
         let is_real = rehearsal == Rehearsal::Real;
@@ -153,35 +124,11 @@ impl Steering {
     }
 
     fn select(&self, action: &PeerAction, selection: &Selection) -> Result<Chosen, Refusal> {
-        let all = self.sources.registry.all();
-        let mut chosen = Chosen::default();
-        let names = match selection {
-            Selection::All => {
-                chosen.records = all.into_iter().map(|record| (record, How::Matched)).collect();
-                return Ok(chosen);
-            }
-            Selection::Named(names) => names,
-        };
-        if names.is_empty() || names.len() > NAMES_MAX {
-            let text = format!("name 1 to {NAMES_MAX} peers, or all of them");
-            return Err(Refusal { kind: ErrorKind::BadRequest, text });
-        }
-        for name in names {
-            if let Some(record) = self.sources.registry.find(name) {
-                chosen.add(&record, How::Named);
-                continue;
-            }
-            let is_pattern = name.contains(['*', '?']);
-            let before = chosen.records.len();
-            let matching = all.iter().filter(|r| is_pattern && glob_matches(name, &r.name));
-            matching.for_each(|record| chosen.add(record, How::Matched));
-            if *action == PeerAction::Start && self.shutdowns.get(name).is_some() {
-                chosen.absent.push(name.as_str().into());
-            } else if chosen.records.len() == before {
-                return Err(Refusal::no_peer(name, all.iter().map(|record| &*record.name)));
-            }
-        }
-        Ok(chosen)
+        let registry = &self.sources.registry;
+        let Selection::Named(names) = selection else { return Ok(Chosen::all(registry)) };
+        // Dynamic peers that are shut down do not exist: only their names are known.
+        let starts = *action == PeerAction::Start;
+        Chosen::named(registry, names, |name| starts && self.shutdowns.get(name).is_some())
     }
 
     /// Why a command cannot be applied to a peer; `None` if it can.
