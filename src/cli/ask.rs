@@ -97,6 +97,28 @@ impl Unmet {
     }
 }
 
+/// Prints the items that `feed` passes to its argument, as the reply to `request` is printed.
+///
+/// # Errors
+/// Those of `feed`, or the output cannot be written.
+pub(super) fn print(
+    request: &Request,
+    output: &Output,
+    feed: impl FnOnce(&mut dyn FnMut(&RawValue) -> Result<(), ClientError>) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    let out = BufWriter::new(io::stdout().lock());
+    if output.json {
+        let mut writer = JsonWriter::new(request, out);
+        feed(&mut |item| writer.item(item))?;
+        writer.finish()
+    } else {
+        let look = Look::new(terminal_width(), colour(output.color), output.times());
+        let mut renderer = Renderer::new(request, look, out);
+        feed(&mut |item| renderer.item(item))?;
+        renderer.finish()
+    }
+}
+
 /// Sends a request and prints the reply. The exit code says whether the condition is met.
 pub(super) fn ask(request: &Request, demand: Demand, output: &Output) -> ExitCode {
     match try_ask(request, demand, output) {
@@ -107,24 +129,14 @@ pub(super) fn ask(request: &Request, demand: Demand, output: &Output) -> ExitCod
 
 fn try_ask(request: &Request, demand: Demand, output: &Output) -> Result<ExitCode, ClientError> {
     let mut client = Client::connect(&output.daemon.socket)?;
-    let out = BufWriter::new(io::stdout().lock());
     let mut unmet = Unmet::new(demand);
-    if output.json {
-        let mut writer = JsonWriter::new(request, out);
-        client.ask(request, |item| {
+    print(request, output, |print| {
+        let reply = client.ask(request, |item| {
             unmet.look_at(item)?;
-            writer.item(item)
-        })?;
-        writer.finish()?;
-    } else {
-        let look = Look::new(terminal_width(), colour(output.color), output.times());
-        let mut renderer = Renderer::new(request, look, out);
-        client.ask(request, |item| {
-            unmet.look_at(item)?;
-            renderer.item(item)
-        })?;
-        renderer.finish()?;
-    }
+            print(item)
+        });
+        reply.map(drop)
+    })?;
     if matches!(request, Request::Stop { .. }) && !client.wait_closed(STOP_WAIT) {
         eprintln!("margay: the daemon has not ended after {} s", STOP_WAIT.as_secs());
         return Ok(ExitCode::from(FAILED));
@@ -154,7 +166,7 @@ pub(super) fn report(error: ClientError) -> ExitCode {
 }
 
 /// The width of the terminal; `None` if the output is not a terminal.
-pub(super) fn terminal_width() -> Option<usize> {
+fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return None;
@@ -165,7 +177,7 @@ pub(super) fn terminal_width() -> Option<usize> {
 
 /// Whether to use colours. As <https://no-color.org> says, `auto` means none if NO_COLOR is set and
 /// not empty.
-pub(super) fn colour(when: When) -> Colour {
+fn colour(when: When) -> Colour {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let wanted = match when {

@@ -5,15 +5,14 @@
 //! neighbour may not announce the path that it uses, and pods of the node go on sending): hence
 //! the timeout.
 
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::ask::{Demand, ask, colour, report, terminal_width};
+use super::ask::{Demand, ask, print, report};
 use super::client::{Client, ClientError};
-use super::render::{JsonWriter, Look, Renderer};
 use super::{Output, TIMED_OUT, read_message};
 use crate::ctl::item::Draining;
 use crate::ctl::{Lasts, Refusal, Request, Selection, StopMode};
@@ -100,7 +99,7 @@ pub(super) fn drain(args: DrainArgs) -> ExitCode {
         return ask(&request, Demand::Nothing, &output);
     }
     let waited = one(&request, &output).and_then(|_| wait_moved(timeout, &output));
-    waited.and_then(|(end, last)| print(&last, &output).map(|()| end.code())).unwrap_or_else(report)
+    waited.and_then(|(end, last)| show(&last, &output).map(|()| end.code())).unwrap_or_else(report)
 }
 
 /// `margay undrain`.
@@ -197,20 +196,9 @@ fn one(request: &Request, output: &Output) -> Result<Draining, ClientError> {
     found.ok_or(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()))
 }
 
-fn print(draining: &Draining, output: &Output) -> Result<(), ClientError> {
+fn show(draining: &Draining, output: &Output) -> Result<(), ClientError> {
     let item = serde_json::value::to_raw_value(draining).map_err(ClientError::Answer)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    if output.json {
-        let mut writer = JsonWriter::new(&Request::ShowDrain, &mut out);
-        writer.item(&item)?;
-        writer.finish()?;
-    } else {
-        let look = Look::new(terminal_width(), colour(output.color), output.times());
-        let mut renderer = Renderer::new(&Request::ShowDrain, look, &mut out);
-        renderer.item(&item)?;
-        renderer.finish()?;
-    }
-    out.flush().map_err(ClientError::Output)
+    print(&Request::ShowDrain, output, |print| print(&item))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
