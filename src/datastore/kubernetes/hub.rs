@@ -383,8 +383,7 @@ impl Inner {
 
     /// Whether the server has at least one of Calico's essential kinds.
     fn has_group(&self) -> bool {
-        let mut calico = self.entries.iter().filter(|(resource, _)| resource.is_essential());
-        calico.any(|(_, entry)| entry.standing == Standing::InForce)
+        self.of_group() == OfGroup::InForce
     }
 
     /// Whether the first list may be sent. A kind of Calico that the server does not have counts as
