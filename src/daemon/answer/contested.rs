@@ -23,6 +23,10 @@ pub(super) async fn contested(sources: &Sources, status: &NodeStatus) -> Vec<Pro
         return Vec::new();
     }
     let found = sources.ask(move |table, now| received(table, &blocks, now)).await;
+    let Ok(found) = found else { return Vec::new() };
+    if found.is_empty() {
+        return Vec::new();
+    }
     let names = sources.names();
     let problem = |(block, peer): (Prefix, PeerId)| {
         let peer = names.peer(peer).unwrap_or_else(|| "a neighbour".to_owned());
@@ -34,7 +38,7 @@ pub(super) async fn contested(sources: &Sources, status: &NodeStatus) -> Vec<Pro
             ),
         )
     };
-    found.unwrap_or_default().into_iter().map(problem).collect()
+    found.into_iter().map(problem).collect()
 }
 
 /// The blocks for which there is a usable path of a peer, and the first such peer of each.
