@@ -36,6 +36,7 @@ pub mod matrix;
 pub mod message;
 pub mod monitor;
 pub mod openbgpd;
+pub mod ping;
 pub mod pki;
 pub mod random;
 pub mod raw;

@@ -111,6 +111,18 @@ pub fn neighbor(address: IpAddr, local: IpAddr, asn: u32) -> Neighbor {
     }
 }
 
+/// A speaker on a host with plain neighbours, each a host and its AS, and routes of its own.
+#[must_use]
+pub fn config(host: &Host, asn: u32, peers: &[(&Host, u32)], origins: &[&str]) -> Config {
+    Config {
+        asn,
+        router_id: host.router_id(),
+        port: 1790,
+        neighbors: peers.iter().map(|(p, asn)| neighbor(p.v4(), host.v4(), *asn)).collect(),
+        origins: origins.iter().map(|p| Origin::plain(p)).collect(),
+    }
+}
+
 impl Case {
     /// eBGP over IPv4 with IPv4 routes, port 1790.
     #[must_use]

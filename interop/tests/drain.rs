@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use interop::calico::Stream;
-use interop::daemon::Daemon;
 use interop::frr::Frr;
 use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Margay};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Kind, Origin, Path, Speaker, wait_established, wait_paths};
+use interop::matrix::{PEER_AS, SUBJECT_AS, config};
+use interop::ping::Ping;
+use interop::speaker::{Kind, Path, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, wait_until};
 
 const NEAR: &str = "192.0.2.0/24";
@@ -24,41 +24,8 @@ const FAR_AS: u32 = 4_200_000_003;
 /// The names by which the speakers show the community.
 const GRACEFUL_SHUTDOWN: [&str; 3] = ["graceful-shutdown", "65535:0", "gracefulShutdown"];
 
-fn config(host: &Host, asn: u32, peers: &[(&Host, u32)], origins: &[&str]) -> Config {
-    Config {
-        asn,
-        router_id: host.router_id(),
-        port: 1790,
-        neighbors: peers.iter().map(|(p, asn)| neighbor(p.v4(), host.v4(), *asn)).collect(),
-        origins: origins.iter().map(|p| Origin::plain(p)).collect(),
-    }
-}
-
 fn is_marked(path: &Path) -> bool {
     path.communities.iter().any(|c| GRACEFUL_SHUTDOWN.contains(&c.as_str()))
-}
-
-/// A ping every 5 ms.
-struct Ping(Daemon);
-
-impl Ping {
-    fn start(host: &Host) -> Result<Ping> {
-        let args = ["-i", "0.005", "-n", "-q", "-I", NEAR_ADDRESS, FAR_ADDRESS];
-        Ok(Ping(host.daemon("ping", "ping", &args)?))
-    }
-
-    /// Stops it; returns the numbers of sent and of lost packets.
-    fn finish(mut self) -> Result<(u64, u64)> {
-        self.0.signal("INT")?;
-        self.0.wait(PATIENCE)?;
-        let output = self.0.output();
-        let line = output.lines().find(|line| line.contains("transmitted"));
-        let line = line.with_context(|| output.clone())?;
-        let numbers: Vec<u64> =
-            line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [sent, received, ..] = numbers[..] else { anyhow::bail!("{line}") };
-        Ok((sent, sent - received))
-    }
 }
 
 /// FRR, two margays of one AS that forward, and a margay behind them that honours RFC 8326 as FRR
@@ -150,7 +117,7 @@ fn a_drained_router_is_stopped_without_loss() -> Result<()> {
         diamond.wait_marked([false, false])?;
         let mut stream =
             Stream::between((&diamond.near_host, NEAR_ADDRESS), (&diamond.far_host, FAR_ADDRESS))?;
-        let ping = Ping::start(&diamond.near_host)?;
+        let ping = Ping::start(&diamond.near_host, NEAR_ADDRESS, FAR_ADDRESS)?;
         let control = diamond.routers[0].control().clone();
         let drained = control.json(&["drain", "--wait", "--timeout", "40s", "--reason", "fan"])?;
         ensure!(drained["told"] == 3 && drained["all"]["reason"] == "fan", "{drained}");
@@ -231,7 +198,7 @@ fn a_drained_reflector_is_stopped_without_loss() -> Result<()> {
         kernel::wait_gateways(near, FAR, &[far.v4().to_string()])?;
         kernel::wait_gateways(far, NEAR, &[near.v4().to_string()])?;
         let mut stream = Stream::between((near, NEAR_ADDRESS), (far, FAR_ADDRESS))?;
-        let ping = Ping::start(near)?;
+        let ping = Ping::start(near, NEAR_ADDRESS, FAR_ADDRESS)?;
         let monitor = kernel::RouteMonitor::start(near)?;
         let control = reflectors[0].control().clone();
         control.text(&["drain", "--wait", "--timeout", "20s"])?;

@@ -2,16 +2,15 @@
 //!
 //! `MARGAY_RESTARTS=N` sets the number of restarts and of crashes, default 3.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use interop::calico::Stream;
-use interop::daemon::Daemon;
 use interop::kernel::{self, RouteMonitor};
-use interop::lab::{self, Host};
+use interop::lab::{self, Host, Lab};
 use interop::margay::Margay;
 use interop::matrix::Case;
+use interop::ping::Ping;
 use interop::speaker::{Kind, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, wait_until};
 
@@ -20,36 +19,42 @@ const OUR_ADDRESS: &str = "192.0.2.1";
 const THEIRS: &str = "198.51.100.0/24";
 const THEIR_ADDRESS: &str = "198.51.100.1";
 
-/// A ping every 5 ms.
-struct Ping(Daemon);
-
-impl Ping {
-    fn start(host: &Host) -> Result<Ping> {
-        let args = ["-i", "0.005", "-n", "-q", "-I", OUR_ADDRESS, THEIR_ADDRESS];
-        Ok(Ping(host.daemon("ping", "ping", &args)?))
-    }
-
-    /// Stops it; returns the numbers of sent and of lost packets.
-    fn finish(mut self) -> Result<(u64, u64)> {
-        self.0.signal("INT")?;
-        self.0.wait(PATIENCE)?;
-        let output = self.0.output();
-        let line = output.lines().find(|line| line.contains("transmitted"));
-        let line = line.with_context(|| output.clone())?;
-        let numbers: Vec<u64> =
-            line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [sent, received, ..] = numbers[..] else { anyhow::bail!("{line}") };
-        Ok((sent, sent - received))
-    }
+/// margay and BIRD, each with a route to the other's address.
+struct Ends {
+    hosts: [Host; 2],
+    margay: Margay,
+    bird: Box<dyn Speaker>,
 }
 
-/// Waits until both ends have each other's routes again and the start-up is complete.
-fn wait_whole(margay: &Margay, bird: &dyn Speaker, hosts: [IpAddr; 2]) -> Result<()> {
-    wait_established(margay, hosts[1])?;
-    wait_established(bird, hosts[0])?;
-    wait_paths(margay, THEIRS, 1)?;
-    wait_paths(bird, OURS, 1)?;
-    wait_until(PATIENCE, "the start to be over", || margay.control().text(&["health"]).map(drop))
+impl Ends {
+    fn start(lab: &mut Lab) -> Result<Self> {
+        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+        let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(60);
+        let (config, bird_config) = case.configs(&host, &bird_host);
+        host.shell(&format!("ip addr add {OUR_ADDRESS}/32 dev lo"))?;
+        bird_host.shell(&format!("ip addr add {THEIR_ADDRESS}/32 dev lo"))?;
+        let margay = Margay::start(&host, &config)?;
+        let bird = Kind::Bird2.start(&bird_host, &bird_config)?;
+        let ends = Ends { hosts: [host, bird_host], margay, bird };
+        ends.wait_whole()?;
+        let [host, bird_host] = &ends.hosts;
+        for (host, other, prefix) in [(host, bird_host, THEIRS), (bird_host, host, OURS)] {
+            kernel::wait_gateways(host, prefix, &[other.v4().to_string()])?;
+        }
+        Ok(ends)
+    }
+
+    /// Waits until both ends have each other's routes again and the start-up is complete.
+    fn wait_whole(&self) -> Result<()> {
+        let Ends { hosts: [host, bird_host], margay, bird } = self;
+        wait_established(margay, bird_host.v4())?;
+        wait_established(bird.as_ref(), host.v4())?;
+        wait_paths(margay, THEIRS, 1)?;
+        wait_paths(bird.as_ref(), OURS, 1)?;
+        wait_until(PATIENCE, "the start to be over", || {
+            margay.control().text(&["health"]).map(drop)
+        })
+    }
 }
 
 #[test]
@@ -57,38 +62,28 @@ fn wait_whole(margay: &Margay, bird: &dyn Speaker, hosts: [IpAddr; 2]) -> Result
 fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
     let rounds: u32 = std::env::var("MARGAY_RESTARTS").map_or(Ok(3), |text| text.parse())?;
     lab::run_margay("forwarding", &[Kind::Bird2], &["python3"], |lab| {
-        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
-        let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(60);
-        let (config, bird_config) = case.configs(&host, &bird_host);
-        host.shell(&format!("ip addr add {OUR_ADDRESS}/32 dev lo"))?;
-        bird_host.shell(&format!("ip addr add {THEIR_ADDRESS}/32 dev lo"))?;
-        let mut margay = Margay::start(&host, &config)?;
-        let bird = Kind::Bird2.start(&bird_host, &bird_config)?;
-        let addresses = [host.v4(), bird_host.v4()];
-        wait_whole(&margay, bird.as_ref(), addresses)?;
-        for (host, other, prefix) in [(&host, &bird_host, THEIRS), (&bird_host, &host, OURS)] {
-            kernel::wait_gateways(host, prefix, &[other.v4().to_string()])?;
-        }
+        let mut ends = Ends::start(lab)?;
+        let [host, bird_host] = ends.hosts.clone();
         let table = |host: &Host| host.run("ip", &["route", "show", "table", "main"]);
         let before = [table(&host)?, table(&bird_host)?];
         let monitors = [RouteMonitor::start(&host)?, RouteMonitor::start(&bird_host)?];
         let mut stream = Stream::between((&host, OUR_ADDRESS), (&bird_host, THEIR_ADDRESS))?;
-        let ping = Ping::start(&host)?;
+        let ping = Ping::start(&host, OUR_ADDRESS, THEIR_ADDRESS)?;
         for round in 0..2 * rounds {
             match round % 2 {
                 0 => {
-                    margay.daemon().signal("TERM")?;
-                    margay.daemon().wait(Duration::from_secs(10))?;
+                    ends.margay.daemon().signal("TERM")?;
+                    ends.margay.daemon().wait(Duration::from_secs(10))?;
                 }
-                _ => margay.daemon().crash()?,
+                _ => ends.margay.daemon().crash()?,
             }
-            margay.restart()?;
-            wait_whole(&margay, bird.as_ref(), addresses)?;
+            ends.margay.restart()?;
+            ends.wait_whole()?;
         }
-        margay.daemon().signal("STOP")?;
+        ends.margay.daemon().signal("STOP")?;
         std::thread::sleep(Duration::from_secs(20));
-        margay.daemon().signal("CONT")?;
-        wait_whole(&margay, bird.as_ref(), addresses)?;
+        ends.margay.daemon().signal("CONT")?;
+        ends.wait_whole()?;
         stream.expect_flow(Duration::from_secs(1))?;
         let (sent, lost) = ping.finish()?;
         // The last one may be in flight.
@@ -108,18 +103,8 @@ fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
 #[ignore = "needs root and BIRD 2"]
 fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<()> {
     lab::run_margay("objects", &[Kind::Bird2], &[], |lab| {
-        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
-        let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(60);
-        let (config, bird_config) = case.configs(&host, &bird_host);
-        host.shell(&format!("ip addr add {OUR_ADDRESS}/32 dev lo"))?;
-        bird_host.shell(&format!("ip addr add {THEIR_ADDRESS}/32 dev lo"))?;
-        let mut margay = Margay::start(&host, &config)?;
-        let bird = Kind::Bird2.start(&bird_host, &bird_config)?;
-        let addresses = [host.v4(), bird_host.v4()];
-        wait_whole(&margay, bird.as_ref(), addresses)?;
-        for (host, other, prefix) in [(&host, &bird_host, THEIRS), (&bird_host, &host, OURS)] {
-            kernel::wait_gateways(host, prefix, &[other.v4().to_string()])?;
-        }
+        let mut ends = Ends::start(lab)?;
+        let host = ends.hosts[0].clone();
         let objects = || host.run("ip", &["nexthop", "show", "proto", kernel::PROTOCOL]);
         let routes = || host.run("ip", &["-o", "route", "show", "proto", kernel::PROTOCOL]);
         let without_ids = |routes: &str| {
@@ -134,7 +119,7 @@ fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<
         let before = routes()?;
         ensure!(before.contains(" nhid "), "no next-hop objects by default: {before}");
         ensure!(objects()?.lines().count() == 2, "not one next hop and one group: {}", objects()?);
-        let ping = Ping::start(&host)?;
+        let ping = Ping::start(&host, OUR_ADDRESS, THEIR_ADDRESS)?;
         let monitor = RouteMonitor::start(&host)?;
         for (round, lines) in [
             "next-hop-objects = false\n",
@@ -147,13 +132,13 @@ fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<
         {
             match round {
                 0 | 1 => {
-                    margay.daemon().signal("TERM")?;
-                    margay.daemon().wait(Duration::from_secs(10))?;
+                    ends.margay.daemon().signal("TERM")?;
+                    ends.margay.daemon().wait(Duration::from_secs(10))?;
                 }
-                _ => margay.daemon().crash()?,
+                _ => ends.margay.daemon().crash()?,
             }
-            margay.restart_with_fib(lines)?;
-            wait_whole(&margay, bird.as_ref(), addresses)?;
+            ends.margay.restart_with_fib(lines)?;
+            ends.wait_whole()?;
             let uses_objects = round % 2 == 1;
             wait_until(PATIENCE, "routes and objects of the new form", || {
                 let (routes, objects) = (routes()?, objects()?);

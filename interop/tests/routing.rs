@@ -10,25 +10,13 @@ use interop::gobgp::Gobgp;
 use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Margay};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{
-    Config, Family, Kind, Neighbor, Origin, Speaker, wait_established, wait_paths,
-};
+use interop::matrix::{PEER_AS, SUBJECT_AS, config, neighbor};
+use interop::speaker::{Family, Kind, Neighbor, Origin, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
 /// Runs a test with margay as the subject and these daemons as its neighbours.
 fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     lab::run_margay(name, kinds, &[], test)
-}
-
-fn config(host: &Host, asn: u32, peers: &[(&Host, u32)], origins: &[&str]) -> Config {
-    Config {
-        asn,
-        router_id: host.router_id(),
-        port: 1790,
-        neighbors: peers.iter().map(|(p, asn)| neighbor(p.v4(), host.v4(), *asn)).collect(),
-        origins: origins.iter().map(|p| Origin::plain(p)).collect(),
-    }
 }
 
 /// Two BIRDs of Calico's version as clients of a margay that reflects: each has the other's route
