@@ -156,7 +156,7 @@ fn failover(routes: u32, form: NextHopForm, news: News) -> Result<(), Box<dyn Er
     }
     let mut moved = [None; 3];
     let before = Instant::now();
-    let told = std::thread::scope(|scope| {
+    let told = std::thread::scope(|scope| -> Result<Duration, String> {
         let owner = scope.spawn(|| {
             match news {
                 News::Moved => resolve(NEXT_HOP, ways[1]),
@@ -169,6 +169,10 @@ fn failover(routes: u32, form: NextHopForm, news: News) -> Result<(), Box<dyn Er
             submit(ways[1], next_hop, None);
             told
         });
+        // Otherwise this thread, which has been running all the time, may wait 100 ms for the two
+        // that have both cores, long after the routes have moved.
+        let thread = Some(rustix::thread::gettid());
+        rustix::process::setpriority_process(thread, -20).map_err(|error| error.to_string())?;
         while moved.contains(&None) {
             for (place, i) in [0, routes / 2, routes - 1].into_iter().enumerate() {
                 let host = Ipv4Addr::from_bits(prefix(i).bits() + 1);
@@ -177,9 +181,8 @@ fn failover(routes: u32, form: NextHopForm, news: News) -> Result<(), Box<dyn Er
                 }
             }
         }
-        owner.join()
-    });
-    let told = told.map_err(|_| "the owner failed")?;
+        owner.join().map_err(|_| "the owner failed".to_owned())
+    })?;
     let millis = |time: Duration| time.as_secs_f64() * 1000.0;
     let [first, middle, last] = moved.map(|time| time.map_or(f64::NAN, millis));
     println!(

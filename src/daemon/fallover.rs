@@ -17,10 +17,13 @@ use crate::kernel::Link;
 /// Our addresses on links that had a carrier at the last check. Only one of these can be lost: an
 /// address that was never on such a link (a local route, a link without carrier whose address is
 /// reached through another link) says nothing about its session.
+///
+/// Before the first check the links are unknown: a session that was established by then is
+/// taken as evidence that its link had a carrier.
 #[derive(Debug, Default)]
 pub(super) struct Fallover {
-    /// Sorted.
-    usable: Vec<IpAddr>,
+    /// Sorted. None before the first check.
+    usable: Option<Vec<IpAddr>>,
 }
 
 impl Fallover {
@@ -48,13 +51,19 @@ impl Fallover {
     /// The addresses that were usable and are not any more.
     fn lost(&mut self, links: &[Link]) -> BTreeSet<IpAddr> {
         let running = links.iter().filter(|link| link.up && link.running);
-        let usable = running.flat_map(|link| link.addresses.iter().map(|(addr, _)| *addr));
-        let mut usable: Vec<IpAddr> = usable.collect();
+        let mut usable = addresses(running);
         usable.sort_unstable();
-        let before = std::mem::replace(&mut self.usable, usable);
-        let is_lost = |addr: &IpAddr| self.usable.binary_search(addr).is_err();
-        before.into_iter().filter(is_lost).collect()
+        let before = self.usable.take().unwrap_or_else(|| addresses(links.iter()));
+        let is_lost = |addr: &IpAddr| usable.binary_search(addr).is_err();
+        let lost = before.into_iter().filter(is_lost).collect();
+        self.usable = Some(usable);
+        lost
     }
+}
+
+/// All addresses of these links.
+fn addresses<'a>(links: impl Iterator<Item = &'a Link>) -> Vec<IpAddr> {
+    links.flat_map(|link| link.addresses.iter().map(|(addr, _)| *addr)).collect()
 }
 
 /// Why packets can no longer be sent from this local address.
@@ -115,6 +124,16 @@ mod tests {
         assert_eq!(lost(&elsewhere, &[link("eth1", true, false, "192.0.2.9")]), None);
         let no_carrier = [link("eth0", true, false, "192.0.2.1")];
         assert_eq!(lost(&no_carrier, &elsewhere), None);
-        assert_eq!(lost(&[], &no_carrier), None, "the first check");
+        assert_eq!(lost(&[], &no_carrier), None, "added without a carrier");
+    }
+
+    #[test]
+    fn a_session_older_than_the_first_check_had_a_carrier() {
+        let no_carrier = [link("eth0", true, false, "192.0.2.1")];
+        let local = "192.0.2.1".parse().unwrap();
+        let mut fallover = Fallover::default();
+        assert!(fallover.lost(&no_carrier).contains(&local));
+        assert!(fallover.lost(&no_carrier).is_empty(), "only once");
+        assert!(Fallover::default().lost(&[link("eth0", true, true, "192.0.2.1")]).is_empty());
     }
 }
