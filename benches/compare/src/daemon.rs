@@ -44,6 +44,8 @@ pub(crate) enum Fib {
     Off,
     /// Into the main table of the namespace.
     On,
+    /// As [`Fib::On`]; routes of others in the kernel's table resolve next hops too.
+    Followed,
 }
 
 /// Parameters of one run of a daemon.
@@ -65,6 +67,8 @@ pub(crate) const LISTEN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0
 const CLIENTS: &str = "10.0.0.0/9";
 /// The connected network of next hops.
 pub(crate) const HOPS: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
+/// The daemon's address on the second interface, `w0`, a /24.
+pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 const FRR: &str = "/usr/lib/frr";
 
@@ -184,7 +188,7 @@ fn restrict(path: &Path) -> anyhow::Result<()> {
 
 fn margay_config(setup: &Setup) -> String {
     let Setup { asn, fib, dir, .. } = setup;
-    let fib = *fib == Fib::On;
+    let fib = *fib != Fib::Off;
     format!(
         r#"[bgp]
 asn = {asn}
@@ -214,12 +218,16 @@ fn bird_config(setup: &Setup) -> String {
         Fib::On => {
             "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; scan time 3600; }"
         }
+        // With the default scan time: what was lost with a netlink message is repaired then.
+        Fib::Followed => {
+            "protocol kernel { learn; ipv4 { import all; export where source = RTS_BGP; }; }"
+        }
     };
     format!(
         "log stderr {{ warning, error, fatal, bug }};
 router id {address};
 protocol device {{ scan time 3600; }}
-protocol direct {{ ipv4; interface \"v0\"; }}
+protocol direct {{ ipv4; interface \"v0\", \"w0\"; }}
 {kernel}
 protocol bgp clients {{
   local {address} port {port} as {asn}; neighbor range {CLIENTS} as {asn}; dynamic name \"c\";

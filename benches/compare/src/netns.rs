@@ -15,7 +15,7 @@ pub(crate) struct Namespace {
 
 impl Namespace {
     /// Creates the namespace with all of 10.0.0.0/9 local on `lo` for the sessions, and a veth
-    /// interface `v0` with 10.128.0.0/9 on link for next hops.
+    /// interface `v0` with 10.128.0.0/9 on link for next hops; `w0` has another network.
     ///
     /// # Errors
     /// The process is not root, iproute2 is missing, or the kernel does not support network
@@ -27,10 +27,14 @@ impl Namespace {
         let hop = std::net::Ipv4Addr::from(u32::from(daemon::HOPS) + 1);
         ip(&["-n", name, "link", "set", "lo", "up"])?;
         ip(&["-n", name, "addr", "add", &format!("{}/9", daemon::LISTEN.ip()), "dev", "lo"])?;
-        ip(&["-n", name, "link", "add", "v0", "type", "veth", "peer", "name", "v1"])?;
-        ip(&["-n", name, "link", "set", "v1", "up"])?;
-        ip(&["-n", name, "link", "set", "v0", "up"])?;
-        ip(&["-n", name, "addr", "add", &format!("{hop}/9"), "dev", "v0"])?;
+        let links =
+            [("v0", "v1", format!("{hop}/9")), ("w0", "w1", format!("{}/24", daemon::SECOND))];
+        for (link, far_end, address) in links {
+            ip(&["-n", name, "link", "add", link, "type", "veth", "peer", "name", far_end])?;
+            ip(&["-n", name, "link", "set", far_end, "up"])?;
+            ip(&["-n", name, "link", "set", link, "up"])?;
+            ip(&["-n", name, "addr", "add", &address, "dev", link])?;
+        }
         let sysctl = ["net.core.somaxconn=8192", "net.ipv4.ip_local_port_range=2000 65000"];
         let enter = ["netns", "exec", name, "sysctl", "-qw"];
         ip(&[&enter[..], &sysctl[..]].concat())?;

@@ -30,6 +30,9 @@ pub(crate) enum Scenario {
     Fairness,
     /// Installing routes in the kernel.
     Kernel,
+    /// The next hop of all routes moves to another gateway: the time until the kernel forwards
+    /// there.
+    Failover,
 }
 
 /// The source of the table.
@@ -128,9 +131,10 @@ impl Options {
             return self.daemons.clone();
         }
         let all: &[Kind] = match (self.quick, self.scenario) {
-            (true, Scenario::Kernel) => &[Margay],
+            (true, Scenario::Kernel | Scenario::Failover) => &[Margay],
             (true, _) => &[Margay, Relay],
             (_, Scenario::Kernel) => &[Writer, Margay, Bird2, Frr],
+            (_, Scenario::Failover) => &[Margay, Bird2, Frr],
             (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
             // Without floors: the relay does not withdraw routes when a session ends.
             (_, Scenario::Idle | Scenario::Loss) => &[Margay, Bird2, Frr, Gobgp, Openbgpd],

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::daemon::{Fib, Kind};
+use crate::feed::Feed;
 use crate::report::Row;
 use crate::synth::Prefix;
 
 use super::load::synthetic;
-use super::{ASN, Place, hop_address, writer};
+use super::{ASN, Lab, Place, hop_address, writer};
 
 /// Polling interval.
 const LOOK: Duration = Duration::from_millis(5);
@@ -29,34 +30,13 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
         return floor(&crate::feed::announced(feed)?, row);
     }
     let mut lab = place.start(ASN, Fib::On)?;
-    let ids = lab.open(1)?;
-    let feeder = *ids.first().context("one session was asked for")?;
+    let feeder = *lab.open(1)?.first().context("one session was asked for")?;
     lab.rest(Duration::from_secs(1))?;
-    let base = installed()?;
-    let wanted = feed.sums.count;
-    let mut samples = samples(&crate::feed::announced(feed)?);
-    let watched = samples.len();
-    let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("make a socket")?;
     let before = lab.usage();
-    let start = Instant::now();
-    lab.engine.send(feeder, feed.bytes.clone());
-    let mut first = None;
-    let mut done = None;
-    while start.elapsed() < lab.limit && done.is_none() {
-        lab.rest(LOOK)?;
-        let now = start.elapsed();
-        // A datagram socket can be connected only to an address that has a route.
-        samples.retain(|address| probe.connect((*address, 9)).is_err());
-        if samples.len() < watched {
-            first.get_or_insert(now);
-        }
-        if samples.is_empty() && installed()?.saturating_sub(base) >= wanted {
-            done = Some(now);
-        }
-    }
+    let Installed { first, done } = install(&mut lab, feeder, feed)?;
     lab.check_daemons()?;
     let after = lab.usage();
-    row.push("routes/s", done.map(|done| wanted as f64 / done.as_secs_f64()));
+    row.push("routes/s", done.map(|done| feed.sums.count as f64 / done.as_secs_f64()));
     row.push("seconds", done.map(|done| done.as_secs_f64()));
     row.push("first s", first.map(|first| first.as_secs_f64()));
     row.push("cpu s", after.cpu_secs - before.cpu_secs);
@@ -72,8 +52,41 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long the kernel's table took to fill.
+pub(super) struct Installed {
+    /// From the first octet to the first sampled prefix.
+    first: Option<Duration>,
+    /// From the first octet to the last prefix.
+    pub(super) done: Option<Duration>,
+}
+
+/// Sends the feed and waits until the kernel has every prefix, or for the time limit.
+pub(super) fn install(lab: &mut Lab, feeder: usize, feed: &Feed) -> anyhow::Result<Installed> {
+    let base = installed()?;
+    let wanted = feed.sums.count;
+    let mut samples = samples(&crate::feed::announced(feed)?);
+    let watched = samples.len();
+    let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("make a socket")?;
+    let start = Instant::now();
+    lab.engine.send(feeder, feed.bytes.clone());
+    let mut filled = Installed { first: None, done: None };
+    while start.elapsed() < lab.limit && filled.done.is_none() {
+        lab.rest(LOOK)?;
+        let now = start.elapsed();
+        // A datagram socket can be connected only to an address that has a route.
+        samples.retain(|address| probe.connect((*address, 9)).is_err());
+        if samples.len() < watched {
+            filled.first.get_or_insert(now);
+        }
+        if samples.is_empty() && installed()?.saturating_sub(base) >= wanted {
+            filled.done = Some(now);
+        }
+    }
+    Ok(filled)
+}
+
 /// One address in each of about [`SAMPLES`] evenly spaced prefixes, the last one included.
-fn samples(prefixes: &[Prefix]) -> Vec<Ipv4Addr> {
+pub(super) fn samples(prefixes: &[Prefix]) -> Vec<Ipv4Addr> {
     let step = (prefixes.len() / SAMPLES).max(1);
     let host = |(address, len): &Prefix| Ipv4Addr::from(address | u32::from(*len < 32));
     prefixes.iter().rev().step_by(step).map(host).collect()
@@ -83,7 +96,7 @@ fn samples(prefixes: &[Prefix]) -> Vec<Ipv4Addr> {
 /// trie by up to a factor of two.
 fn floor(prefixes: &[Prefix], row: &mut Row) -> anyhow::Result<()> {
     let start = Instant::now();
-    writer::write(prefixes, hop_address(0))?;
+    writer::write(prefixes, hop_address(0), writer::RTPROT_BIRD)?;
     let secs = start.elapsed().as_secs_f64();
     row.push("routes/s", prefixes.len() as f64 / secs);
     row.push("seconds", secs);

@@ -2,6 +2,7 @@
 //! then starts the clock.
 
 mod change;
+mod failover;
 mod kernel;
 mod load;
 mod quiet;
@@ -56,6 +57,7 @@ pub(crate) fn run(
         Scenario::Latency => change::latency(&place, row),
         Scenario::Idle => quiet::idle(&place, row),
         Scenario::Kernel => kernel::kernel(&place, row),
+        Scenario::Failover => failover::failover(&place, row),
     }
 }
 

@@ -22,14 +22,17 @@ const NLM_F_REPLACE: u16 = 0x100;
 const RTA_DST: u16 = 1;
 const RTA_GATEWAY: u16 = 5;
 const RT_TABLE_MAIN: u8 = 254;
-const RTPROT_BIRD: u8 = 12;
+/// The routing protocol of BIRD's and margay's routes.
+pub(super) const RTPROT_BIRD: u8 = 12;
+/// The routing protocol of an operator's routes.
+pub(super) const RTPROT_STATIC: u8 = 4;
 const RTN_UNICAST: u8 = 1;
 
-/// Writes every prefix with `gateway` into the main table of this namespace.
+/// Writes every prefix with `gateway` and a routing protocol into the main table of this namespace.
 ///
 /// # Errors
 /// The kernel rejects a route.
-pub(super) fn write(prefixes: &[Prefix], gateway: Ipv4Addr) -> anyhow::Result<()> {
+pub(super) fn write(prefixes: &[Prefix], gateway: Ipv4Addr, protocol: u8) -> anyhow::Result<()> {
     // Protocol 0 of a netlink socket is NETLINK_ROUTE.
     let socket =
         net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
@@ -39,7 +42,8 @@ pub(super) fn write(prefixes: &[Prefix], gateway: Ipv4Addr) -> anyhow::Result<()
     for batch in prefixes.chunks(BATCH) {
         buffer.clear();
         for (number, prefix) in batch.iter().enumerate() {
-            push_route(&mut buffer, *prefix, gateway, number + 1 == batch.len());
+            let last = number + 1 == batch.len();
+            push_route(&mut buffer, *prefix, (gateway, protocol), last);
         }
         let sent = net::send(&socket, &buffer, SendFlags::empty()).context("write routes")?;
         ensure!(sent == buffer.len(), "the kernel took {sent} of {} octets", buffer.len());
@@ -48,7 +52,12 @@ pub(super) fn write(prefixes: &[Prefix], gateway: Ipv4Addr) -> anyhow::Result<()
     Ok(())
 }
 
-fn push_route(out: &mut Vec<u8>, (address, len): Prefix, gateway: Ipv4Addr, last: bool) {
+fn push_route(
+    out: &mut Vec<u8>,
+    (address, len): Prefix,
+    (gateway, protocol): (Ipv4Addr, u8),
+    last: bool,
+) {
     const LEN: u32 = 16 + 12 + 8 + 8;
     let acknowledge = if last { NLM_F_ACK } else { 0 };
     let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE | acknowledge;
@@ -57,7 +66,7 @@ fn push_route(out: &mut Vec<u8>, (address, len): Prefix, gateway: Ipv4Addr, last
     out.extend_from_slice(&flags.to_ne_bytes());
     out.extend_from_slice(&[0; 8]);
     // Family, lengths, TOS, table, protocol, scope, type, flags.
-    out.extend_from_slice(&[2, len, 0, 0, RT_TABLE_MAIN, RTPROT_BIRD, 0, RTN_UNICAST, 0, 0, 0, 0]);
+    out.extend_from_slice(&[2, len, 0, 0, RT_TABLE_MAIN, protocol, 0, RTN_UNICAST, 0, 0, 0, 0]);
     for (kind, value) in [(RTA_DST, Ipv4Addr::from(address)), (RTA_GATEWAY, gateway)] {
         out.extend_from_slice(&8_u16.to_ne_bytes());
         out.extend_from_slice(&kind.to_ne_bytes());
