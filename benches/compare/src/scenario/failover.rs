@@ -15,6 +15,8 @@ use super::{ASN, Place, hop_address, writer};
 
 /// A gateway on the second interface.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Polling interval.
+const LOOK: Duration = Duration::from_micros(20);
 /// The interval at which the sessions are served meanwhile.
 const SERVE: Duration = Duration::from_secs(5);
 
@@ -36,7 +38,8 @@ pub(super) fn failover(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let places = [samples.last(), samples.get(samples.len() / 2), samples.first()];
     let places = places.map(|sample| sample.copied().unwrap_or(GATEWAY));
     let before = lab.usage();
-    // The daemon uses as many cores as there are: the watcher must not wait for one of them.
+    // The daemon uses as many cores as there are: the watcher must not wait for one of them, and not
+    // keep one from the daemon.
     setpriority_process(None, -20).context("raise the priority")?;
     let start = Instant::now();
     writer::write(&[(u32::from(hop_address(0)), 32)], GATEWAY, writer::RTPROT_STATIC)?;
@@ -48,6 +51,7 @@ pub(super) fn failover(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
                 *moved = Some(start.elapsed());
             }
         }
+        std::thread::sleep(LOOK);
         if served.elapsed() > SERVE {
             served = Instant::now();
             lab.rest(Duration::ZERO)?;
