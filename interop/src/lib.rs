@@ -22,6 +22,7 @@ pub mod bird16;
 pub mod bird2;
 pub mod calico;
 pub mod cases;
+pub mod cpu_time;
 pub mod daemon;
 pub mod doctor;
 pub mod exabgp;

@@ -12,7 +12,7 @@ mod request;
 
 pub use cluster::{Account, Cluster, SETTLED, environment, via};
 pub use kubelet::{Kubelet, Replacement, Site, sessions};
-pub use load::{CpuTime, large_address, received};
+pub use load::{large_address, received};
 pub use objects::{Group, node, peer};
 pub use request::Api;
 

@@ -11,7 +11,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use interop::kubernetes::{CpuTime, Group, Kubernetes, node, received};
+use interop::cpu_time::CpuTime;
+use interop::kubernetes::{Group, Kubernetes, node, received};
 use interop::lab::{self, Host, Lab};
 use reader::{Idler, Reader, Used};
 use serde_json::json;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use interop::calico::MargayNode;
-use interop::kubernetes::{CpuTime, Kubernetes, received};
+use interop::cpu_time::CpuTime;
+use interop::kubernetes::{Kubernetes, received};
 use interop::lab::Host;
 
 use super::TOKEN_SECONDS;
