@@ -245,6 +245,46 @@ fn a_restored_store_is_followed() -> Result<()> {
     })
 }
 
+/// The store is restored under a running API server, which answers from its cache and whose watches
+/// deliver nothing: the known objects stay in force until the server is restarted.
+/// `MARGAY_SILENT_SERVER=1` also waits until margay's probe notices, after ten minutes.
+#[test]
+#[ignore = "needs root and kube-apiserver"]
+fn a_store_restored_under_a_running_server_costs_no_route() -> Result<()> {
+    Cluster::of_two("kube-rewind", |cluster, group| {
+        cluster.kubernetes.save()?;
+        cluster.expect_life(group, "the snapshot")?;
+        let lost = format!("10.65.{}.0/26", cluster.block);
+        let (a, b) = (cluster.hosts[0].clone(), cluster.hosts[1].clone());
+        kernel::wait_gateways(&a, &lost, &via(&b))?;
+        cluster.kubernetes.restore()?;
+        let silent = std::env::var_os("MARGAY_SILENT_SERVER").is_some();
+        if silent {
+            wait_until(Duration::from_secs(720), "a probe of the store", || {
+                let source = cluster.source()?;
+                ensure!(source["state"] == "away", "{source}");
+                Ok(())
+            })?;
+            println!("the reason: {}", cluster.source()?["error"]);
+        } else {
+            holds_for(Duration::from_secs(8), "the block", || {
+                ensure!(kernel::route(&a, &lost)?.is_some(), "gone");
+                Ok(())
+            })?;
+        }
+        cluster.expect_nothing_lost("the restored store")?;
+        cluster.kubernetes.crash_server()?;
+        cluster.kubernetes.start_server()?;
+        wait_until(SETTLED, "the lost block to go", || {
+            ensure!(kernel::route(&a, &lost)?.is_none(), "still there");
+            Ok(())
+        })?;
+        cluster.kubernetes.put_block(group, "b", 200)?;
+        kernel::wait_gateways(&a, "10.65.200.0/26", &via(&b))?;
+        cluster.wait_current()
+    })
+}
+
 /// With Debian's etcd, the server offers neither streaming lists nor consistent reads from its
 /// cache.
 #[test]

@@ -238,6 +238,14 @@ fn lists(double: &Double) -> Vec<u64> {
     CALICO.iter().chain([&NODES]).map(|collection| double.asked(collection, "list")).collect()
 }
 
+/// Runs for that many heartbeats of a kubelet, one every five minutes.
+async fn beat(lab: &mut Lab, beats: usize) {
+    for _ in 0..beats {
+        lab.run(MINUTE * 5).await;
+        lab.double.put(NODES, "n1", node(1));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_heartbeats_are_no_change() {
     let mut lab = lab().await;
@@ -259,13 +267,28 @@ async fn a_watch_that_ends_normally_costs_no_list() {
     let mut lab = lab().await;
     let before = lists(&lab.double);
     let watches = lab.double.asked(PEERS, "watch");
-    lab.run(MINUTE * 180).await;
+    beat(&mut lab, 36).await;
     assert_eq!(lists(&lab.double), before, "three hours");
     assert!(lab.double.asked(PEERS, "watch") >= watches + 8);
     assert_eq!((lab.changes, lab.double.lock().dials), (0, 1));
     // The periodic list is within half a day.
     lab.run(MINUTE * 60 * 12).await;
     assert!(lists(&lab.double).iter().zip(&before).all(|(now, before)| now > before));
+}
+
+/// Bookmarks go on if the store is restored under a running server.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_send_nothing_but_bookmarks_are_probed() {
+    let mut lab = lab().await;
+    lab.double.put(NODES, "n1", node(1));
+    lab.run(Duration::from_secs(1)).await;
+    let before = lists(&lab.double);
+    lab.run(MINUTE * 9).await;
+    assert_eq!(lists(&lab.double), before);
+    lab.run(MINUTE * 2).await;
+    let costs: Vec<u64> = lists(&lab.double).iter().zip(&before).map(|(a, b)| a - b).collect();
+    assert_eq!(costs, [0, 0, 0, 0, 0, 1], "the probe");
+    assert!(lab.is_current() && lab.changes == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -703,7 +726,7 @@ async fn a_server_without_http2_serves_as_well() {
     lab.run(Duration::from_secs(1)).await;
     lab.assert_same();
     let before = lists(&lab.double);
-    lab.run(MINUTE * 60).await;
+    beat(&mut lab, 12).await;
     assert_eq!(lists(&lab.double), before, "a connection per watch causes no doubt");
     lab.double.restart();
     lab.double.put(PEERS, "newer", peer(1));

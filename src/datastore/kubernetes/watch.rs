@@ -27,6 +27,10 @@ const LATE_MAX: Duration = Duration::from_secs(30);
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// After this long without an event or bookmark, a probe checks the history of the server.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
+/// The same without an event of a Node, bookmarks or not: if the store is restored under a running
+/// server, its watch cache stays as it was and bookmarks go on. Every kubelet writes its Node's
+/// status every five minutes.
+const NODES_SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Pause between two watches.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A watch that ends within this time without an event has failed.
@@ -146,8 +150,10 @@ impl<D: Dial> Follow<'_, D> {
         let mut lines = Lines::default();
         let mut events = 0usize;
         let mut heard = Instant::now();
+        let is_nodes = self.resource == Resource::Nodes;
+        let silence_max = if is_nodes { NODES_SILENCE_MAX } else { SILENCE_MAX };
         // Reset when it fires, not with each event; when it fires early, nothing is due yet.
-        let mut alarm = pin!(sleep_until(until.min(heard + SILENCE_MAX)));
+        let mut alarm = pin!(sleep_until(until.min(heard + silence_max)));
         loop {
             if let Some(due) = self.due()
                 && due < alarm.deadline()
@@ -160,15 +166,17 @@ impl<D: Dial> Follow<'_, D> {
             match next.transpose()? {
                 Some(None) => return Ok(Ended { events, goes: Goes::On }),
                 Some(Some(octets)) => {
-                    heard = now;
                     lines.push(&octets, |line| {
                         events += 1;
-                        self.event(line)
+                        if self.event(line)? == News::Object || !is_nodes {
+                            heard = now;
+                        }
+                        Ok(())
                     })?;
                     self.hub.heard(None);
                 }
                 None if now >= until => return Ok(Ended { events, goes: Goes::On }),
-                None if now >= heard + SILENCE_MAX => {
+                None if now >= heard + silence_max => {
                     if self.probe().await? == Past::Differs {
                         return Err(Failure::WentBack);
                     }
@@ -183,7 +191,7 @@ impl<D: Dial> Follow<'_, D> {
                 return Ok(Ended { events, goes: Goes::Ends });
             }
             if is_alarm {
-                alarm.as_mut().reset(until.min(heard + SILENCE_MAX));
+                alarm.as_mut().reset(until.min(heard + silence_max));
             }
         }
     }
@@ -199,7 +207,7 @@ impl<D: Dial> Follow<'_, D> {
     }
 
     /// Processes an event.
-    fn event(&mut self, line: &[u8]) -> Result<(), Failure> {
+    fn event(&mut self, line: &[u8]) -> Result<News, Failure> {
         let is_of_others = |beat: &Beat<'_>| beat.object.name() != self.node;
         let is_nodes = self.resource == Resource::Nodes;
         let beat = is_nodes.then(|| Beat::read(line)).flatten().filter(is_of_others);
@@ -207,7 +215,7 @@ impl<D: Dial> Follow<'_, D> {
         if let Some((beat, mark)) = beat.as_ref().zip(mark)
             && self.beat(line, beat, mark)?
         {
-            return Ok(());
+            return Ok(News::Object);
         }
         let event: Event<'_> =
             serde_json::from_slice(line).map_err(|_| Failure::not_kubernetes("a watch", line))?;
@@ -232,14 +240,15 @@ impl<D: Dial> Follow<'_, D> {
                 self.anchor.clear();
                 self.forget(octets)?;
             }
-            "BOOKMARK" => self.note_version(&version_of(octets))?,
+            "BOOKMARK" => {
+                self.note_version(&version_of(octets))?;
+                return Ok(News::Bookmark);
+            }
             "ERROR" => return Err(Failure::of_error_event(octets)),
             other => debug!(resource = %self.resource, "an event of type {other} is skipped"),
         }
-        if event.kind != "BOOKMARK" {
-            self.note_absence();
-        }
-        Ok(())
+        self.note_absence();
+        Ok(News::Object)
     }
 
     /// Deletes an object if it is known.
@@ -274,6 +283,14 @@ impl<D: Dial> Follow<'_, D> {
         }
         Ok(())
     }
+}
+
+/// What an event was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Object,
+    /// The version alone.
+    Bookmark,
 }
 
 /// How a watch ended.
