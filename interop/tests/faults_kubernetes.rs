@@ -172,3 +172,34 @@ fn a_proxy_and_a_clock_are_named_and_cost_no_route() -> Result<()> {
         cluster.wait_current()
     })
 }
+
+/// A tool renews the token inside of the kubeconfig (calico#7220).
+#[test]
+#[ignore = "needs root and kube-apiserver"]
+fn a_kubeconfig_that_is_rewritten_is_read_again() -> Result<()> {
+    Cluster::of_two("kube-rewritten", |cluster, group| {
+        let (a, b) = (cluster.hosts[0].clone(), cluster.hosts[1].clone());
+        let inline = |kubernetes: &Kubernetes, token: &str| {
+            kubernetes.kubeconfig("inline", &format!("token: {token}"))
+        };
+        // The server allows a minute of clock skew.
+        let expiring = cluster.kubernetes.signed_token(-600, -30)?;
+        let kubeconfig = inline(&cluster.kubernetes, &expiring)?;
+        cluster.nodes[0].daemon().crash()?;
+        cluster.nodes[0] = MargayNode::from_variables(&a, environment(&a, &kubeconfig, &[]))?;
+        cluster.nodes[0].wait_session(&b)?;
+        cluster.wait_current()?;
+        std::thread::sleep(Duration::from_secs(45));
+        cluster.kubernetes.restart_server()?;
+        cluster.wait_reason("unauthorized", "expired on")?;
+        inline(&cluster.kubernetes, &cluster.kubernetes.token(600)?)?;
+        cluster.wait_current()?;
+        cluster.kubernetes.put_block(group, a.name(), 79)?;
+        kernel::wait_gateways(&b, "10.65.79.0/26", &via(&a))?;
+        for monitor in &cluster.monitors {
+            let changes = monitor.changes()?;
+            ensure!(!changes.contains("Deleted 10.65."), "{changes}");
+        }
+        Ok(())
+    })
+}
