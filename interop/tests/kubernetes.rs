@@ -285,6 +285,49 @@ fn a_store_restored_under_a_running_server_costs_no_route() -> Result<()> {
     })
 }
 
+/// The own Node drains the node by its annotation and by its cordon, and no longer.
+#[test]
+#[ignore = "needs root and kube-apiserver"]
+fn a_node_is_drained_by_its_annotation_and_by_its_cordon() -> Result<()> {
+    Cluster::of_two("kube-drain", |cluster, _| {
+        let (a, b) = (cluster.hosts[0].clone(), cluster.hosts[1].clone());
+        cluster.nodes[0].daemon().crash()?;
+        let variables = environment(
+            &a,
+            &cluster.account.kubeconfig,
+            &[("MARGAY_DRAIN_BY", "annotation, cordon")],
+        );
+        cluster.nodes[0] = MargayNode::from_variables(&a, variables)?;
+        cluster.nodes[0].wait_session(&b)?;
+        let wait_drain = |reason: Option<&str>| {
+            wait_until(SETTLED, "the drain", || {
+                let drain = cluster.nodes[0].control.json(&["show", "drain"])?;
+                ensure!(drain["all"]["reason"].as_str() == reason, "{drain}");
+                // The other node has been told.
+                let paths = cluster.nodes[1].control.paths("10.65.1.0/26")?;
+                let path = paths.first().context("no path")?;
+                ensure!((path["local_pref"] == json!(0)) == reason.is_some(), "{path}");
+                ensure!(kernel::route(&b, "10.65.1.0/26")?.is_some(), "no kernel route");
+                Ok(())
+            })
+        };
+        wait_drain(None)?;
+        let node = |change: &Value| cluster.kubernetes.admin().patch("/api/v1/nodes/a", change);
+        let annotated =
+            |value: Value| json!({"metadata": {"annotations": {"margay/drain": value}}});
+        node(&annotated(json!("rack 7")))?;
+        wait_drain(Some("rack 7"))?;
+        node(&json!({"spec": {"unschedulable": true}}))?;
+        node(&annotated(Value::Null))?;
+        wait_drain(Some("cordoned"))?;
+        let refused = cluster.nodes[0].control.text(&["undrain"]);
+        let text = refused.err().context("undrain was not refused")?.to_string();
+        ensure!(text.contains("uncordon the node"), "{text}");
+        node(&json!({"spec": {"unschedulable": false}}))?;
+        wait_drain(None)
+    })
+}
+
 /// With Debian's etcd, the server offers neither streaming lists nor consistent reads from its
 /// cache.
 #[test]

@@ -127,6 +127,7 @@ impl Converter {
             originate,
             redistribute: redistribute(&plan.families.ipv4),
             host_routes,
+            drain: plan.drain.clone(),
             fib,
             host: host.clone(),
         })

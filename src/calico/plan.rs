@@ -29,6 +29,8 @@ pub struct Plan {
     /// cluster id.
     #[serde(skip)]
     pub cluster_id: Option<ClusterId>,
+    /// Why every peer is to be drained, as the node's own object says.
+    pub drain: Option<Arc<str>>,
     /// The release of Calico that the plan is for.
     pub release: Release,
     /// Objects, or parts of them, that could not be used; sorted, each once.
@@ -114,6 +116,7 @@ impl Plan {
             speaks_bgp: false,
             families: Families::default(),
             cluster_id: None,
+            drain: None,
             release: Release::ASSUMED,
             problems: Vec::new(),
             notes: Vec::new(),

@@ -25,7 +25,7 @@ use super::policies::{Parts, PolicyCache, own_blocks};
 use super::release::{Origin, Release};
 use super::services::{ServiceRoutes, service_routes};
 use super::sessions::{family_of, mesh_session};
-use super::settings::Settings;
+use super::settings::{Settings, drain_reason};
 use super::snapshot::Snapshot;
 
 /// If the node's own object is missing, the names of up to this many other nodes are listed.
@@ -218,6 +218,7 @@ impl Resolver {
                     speaks_bgp: true,
                     families: Families::default(),
                     cluster_id: None,
+                    drain: None,
                     release,
                     problems: tidy(problems),
                     doubts: notes.clone(),
@@ -413,6 +414,7 @@ impl Resolver {
             speaks_bgp: true,
             families,
             cluster_id: cx.me.cluster_id.parse().ok(),
+            drain: drain_reason(cx.settings.drain_by, cx.me),
             release: cx.release,
             problems: tidy(problems),
             notes: tidy(notes.into_iter().chain(shadowed).collect()),

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use bgp_proto::types::RouterId;
+
+use super::model::Node;
+use crate::config::DrainBy;
 
 /// Settings from the environment of calico-node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Settings {
     pub namespace: String,
     /// Whether the node's pod CIDRs are its blocks (`USE_POD_CIDR`).
     pub use_pod_cidr: bool,
+    /// What drains the node besides `margay drain` (`MARGAY_DRAIN_BY`).
+    pub drain_by: DrainBy,
     /// The version of Calico on this node (`MARGAY_CALICO_VERSION`). It overrides
     /// ClusterInformation, which during a rolling upgrade may name another node's version.
     pub version: Option<String>,
@@ -38,6 +44,13 @@ const BACKEND_VARIABLE: &str = "CALICO_NETWORKING_BACKEND";
 /// no control sockets.
 pub fn speaks_bgp(env: &BTreeMap<String, String>) -> bool {
     !matches!(env.get(BACKEND_VARIABLE).map(|value| value.trim()), Some("none" | "vxlan"))
+}
+
+/// Why this node is drained; `None`: it is not.
+pub(super) fn drain_reason(by: DrainBy, node: &Node) -> Option<Arc<str>> {
+    let annotated = node.drain.as_ref().filter(|_| by.annotation);
+    let cordoned = (by.cordon && node.is_cordoned).then(|| "cordoned".into());
+    annotated.cloned().or(cordoned)
 }
 
 /// Where the BGP Identifier comes from.
@@ -62,6 +75,7 @@ impl Settings {
             advertise_cluster_ips: String::new(),
             namespace: "kube-system".to_owned(),
             use_pod_cidr: false,
+            drain_by: DrainBy::default(),
             version: None,
             felix_cluster_routes: String::new(),
         }

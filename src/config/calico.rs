@@ -32,8 +32,38 @@ pub struct CalicoSettings {
     pub version: Option<String>,
     /// Where the objects of the plan in force are stored. Default: as set in the environment.
     pub state_file: Option<StateFile>,
+    /// What drains the node besides `margay drain`. Default: as set in the environment
+    /// (`MARGAY_DRAIN_BY`), else nothing.
+    pub drain_by: Option<DrainBy>,
     /// Limits of routes and peers, whatever the objects say.
     pub limits: CalicoLimits,
+}
+
+/// What in the node's own object drains it. Default: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainBy {
+    /// The annotation `margay/drain`, whose value is the reason.
+    pub annotation: bool,
+    /// `kubectl cordon`, which only the Kubernetes API shows.
+    pub cordon: bool,
+}
+
+impl DrainBy {
+    /// What a list of words means: `annotation`, `cordon`.
+    ///
+    /// # Errors
+    /// The first word that is neither.
+    pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<DrainBy, &'a str> {
+        let mut by = DrainBy::default();
+        for word in words {
+            match word {
+                "annotation" => by.annotation = true,
+                "cordon" => by.cordon = true,
+                other => return Err(other),
+            }
+        }
+        Ok(by)
+    }
 }
 
 impl CalicoSettings {
@@ -48,6 +78,7 @@ impl CalicoSettings {
             endpoint_status,
             version,
             state_file,
+            drain_by,
             limits,
         } = self;
         CalicoSettings {
@@ -58,6 +89,7 @@ impl CalicoSettings {
             endpoint_status: endpoint_status.or(others.endpoint_status),
             version: version.or(others.version),
             state_file: state_file.or(others.state_file),
+            drain_by: drain_by.or(others.drain_by),
             limits,
         }
     }
@@ -176,6 +208,10 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         .get("state-file")
         .and_then(|v| non_empty(&v))
         .map(|text| StateFile::parse(text, base));
+    let drain_by = table.get("drain-by").and_then(|v| {
+        let words = [("annotation", "annotation"), ("cordon", "cordon")];
+        DrainBy::of(v.read_list(|word| word.choice(&words))).ok()
+    });
     let bird_sockets = table.get("bird-sockets").and_then(|v| read_bird_sockets(&v));
     let kubeconfig = table.get("kubeconfig").and_then(|v| path_of(&v));
     let kind = table.get("datastore").and_then(|v| {
@@ -197,6 +233,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         endpoint_status,
         version,
         state_file,
+        drain_by,
         limits,
     };
     Some((settings, bird_sockets))

@@ -47,6 +47,8 @@ pub struct Changes {
     pub redistribute: Option<Vec<Redistribute>>,
     /// Host routes to neighbours, if they differ.
     pub host_routes: Option<Vec<HostRoute>>,
+    /// Whether [`Config::drain`] differs. Applied before peers are added.
+    pub drain_changed: bool,
     /// `log.level`, if it differs.
     pub log_level: Option<LogLevel>,
     /// Whether the settings differ that select peers with their own metric series.
@@ -93,6 +95,7 @@ impl Config {
             (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
         changes.host_routes =
             (self.host_routes != new.host_routes).then(|| new.host_routes.clone());
+        changes.drain_changed = self.drain != new.drain;
         changes.log_level =
             (self.host.log.level != new.host.log.level).then_some(new.host.log.level);
         changes.peer_series_changed =
@@ -299,6 +302,7 @@ impl Changes {
             (self.bgp_listen_changed, "listening addresses: changed"),
             (self.redistribute.is_some(), "redistribution: changed"),
             (self.host_routes.is_some(), "host routes to neighbours: changed"),
+            (self.drain_changed, "drain by the node's object: changed"),
             (self.log_level.is_some(), "log level: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
             (self.calico_changed, "calico: changed, objects are listed again"),

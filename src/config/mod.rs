@@ -39,7 +39,7 @@ use bgp_proto::wire::Origin;
 
 pub use bfd::{BfdHops, BfdSettings, BfdTemplate};
 pub use calico::{
-    CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, StateFile,
+    CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, DrainBy, StateFile,
 };
 pub use changes::{Changes, DynamicChanges, differing_peers};
 pub use error::{Error, Errors};
@@ -66,6 +66,9 @@ pub struct Config {
     pub redistribute: Vec<Redistribute>,
     /// Our host routes to neighbours, in no particular order, each destination once.
     pub host_routes: Vec<HostRoute>,
+    /// Why every peer is drained by configuration; `None`: it is not. Follows from Calico's objects
+    /// only ([`DrainBy`]).
+    pub drain: Option<Arc<str>>,
     /// How our routes are installed in the kernel.
     pub fib: FibSettings,
     /// Settings that concern this machine only.
@@ -500,6 +503,7 @@ impl Config {
             originate: Vec::new(),
             redistribute: Vec::new(),
             host_routes: Vec::new(),
+            drain: None,
             fib,
             host,
         }
@@ -589,6 +593,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         originate,
         redistribute,
         host_routes: Vec::new(),
+        drain: None,
         fib: fib.settings,
         host,
     })

@@ -525,6 +525,7 @@ fn the_example_of_calico_is_complete() {
         limits,
         version,
         state_file,
+        drain_by,
     } = settings;
     assert!(kubeconfig.is_none());
     let Some(CalicoDatastore::Etcd(etcd)) = datastore else { panic!("{datastore:?}") };
@@ -533,6 +534,7 @@ fn the_example_of_calico_is_complete() {
     assert_eq!(host.control.bird_sockets, Some(BirdSockets::At(BirdPaths::calico())));
     assert_eq!(version.as_deref(), Some("v3.32.1"));
     assert!(matches!(state_file, Some(StateFile::At(_))));
+    assert_eq!(drain_by, Some(DrainBy { annotation: true, cordon: false }));
     assert!(limits.memory_max.is_some());
     let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = limits.peers;
     assert!(prefixes_max.is_some() && memory_max.is_some() && prefixes_warning_percent != 80);
@@ -541,6 +543,7 @@ fn the_example_of_calico_is_complete() {
 #[test]
 fn faults_of_calico() {
     for (text, fault) in [
+        ("drain-by = [\"cordn\"]", "did you mean \"cordon\"?"),
         (
             "datastore = \"ectd\"",
             "2:13: calico.datastore: \"ectd\" is not known here; did you mean \"etcd\"?",

@@ -49,6 +49,8 @@ pub enum Lasts {
     Run,
     /// Until the machine reboots.
     Boot,
+    /// While the node's own object in Calico's datastore says so.
+    Object,
 }
 
 /// What happens to the routes of a session that is reset.

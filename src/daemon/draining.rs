@@ -12,9 +12,10 @@ use tracing::info;
 
 use super::Daemon;
 use super::answer::DrainOrder;
-use super::drains::{Drains, MOVE_TIME, Scope};
+use super::drains::{Drained, Drains, MOVE_TIME, Scope};
 use super::registry::Registry;
 use super::selection::{Chosen, How};
+use crate::calico::model::DRAIN_ANNOTATION;
 use crate::ctl::{Lasts, Refusal, Selection};
 
 type Names = BTreeSet<Arc<str>>;
@@ -40,7 +41,7 @@ impl Daemon {
                     reason => format!(" ({reason})"),
                 };
                 let lasts = match drained.lasts {
-                    Lasts::Run => "for this run",
+                    Lasts::Run | Lasts::Object => "for this run",
                     Lasts::Boot => "until undrained",
                 };
                 info!("draining {}, {count} peers, {lasts}{reason}", described(&scope));
@@ -53,6 +54,22 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Drains all neighbours, or no longer, as the node's own object says.
+    pub(super) fn drain_by_object(&mut self) {
+        let reason = self.config.drain.clone();
+        if !self.drains.set_object(reason.as_deref()) {
+            return;
+        }
+        let count = self.peers.review_drains(&Scope::All);
+        match reason {
+            Some(reason) => {
+                self.drains_due.arm(Instant::now());
+                info!("draining every peer, {count} peers, by the node's object ({reason})");
+            }
+            None => info!("drain by the node's object ended: every peer, {count} peers"),
+        }
     }
 
     /// [`MOVE_TIME`] after the last drain began, withdraws the routes that others announce too.
@@ -95,7 +112,9 @@ impl Due {
 
 /// The scope of a command to drain.
 fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
-    if let Some(drained) = drains.of_all() {
+    // The file of a command's drain outlives the object's.
+    let by_object = drains.is_by_object() && *peers == Selection::All;
+    if let Some(drained) = drains.of_all().filter(|_| !by_object) {
         let since = crate::ctl::rfc3339(drained.since);
         return Err(Refusal::failed(format!(
             "nothing was done: every peer is drained already, since {since} (margay show drain)"
@@ -124,8 +143,16 @@ fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<S
 fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
     let of_all = drains.of_all().is_some();
     let Selection::Named(given) = peers else {
-        return if of_all || !drains.names().is_empty() {
+        let is_commanded = |drained: &Drained| drained.lasts != Lasts::Object;
+        return if drains.of_all().is_some_and(|all| is_commanded(&all))
+            || !drains.names().is_empty()
+        {
             Ok(Scope::All)
+        } else if of_all {
+            Err(Refusal::failed(format!(
+                "nothing was done: the node's object drains every peer; remove its annotation \
+                 {DRAIN_ANNOTATION}, or uncordon the node"
+            )))
         } else {
             Err(Refusal::failed("nothing was done: no peer is drained"))
         };

@@ -15,6 +15,9 @@
 //!   a neighbour may learn the other path only once it has stopped using ours. Other routes stay.
 //! - Nothing else is withdrawn and no session ends: only the export of the update group changes
 //!   ([`bgp_proto::table::Drain`]), re-evaluated in slices as after a reload.
+//! - On a Calico node, the node's own object may drain all neighbours as well
+//!   ([`crate::config::DrainBy`]): the object is the state, so this drain is not kept in the file,
+//!   and no command ends it.
 //! - This is the only copy of the state. [`Drains::routes`] returns a peer's parameters as they are
 //!   in force; [`super::registry::Record`] has them as configured, which is what a reload compares.
 //!   Only the daemon's loop changes the state, so that a reload and a command do not overlap.
@@ -67,6 +70,20 @@ pub(super) enum Scope {
 struct State {
     all: Option<Drained>,
     peers: BTreeMap<Arc<str>, Drained>,
+    /// By the node's own object: all neighbours.
+    object: Option<Drained>,
+}
+
+impl State {
+    /// The drain of all neighbours.
+    fn of_all(&self) -> Option<&Drained> {
+        self.all.as_ref().or(self.object.as_ref())
+    }
+
+    /// All drains.
+    fn every(&self) -> impl Iterator<Item = &Drained> {
+        self.peers.values().chain(&self.all).chain(&self.object)
+    }
 }
 
 /// The drains of one daemon. Clones share their state.
@@ -110,13 +127,13 @@ impl Drains {
 
     /// The drain of all neighbours.
     pub(super) fn of_all(&self) -> Option<Drained> {
-        self.lock().all.clone()
+        self.lock().of_all().cloned()
     }
 
     /// The drain of one neighbour: the one by name, else that of all neighbours.
     pub(super) fn of(&self, name: &str) -> Option<Drained> {
         let state = self.lock();
-        state.peers.get(name).or(state.all.as_ref()).cloned()
+        state.peers.get(name).or(state.of_all()).cloned()
     }
 
     /// The names of the neighbours that are drained by name, present or not.
@@ -143,7 +160,8 @@ impl Drains {
     ) -> Arc<PeerRoutes> {
         let state = self.lock();
         let by_name = state.peers.get(name);
-        let Some(first) = by_name.iter().copied().chain(&state.all).map(|d| d.since).min() else {
+        let all = state.all.iter().chain(&state.object);
+        let Some(first) = by_name.iter().copied().chain(all).map(|d| d.since).min() else {
             return Arc::clone(configured);
         };
         // If the clock was set back, MOVE_TIME has not passed.
@@ -164,7 +182,7 @@ impl Drains {
 
     fn time_left_at(&self, now: SystemTime) -> Option<Duration> {
         let state = self.lock();
-        let left = state.peers.values().chain(&state.all).filter_map(|drained| {
+        let left = state.every().filter_map(|drained| {
             let passed = now.duration_since(drained.since).unwrap_or_default();
             MOVE_TIME.checked_sub(passed).filter(|left| !left.is_zero())
         });
@@ -196,9 +214,27 @@ impl Drains {
     /// The file cannot be written: nothing is changed.
     pub(super) fn end(&self, scope: &Scope) -> Result<(), String> {
         self.change(|state| match scope {
-            Scope::All => *state = State::default(),
+            Scope::All => *state = State { object: state.object.take(), ..State::default() },
             Scope::Named(names) => state.peers.retain(|name, _| !names.contains(name)),
         })
+    }
+
+    /// Begins or ends the drain of all neighbours by the node's own object; `reason`: why it drains
+    /// them. Returns whether anything differs.
+    pub(super) fn set_object(&self, reason: Option<&str>) -> bool {
+        let mut state = self.lock();
+        if state.object.as_ref().map(|drained| drained.reason.as_str()) == reason {
+            return false;
+        }
+        let since = state.object.as_ref().map_or_else(SystemTime::now, |before| before.since);
+        state.object =
+            reason.map(|reason| Drained { since, reason: reason.to_owned(), lasts: Lasts::Object });
+        true
+    }
+
+    /// Whether the node's own object drains all neighbours.
+    pub(super) fn is_by_object(&self) -> bool {
+        self.lock().object.is_some()
     }
 
     /// Moves the drain of a neighbour that was renamed to its new name.
@@ -267,7 +303,7 @@ fn read(file: &OwnFile) -> Result<State, String> {
     };
     let all = all.map(drained).transpose()?;
     let peers = peers.into_iter().map(|(name, kept)| Ok((name.into(), drained(kept)?)));
-    Ok(State { all, peers: peers.collect::<Result<_, String>>()? })
+    Ok(State { all, object: None, peers: peers.collect::<Result<_, String>>()? })
 }
 
 #[cfg(test)]
@@ -306,6 +342,24 @@ mod tests {
         third.end(&Scope::All).unwrap();
         assert_eq!(Drains::of_last_run(&socket).0.of("c"), None);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file is left");
+    }
+
+    #[test]
+    fn the_objects_drain_ends_with_the_object_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("margay.sock");
+        let (run, _) = Drains::of_last_run(&socket);
+        assert!(run.set_object(Some("rack")) && !run.set_object(Some("rack")));
+        assert_eq!(run.of_all().unwrap().lasts, Lasts::Object);
+        let since = run.of("a").unwrap().since;
+        assert!(run.set_object(Some("disk")), "the reason differs");
+        assert_eq!((run.of("a").unwrap().since, run.time_left().is_some()), (since, true));
+        run.begin(&Scope::All, &drained("fan", Lasts::Boot)).unwrap();
+        assert_eq!(run.of_all().unwrap().reason, "fan", "the command's is shown");
+        run.end(&Scope::All).unwrap();
+        assert_eq!(run.of_all().unwrap().reason, "disk");
+        assert_eq!(Drains::of_last_run(&socket).0.of_all(), None, "it is not in the file");
+        assert!(run.set_object(None) && !run.is_any());
     }
 
     #[test]

@@ -103,6 +103,9 @@ impl Daemon {
             self.peers.remove(&entry.name, Close::ConfigurationChange);
         }
         self.set_keys();
+        if changes.drain_changed {
+            self.drain_by_object();
+        }
         if let Some(table) = &changes.table {
             self.engine.handle().configure(Arc::clone(table));
             self.tell_tunnels();

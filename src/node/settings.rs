@@ -10,8 +10,8 @@ use crate::calico::release::Version;
 use crate::calico::{Problem, RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
-    CalicoSettings, ControlSettings, FibSettings, HostSettings, HttpSettings, LogFormat, LogLevel,
-    LogSettings, StateFile,
+    CalicoSettings, ControlSettings, DrainBy, FibSettings, HostSettings, HttpSettings, LogFormat,
+    LogLevel, LogSettings, StateFile,
 };
 use crate::datastore::{
     ApiConfig, ApiEnvError, Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Group,
@@ -27,6 +27,8 @@ const ENDPOINT_STATUS: &str = "endpoint-status";
 const STATE_FILE: &str = "margay-objects";
 /// The variable that names the sockets for calico-node's own tools.
 const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
+/// The variable that names what drains the node.
+const DRAIN_VARIABLE: &str = "MARGAY_DRAIN_BY";
 
 /// All settings that are needed to follow a node's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +93,8 @@ impl NodeSettings {
     /// Calico on this node; default: that of ClusterInformation), `MARGAY_STATE_FILE` (the file
     /// that stores the objects of the plan in force, or `none`; default: beside the node's name),
     /// `MARGAY_SOCKET` (control socket), `MARGAY_HTTP` (address of metrics and health; default: not
-    /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`) and, unless a file sets it,
+    /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`), `MARGAY_DRAIN_BY`
+    /// (`annotation`, `cordon` or both; default: nothing) and, unless a file sets it,
     /// `MARGAY_BIRD_SOCKETS` (one path for IPv4, a comma, and one for IPv6; or `none`; default:
     /// [`BirdSockets::Calico`]).
     ///
@@ -130,12 +133,23 @@ impl NodeSettings {
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
         let mut calico = Settings::from_env(node, &env.variables);
         calico.version.clone_from(&merged.version);
+        calico.drain_by = match merged.drain_by {
+            Some(by) => by,
+            None => read_drain_by(env)?,
+        };
         if let Some(text) = &calico.version {
             text.parse::<Version>().map_err(SettingsError::Version)?;
         }
         let places = Places::new(&merged, &calico, env)?;
         let mut sources = places.sources(merged.datastore, env)?;
-        let notes = notes(&sources, env);
+        let mut notes = notes(&sources, env);
+        let is_kubernetes = |source: &Source| matches!(source, Source::Kubernetes(_));
+        if calico.drain_by.cordon && !sources.iter().any(is_kubernetes) {
+            notes.push(Problem::new(
+                "calico.drain-by",
+                "contains cordon, which is in the Kubernetes API only: use annotation",
+            ));
+        }
         if !merged.path.is_empty() {
             sources.push(Source::Files(FilesConfig { paths: merged.path }));
         }
@@ -193,6 +207,7 @@ struct Places {
     has_files: bool,
     node: String,
     use_pod_cidr: bool,
+    follows_cordon: bool,
 }
 
 impl Places {
@@ -223,6 +238,7 @@ impl Places {
             has_files: !file.path.is_empty(),
             node: calico.node.clone(),
             use_pod_cidr: calico.use_pod_cidr,
+            follows_cordon: calico.drain_by.cordon,
         })
     }
 
@@ -276,6 +292,7 @@ impl Places {
             api: api.clone(),
             node: self.node.clone(),
             use_pod_cidr: self.use_pod_cidr,
+            follows_cordon: self.follows_cordon,
             group: group.as_deref().map(Group::from_variable),
         };
         Ok(vec![Source::Kubernetes(calico), self.services(api)])
@@ -292,6 +309,18 @@ impl Places {
             Blocks::Affinities { node: self.node.clone() }
         }
     }
+}
+
+/// `MARGAY_DRAIN_BY`.
+fn read_drain_by(env: &Environment) -> Result<DrainBy, SettingsError> {
+    let text = env.get(DRAIN_VARIABLE).unwrap_or_default();
+    DrainBy::of(text.split(',').map(str::trim).filter(|word| !word.is_empty())).map_err(|_| {
+        SettingsError::Variable {
+            variable: DRAIN_VARIABLE,
+            value: text.to_owned(),
+            remedy: "use annotation, cordon, or both with a comma between them",
+        }
+    })
 }
 
 /// `DATASTORE_TYPE`. If it is not set: `etcdv3` if there are endpoints of etcd, else `kubernetes`.

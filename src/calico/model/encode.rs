@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AffinityState, Encapsulation, EndpointSlice, Kind, Node, Object, ObjectId, Secret, Service,
-    value,
+    AffinityState, DRAIN_ANNOTATION, Encapsulation, EndpointSlice, Kind, Node, Object, ObjectId,
+    Secret, Service, value,
 };
 
 const CALICO: &str = "projectcalico.org/v3";
@@ -101,6 +101,9 @@ fn calico_node(id: &ObjectId, node: &Node) -> Value {
     }
     let mut metadata = metadata(id);
     metadata["labels"] = json!(node.labels);
+    if let Some(reason) = &node.drain {
+        metadata["annotations"] = json!({ DRAIN_ANNOTATION: reason });
+    }
     json!({"kind": "Node", "apiVersion": CALICO, "metadata": metadata,
            "spec": {"bgp": bgp, "wireguard": wireguard},
            "status": {"podCIDRs": texts(&node.pod_cidrs)}})
@@ -119,12 +122,15 @@ fn kubernetes_node(id: &ObjectId, node: &Node) -> Value {
     annotate("IPv4WireguardInterfaceAddr", yes(node.wireguard_ipv4));
     annotate("IPv6WireguardInterfaceAddr", yes(node.wireguard_ipv6));
     annotate("WireguardPublicKey", yes(node.wireguard_pod_cidr));
+    let drain = node.drain.as_deref().map(|reason| (DRAIN_ANNOTATION.to_owned(), reason.into()));
+    annotations.extend(drain);
     let mut metadata = metadata(id);
     metadata["labels"] = json!(node.labels);
     metadata["annotations"] = annotations.into();
     let pod_cidr = if node.wireguard_pod_cidr { "given" } else { "" };
     json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata,
-           "spec": {"podCIDR": pod_cidr, "podCIDRs": texts(&node.pod_cidrs)}})
+           "spec": {"podCIDR": pod_cidr, "podCIDRs": texts(&node.pod_cidrs),
+                    "unschedulable": node.is_cordoned}})
 }
 
 fn encode_secret(id: &ObjectId, secret: &Secret) -> Value {

@@ -31,7 +31,7 @@ pub use block::{AffinityState, BlockAffinity};
 pub use cluster::{ClusterInformation, FelixConfiguration};
 pub use encode::encode;
 pub use kubernetes::{Endpoint, EndpointSlice, LocalEndpoint, Secret, Service};
-pub use node::Node;
+pub use node::{DRAIN_ANNOTATION, Node};
 pub use value::HostNetwork;
 pub(super) use value::exact;
 
@@ -269,7 +269,12 @@ fn from_api(
 fn decode_as(id: &ObjectId, metadata: Metadata, object: &Value) -> Result<Option<Object>, Fault> {
     let name = id.name.as_str();
     Ok(Some(match id.kind {
-        Kind::Node => Object::Node(Arc::new(node::read_calico(name, metadata.labels, object)?)),
+        Kind::Node => Object::Node(Arc::new(node::read_calico(
+            name,
+            metadata.labels,
+            &metadata.annotations,
+            object,
+        )?)),
         Kind::KubernetesNode => Object::Node(Arc::new(node::read_kubernetes(
             name,
             metadata.labels,

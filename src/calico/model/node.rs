@@ -13,6 +13,10 @@ use crate::calico::selector::Labels;
 /// The label that keeps a node from advertising services.
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// The annotation by which a node is drained; its value is the reason. Without effect if it is
+/// empty or `false`.
+pub const DRAIN_ANNOTATION: &str = "margay/drain";
+
 /// The properties of a node that BGP uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -37,6 +41,10 @@ pub struct Node {
     pub wireguard_pod_cidr: bool,
     /// Its share of the pod network under host-local IPAM.
     pub pod_cidrs: Vec<Prefix>,
+    /// The reason in [`DRAIN_ANNOTATION`].
+    pub drain: Option<Arc<str>>,
+    /// Whether it is cordoned (`spec.unschedulable`).
+    pub is_cordoned: bool,
     /// Notes on fields that Calico does not have.
     pub unknown: Vec<Box<str>>,
 }
@@ -81,8 +89,15 @@ impl Node {
             node.pod_cidrs.clone_from(&kubernetes.pod_cidrs);
         }
         node.labels.extend(kubernetes.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
+        node.drain = node.drain.or_else(|| kubernetes.drain.clone());
+        node.is_cordoned |= kubernetes.is_cordoned;
         node
     }
+}
+
+fn drain(annotations: &Labels) -> Option<Arc<str>> {
+    let reason = annotations.get(DRAIN_ANNOTATION)?.trim();
+    (!matches!(reason, "" | "false")).then(|| reason.into())
 }
 
 #[derive(Default, Deserialize)]
@@ -122,7 +137,12 @@ struct Status {
 }
 
 /// A `projectcalico.org/v3` Node.
-pub(super) fn read_calico(name: &str, labels: Labels, object: &Value) -> Result<Node, Fault> {
+pub(super) fn read_calico(
+    name: &str,
+    labels: Labels,
+    annotations: &Labels,
+    object: &Value,
+) -> Result<Node, Fault> {
     let spec: Spec = read(object, "spec")?;
     let status: Status = read(object, "status")?;
     let bgp = spec.bgp.unwrap_or_default();
@@ -137,6 +157,8 @@ pub(super) fn read_calico(name: &str, labels: Labels, object: &Value) -> Result<
         wireguard_ipv6: !spec.wireguard.ipv6.is_empty(),
         wireguard_pod_cidr: false,
         pod_cidrs: status.pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
+        drain: drain(annotations),
+        is_cordoned: false,
         unknown: super::fields::of_node(object),
     })
 }
@@ -148,6 +170,7 @@ struct KubernetesSpec {
     pod_cidr: String,
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Vec<String>,
+    unschedulable: bool,
 }
 
 /// A core/v1 Node, with Calico's fields in annotations. As in Calico, an annotation that cannot be
@@ -182,6 +205,8 @@ pub(super) fn read_kubernetes(
         wireguard_ipv6: !annotation("IPv6WireguardInterfaceAddr").is_empty(),
         wireguard_pod_cidr,
         pod_cidrs: pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
+        drain: drain(annotations),
+        is_cordoned: spec.unschedulable,
         // Annotations of other programs are not misspelt ones of Calico's.
         unknown: Vec::new(),
     })

@@ -10,6 +10,7 @@ pub(super) fn drained(drained: &Drained) -> String {
     let until = match drained.lasts {
         Lasts::Run => "until undrained, or the daemon is restarted",
         Lasts::Boot => "until undrained, or the machine is restarted",
+        Lasts::Object => "by the node's object: until its annotation or cordon is removed",
     };
     format!("since {}{}, {until}", drained.since, reason.unwrap_or_default())
 }

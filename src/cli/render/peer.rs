@@ -64,6 +64,7 @@ fn timers(p: &Peer, out: &mut String) {
         let until = match shutdown.lasts {
             Lasts::Run => "until it is started, or the daemon is restarted",
             Lasts::Boot => "until it is started, or the machine is restarted",
+            Lasts::Object => "by the node's object",
         };
         let told = shutdown.message.as_ref().map(|m| format!(" (\"{}\")", clean(m)));
         let (since, told) = (&shutdown.since, told.unwrap_or_default());

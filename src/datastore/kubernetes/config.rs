@@ -59,6 +59,8 @@ pub struct KubernetesConfig {
     pub node: String,
     /// The node's blocks are its pod CIDRs (`USE_POD_CIDR`): no affinities are read.
     pub use_pod_cidr: bool,
+    /// Whether the own Node is read as a whole, because a cordon is not among its metadata.
+    pub follows_cordon: bool,
     /// The API group of Calico's objects; default: the server is asked.
     pub group: Option<Group>,
 }

@@ -72,13 +72,14 @@ pub(super) async fn follow_calico<D: Dial>(
     let hub = &Hub::new(sender);
     let mut resources: Vec<Resource> = vec![Resource::Nodes];
     resources.extend(calico_kinds(config));
-    let own = config.use_pod_cidr.then_some(Resource::OwnNode);
+    let is_own_apart = config.use_pod_cidr || config.follows_cordon;
+    let own = is_own_apart.then_some(Resource::OwnNode);
     resources.extend(own.clone());
     hub.expect(resources);
     let core = |resource: Resource| -> Following<'_> {
         let place = Place::of(&resource, Group::V1, &config.node, "");
         let mut follow = Follow::new(api, hub, resource, place, &config.node);
-        follow.is_own_apart = config.use_pod_cidr;
+        follow.is_own_apart = is_own_apart;
         Box::pin(follow.run())
     };
     // Each is polled only when it is woken: a `select!` would poll all of them for each heartbeat.

@@ -48,6 +48,7 @@ fn config() -> KubernetesConfig {
         api: ApiConfig::default(),
         node: "me".to_owned(),
         use_pod_cidr: false,
+        follows_cordon: false,
         group: None,
     }
 }
