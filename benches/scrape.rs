@@ -36,7 +36,12 @@ fn peer(number: u32) -> PeerMetrics {
 /// A mesh of 5,000 peers, `shown` of which have series of their own, and the maximum number of
 /// groups.
 fn snapshot(shown: u32) -> MetricsSnapshot {
-    let prefixes = PrefixCounts { received: 15_000, accepted: 15_000, advertised: 3 };
+    let prefixes = PrefixCounts {
+        received: 15_000,
+        accepted: 15_000,
+        advertised: 3,
+        ..PrefixCounts::default()
+    };
     let group = |id| GroupMetrics { id, family: Some(Family::Ipv4), ..GroupMetrics::default() };
     MetricsSnapshot {
         ready: true,

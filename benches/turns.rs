@@ -306,7 +306,7 @@ fn a_million_routes() {
     host.table.peer_configure(PeerId(1), Arc::new(import));
     host.settle();
     host.report("an import policy is reloaded");
-    let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) };
+    let keep = Keep::for_restart(FamilySet::ALL, Duration::from_secs(120));
     host.table.peer_down(PeerId(1), SessionId(1), Some(keep));
     host.settle();
     host.up(1, 2, |_| {});
@@ -488,7 +488,7 @@ fn all_at_once() {
     host.settle();
     host.begin();
     // All inputs are handed over before the first turn.
-    let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) };
+    let keep = Keep::for_restart(FamilySet::ALL, Duration::from_secs(120));
     host.table.peer_down(PeerId(1), SessionId(1), Some(keep));
     host.up(1, 2, |_| {});
     host.marker(1, RouteAction::EndOfRib);

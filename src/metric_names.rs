@@ -34,6 +34,7 @@ names! {
     PREFIXES_RECEIVED = "margay_prefixes_received";
     PREFIXES_ACCEPTED = "margay_prefixes_accepted";
     PREFIXES_ADVERTISED = "margay_prefixes_advertised";
+    PREFIXES_STALE = "margay_prefixes_stale";
     PEERS_NEAR_PREFIX_LIMIT = "margay_peers_near_prefix_limit";
     MESSAGES_TOTAL = "margay_messages_total";
     PEERS = "margay_peers";
@@ -52,6 +53,7 @@ names! {
     PEER_PREFIXES_RECEIVED = "margay_peer_prefixes_received";
     PEER_PREFIXES_ACCEPTED = "margay_peer_prefixes_accepted";
     PEER_PREFIXES_ADVERTISED = "margay_peer_prefixes_advertised";
+    PEER_PREFIXES_STALE = "margay_peer_prefixes_stale";
     PEER_ROUTE_CHANGES_TOTAL = "margay_peer_route_changes_total";
     PEER_MESSAGES_TOTAL = "margay_peer_messages_total";
     PEER_RECEIVED_BYTES_TOTAL = "margay_peer_received_bytes_total";

@@ -17,7 +17,7 @@ use bgp_proto::table::{
     PeerLimits, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
+    Asn, Community, Family, FamilyMap, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
     RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
@@ -111,7 +111,9 @@ impl World {
 
     fn down(&mut self, at: usize, how: u8) {
         if let Some(member) = self.members[at].take() {
-            let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(5) };
+            let time = Duration::from_secs(5 * u64::from(how >> 1 & 1));
+            let mut keep = Keep::for_restart(FamilySet::ALL, time);
+            keep.long_lived = FamilyMap([Duration::from_secs(9 * u64::from(how >> 2 & 1)); 2]);
             self.table.peer_down(peer(at), member.session, (how & 1 == 1).then_some(keep));
         }
     }

@@ -178,7 +178,7 @@ pub enum Show {
         /// Its name or address.
         name: String,
     },
-    /// The Loc-RIB and its other paths. Marks: * best, = used beside the best, s stale, ! unusable.
+    /// The Loc-RIB and its other paths. Marks: * best, = used beside the best, s stale, S long-lived stale, ! unusable.
     Routes {
         /// Only this destination.
         prefix: Option<Prefix>,

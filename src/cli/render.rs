@@ -375,10 +375,15 @@ const ROUTE_COLUMNS: [(&str, Align); 10] = [
     ("AS PATH", Left),
 ];
 
-/// `*` best, `=` also used (multipath), `s` stale, `!` unusable.
+/// `*` best, `=` also used (multipath), `s` stale, `S` long-lived stale, `!` unusable.
 fn flags(p: &Path) -> String {
-    let marks =
-        [(p.best, '*'), (p.multipath && !p.best, '='), (p.stale, 's'), (p.unusable.is_some(), '!')];
+    let marks = [
+        (p.best, '*'),
+        (p.multipath && !p.best, '='),
+        (p.stale && !p.long_lived, 's'),
+        (p.long_lived, 'S'),
+        (p.unusable.is_some(), '!'),
+    ];
     marks.into_iter().filter_map(|(on, mark)| on.then_some(mark)).collect()
 }
 

@@ -23,6 +23,9 @@ pub struct Changes {
     /// Peers whose session parameters differ: their sessions restart. Their routing parameters may
     /// differ too.
     pub peers_restarted: Vec<PeerEntry>,
+    /// Peers of whose session parameters only timers differ: sessions stay, and the new timers apply
+    /// from the next one on. Their routing parameters may differ too.
+    pub peers_retimed: Vec<PeerEntry>,
     /// Peers of which only routing parameters differ: sessions stay.
     pub peers_reconfigured: Vec<PeerEntry>,
     /// Peers with another name but the same address and session parameters, each with its old name:
@@ -246,9 +249,14 @@ impl Changes {
                     }
                     _ => &mut self.peers_added,
                 },
-                Some(old) if !is_same(&old.session, &peer.session) => &mut self.peers_restarted,
-                Some(old) if old != peer => &mut self.peers_reconfigured,
-                Some(_) => continue,
+                Some(old) if is_same(&old.session, &peer.session) => match old == peer {
+                    true => continue,
+                    false => &mut self.peers_reconfigured,
+                },
+                Some(old) if old.session.differs_only_in_timers(&peer.session) => {
+                    &mut self.peers_retimed
+                }
+                Some(_) => &mut self.peers_restarted,
             };
             list.push(peer.clone());
         }
@@ -285,6 +293,7 @@ impl Changes {
         lines.extend(self.peers_removed.iter().map(|name| format!("peer {name}: removed")));
         let peers = [
             (&self.peers_restarted, "session parameters changed, session restarts"),
+            (&self.peers_retimed, "timers changed, session stays, the next one has the new timers"),
             (&self.peers_reconfigured, "routing parameters changed, session stays"),
             (&self.peers_added, "added"),
         ];

@@ -18,6 +18,7 @@ mod changes;
 mod error;
 mod host;
 mod local;
+mod long_lived;
 mod password;
 mod peer;
 mod policy;
@@ -578,7 +579,10 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let redistribute = local::read_redistribute(root, &policies, &fib.settings);
     let host = read_host(root);
     let bgp = bgp?;
+    let sessions = bgp.peers.iter().map(|peer| &peer.session);
+    let mut sessions = sessions.chain(bgp.dynamic.iter().map(|range| &range.session));
     let table = TableConfig {
+        long_lived: sessions.any(|session| session.long_lived_stale_time.is_some()),
         cluster_id: bgp.global.cluster_id,
         fib_policy: fib.policy,
         groups_max: bgp.global.groups_max,

@@ -20,6 +20,7 @@ use bgp_proto::wire::AddPathMode;
 
 use super::bfd::{self, BfdSettings, BfdTemplate};
 use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
+use super::long_lived::{self, LongLived};
 use super::password::read_password;
 use super::policy::Policies;
 use super::reader::{Table, Value};
@@ -44,6 +45,7 @@ pub(super) struct Timers {
     connect_retry: Duration,
     send_hold: Option<Duration>,
     graceful_restart: Option<Duration>,
+    long_lived: Option<LongLived>,
 }
 
 impl Default for Timers {
@@ -54,6 +56,7 @@ impl Default for Timers {
             connect_retry: Duration::from_secs(5),
             send_hold: None,
             graceful_restart: Some(Duration::from_secs(120)),
+            long_lived: None,
         }
     }
 }
@@ -111,7 +114,14 @@ impl Timers {
         if let Some(time) = seconds(&table.get("graceful-restart-time"), 0, 4095) {
             timers.graceful_restart = Some(time).filter(|t| !t.is_zero());
         }
+        timers.long_lived = long_lived::read(table, timers.long_lived);
         timers
+    }
+
+    /// The restart time of capability 64, without which capability 71 would have no effect (RFC 9494
+    /// §4.5): with a restart time of zero, only the long-lived stale time counts.
+    fn graceful_restart(&self) -> Option<Duration> {
+        self.graceful_restart.or(self.long_lived.map(|_| Duration::ZERO))
     }
 }
 
@@ -217,21 +227,22 @@ fn read_common(
         .and_then(|v| read_usable_asn(&v));
     let local_asn = table.get("local-asn").and_then(|v| read_usable_asn(&v));
     let local_asn = local_asn.unwrap_or(cx.identity.asn);
-    let session = read_session(table, cx, family, remote_asn, local_asn);
+    let timers = Timers::read(table, cx.timers);
+    let session = read_session(table, cx, &timers, family, remote_asn, local_asn);
     // Without a local AS, internal and external peers cannot be distinguished.
     let known = session.as_ref().filter(|s| s.local_asn.is_usable());
-    let routes = read_routes(table, cx, known.map(PeerConfig::peer_type));
+    let routes = read_routes(table, cx, &timers, known.map(PeerConfig::peer_type));
     (session, routes)
 }
 
 fn read_session(
     table: &Table<'_>,
     cx: &Context<'_>,
+    timers: &Timers,
     family: Family,
     remote_asn: Option<Asn>,
     local_asn: Asn,
 ) -> Option<PeerConfig> {
-    let timers = Timers::read(table, cx.timers);
     let source_address = table.get("source-address").and_then(|v| read_source_address(&v, family));
     let families = match table.get("families") {
         Some(value) => read_families(&value),
@@ -269,7 +280,8 @@ fn read_session(
         send_hold_time: timers.send_hold,
         security,
         add_path: FamilyMap([add_path; 2]),
-        graceful_restart_time: timers.graceful_restart,
+        graceful_restart_time: timers.graceful_restart(),
+        long_lived_stale_time: timers.long_lived.map(|long_lived| long_lived.times),
         hold_expiry,
         extended_messages,
         extended_next_hop,
@@ -337,7 +349,12 @@ fn read_role(value: &Value<'_>, kind: PeerType) -> Option<Role> {
     ])
 }
 
-fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> Option<PeerRoutes> {
+fn read_routes(
+    table: &Table<'_>,
+    cx: &Context<'_>,
+    timers: &Timers,
+    kind: Option<PeerType>,
+) -> Option<PeerRoutes> {
     let import = read_policy(table, "import", cx.policies, kind);
     let export = read_policy(table, "export", cx.policies, kind);
     if kind == Some(PeerType::External) {
@@ -389,6 +406,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         reflection: ReflectionParams { client: route_reflector_client, cluster_id },
         limits,
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),
+        long_lived_stale_time_max: timers.long_lived.and_then(|long_lived| long_lived.max),
     })
 }
 

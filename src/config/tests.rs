@@ -3,7 +3,7 @@ use std::time::Duration;
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
 use bgp_proto::session::{BfdMode, HoldExpiry, PassiveMode, RoleMode};
 use bgp_proto::table::{AddPathSend, MultipathWeights, NextHopMode, PeerLimits};
-use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
+use bgp_proto::types::{Asn, Family, FamilyMap, FamilySet, Role, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::*;
@@ -72,6 +72,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(s.connect_retry_time, Duration::from_secs(1));
     assert_eq!(s.send_hold_time, Some(Duration::ZERO));
     assert_eq!(s.graceful_restart_time, None, "0 leaves the capability out");
+    assert_eq!(s.long_lived_stale_time, None, "not inherited");
     assert_eq!(s.hold_expiry, HoldExpiry::Death);
     assert_eq!(s.security.md5.as_ref().unwrap().octets(), b"secret");
     assert_eq!(s.security.ttl_security_hops, Some(1));
@@ -104,6 +105,10 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(client.session.hold_time, Duration::from_secs(30), "inherited");
     assert_eq!(client.session.keepalive_time, Some(Duration::from_secs(10)));
     assert_eq!(client.session.graceful_restart_time, Some(Duration::from_secs(60)));
+    let long_lived = [7200, 1800].map(Duration::from_secs);
+    assert_eq!(client.session.long_lived_stale_time, Some(FamilyMap(long_lived)));
+    assert_eq!(client.routes.long_lived_stale_time_max, Some(Duration::from_secs(86_400)));
+    assert!(config.table.long_lived);
     assert!(client.routes.reflection.client);
     assert_eq!(client.routes.reflection.cluster_id.unwrap().to_string(), "10.0.0.101");
     assert_eq!(client.routes.export.next_hop, NextHopMode::SelfAddress);
@@ -266,6 +271,18 @@ fn a_reload_changes_only_what_differs() {
     let names = |list: &[PeerEntry]| list.iter().map(|p| p.name.to_string()).collect::<Vec<_>>();
 
     let c = changed("hold-time = 9\n", "hold-time = 12\n");
+    assert_eq!(names(&c.peers_retimed), ["tor-1"], "timers are those of the next session");
+    assert_eq!(c, Changes { peers_retimed: c.peers_retimed.clone(), ..Changes::default() });
+    let said = "peer tor-1: timers changed, session stays, the next one has the new timers";
+    assert_eq!(c.to_string(), said);
+    let c = changed("time = 3600, ipv4 = 7200", "time = 3600, ipv4 = 7201");
+    assert!(!c.peers_retimed.is_empty() && c.peers_restarted.is_empty(), "{c:?}");
+    let c = changed("max = 86400", "max = 86401");
+    assert!(!c.peers_reconfigured.is_empty() && c.peers_retimed.is_empty(), "{c:?}");
+
+    let c = changed("graceful-restart-time = 0\n", "graceful-restart-time = 9\n");
+    assert_eq!(names(&c.peers_restarted), ["tor-1"], "it offers one capability more");
+    let c = changed("extended-messages = false\n", "extended-messages = true\n");
     assert_eq!(names(&c.peers_restarted), ["tor-1"]);
     assert_eq!(c, Changes { peers_restarted: c.peers_restarted.clone(), ..Changes::default() });
 

@@ -16,6 +16,28 @@ pub struct PerFamily<T> {
     pub ipv6: T,
 }
 
+/// Stale routes of a peer in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retained {
+    /// Why they are retained.
+    pub phase: RetainedPhase,
+    /// Paths that the peer has not announced again.
+    pub paths: u32,
+    /// When the phase ends: after the restart time they become long-lived stale if that is negotiated;
+    /// otherwise they are withdrawn.
+    pub seconds: u64,
+}
+
+/// Why stale routes are retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetainedPhase {
+    /// Graceful restart (RFC 4724).
+    Restart,
+    /// Long-lived graceful restart (RFC 9494).
+    LongLived,
+}
+
 /// The status of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -211,6 +233,14 @@ pub struct Peer {
     /// they will still be retained.
     #[serde(default)]
     pub stale_seconds: Option<u64>,
+    /// The stale routes that are retained (RFC 4724, RFC 9494), also while a new session has not sent
+    /// End-of-RIB.
+    #[serde(default)]
+    pub retained: PerFamily<Option<Retained>>,
+    /// Seconds for which the peer's routes would be retained after the restart time (RFC 9494), from
+    /// its capability and our limit; `null` without a session and if it is not negotiated.
+    #[serde(default)]
+    pub long_lived_stale_time: PerFamily<Option<u64>>,
     /// Prefix limit per family.
     pub prefixes_max: Option<u32>,
     /// On a Calico node: the object from which the session follows.
@@ -390,6 +420,9 @@ pub struct Path {
     pub multipath: bool,
     /// Whether it is retained during a restart of the peer.
     pub stale: bool,
+    /// Whether it is long-lived stale: the restart time of the peer is over (RFC 9494).
+    #[serde(default)]
+    pub long_lived: bool,
     /// `bgp`, `static`, `kernel` or `direct`.
     pub source: Source,
     /// The name of the peer that sent it.

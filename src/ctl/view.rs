@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use bgp_proto::session::{self, Negotiated, PeerConfig, State, Stats};
-use bgp_proto::table::{DestinationView, GroupView, PathView, PeerCounts, PeerRoutes};
+use bgp_proto::table::{self, DestinationView, GroupView, PathView, PeerCounts, PeerRoutes};
 use bgp_proto::types::{Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Time};
 use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind};
 
 use super::item::{
     self, AsPathPart, Explanation, Gateway, Group, LastError, Messages, Path, Peer, PerFamily,
-    PrefixCounts, Route, Timers,
+    PrefixCounts, Retained, RetainedPhase, Route, Timers,
 };
 use super::rfc3339;
 
@@ -96,6 +96,14 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         shutdown: None,
         drained: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
+        retained: per_family(|family| {
+            counts.retained[family].map(|retained| retained_routes(&retained, clock.now))
+        }),
+        long_lived_stale_time: per_family(|family| {
+            let negotiated = negotiated.filter(|n| n.long_lived.is_some())?;
+            let time = negotiated.long_lived_stale_times()[family];
+            Some(routes.long_lived_stale_time_max.map_or(time, |max| time.min(max)).as_secs())
+        }),
         prefixes_max: routes.limits.prefixes_max,
         object: None,
         filters: Vec::new(),
@@ -150,6 +158,17 @@ pub fn state_name(state: State) -> &'static str {
     }
 }
 
+fn retained_routes(retained: &table::Retained, now: Time) -> Retained {
+    Retained {
+        phase: match retained.phase {
+            table::RetainedPhase::Restart => RetainedPhase::Restart,
+            table::RetainedPhase::LongLived => RetainedPhase::LongLived,
+        },
+        paths: retained.paths,
+        seconds: retained.until.since(now).as_secs(),
+    }
+}
+
 fn per_family<T>(of: impl Fn(Family) -> T) -> PerFamily<T> {
     PerFamily { ipv4: of(Family::Ipv4), ipv6: of(Family::Ipv6) }
 }
@@ -182,6 +201,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         best: view.best,
         multipath: view.multipath,
         stale: view.stale,
+        long_lived: view.long_lived,
         source: view.source,
         peer: view.peer.map(|id| peer_name(id, names)),
         path_id: view.path_id.0,

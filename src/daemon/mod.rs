@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Negotiated};
-use bgp_proto::table::{CloseReason, MemoryBound, Returned, TableEvent};
+use bgp_proto::table::{CloseReason, MemoryBound, RetainedPhase, Returned, TableEvent};
 use bgp_proto::types::{FamilySet, PeerId, SessionId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -558,13 +558,31 @@ impl Daemon {
             }
             // The engine reports this as `Event::EndOfRib`.
             Event::Table(TableEvent::EndOfRib { .. }) => {}
-            Event::Table(TableEvent::StaleRemoved { peer, family, count, returned }) => {
+            Event::Table(TableEvent::StaleRemoved { peer, family, count, returned, phase }) => {
                 let Some(record) = self.peers.registry().get(peer) else { return };
-                let why = match returned {
-                    Returned::Yes => "not announced again",
-                    Returned::No => "the peer did not return within the restart time",
+                let why = match (returned, phase) {
+                    (Returned::Yes, _) => "not announced again",
+                    (Returned::No, RetainedPhase::Restart) => {
+                        "the peer did not return within the restart time"
+                    }
+                    (Returned::No, RetainedPhase::LongLived) => {
+                        "the peer did not return within the long-lived stale time"
+                    }
                 };
                 info!(peer = %record.name, "{count} stale {family} routes withdrawn: {why}");
+            }
+            Event::Table(TableEvent::LongLivedStale { peer, family, count, time }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                info!(
+                    peer = %record.name,
+                    "the restart time is over: {count} {family} routes are long-lived stale, for \
+                     {} s at most",
+                    time.as_secs()
+                );
+            }
+            Event::Table(TableEvent::NotLongLived { peer, family, count }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                info!(peer = %record.name, "{count} stale {family} routes withdrawn: NO_LLGR");
             }
             Event::Table(TableEvent::Note(text)) => warn!("{text}"),
         }

@@ -238,6 +238,16 @@ impl Peers {
         });
     }
 
+    /// Gives a peer other timers, and possibly new routing parameters; its session stays up.
+    pub(super) fn retime(&self, name: &str, entry: &PeerEntry) {
+        let Some(record) = self.registry.find(name) else { return };
+        self.registry
+            .insert(Record { session: Arc::clone(&entry.session), ..Record::clone(&record) });
+        record.handle.set_timers(Arc::clone(&entry.session));
+        self.directory.set_config(&entry.session, record.id);
+        self.reconfigure(name, entry);
+    }
+
     /// Puts the routing parameters of these peers into force, all in one call, after drains began
     /// or ended. Returns how many of the peers exist.
     pub(super) fn review_drains(&self, scope: &Scope) -> usize {
@@ -262,7 +272,8 @@ impl Peers {
         }
     }
 
-    /// Ends the dynamic peers that no range contains any more, or whose session parameters changed.
+    /// Ends the dynamic peers that no range contains any more, or whose session parameters changed in
+    /// more than timers.
     pub(super) fn review_dynamic(&self) {
         for record in self.registry.all() {
             if record.lifetime != Lifetime::Dynamic {
@@ -272,7 +283,9 @@ impl Peers {
                 self.terminate(&record, Close::Deconfigured);
                 continue;
             };
-            if entry.session != record.session {
+            if record.session.differs_only_in_timers(&entry.session) {
+                self.retime(&record.name, &entry);
+            } else if entry.session != record.session {
                 self.terminate(&record, Close::ConfigurationChange);
                 continue;
             }

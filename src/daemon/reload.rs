@@ -118,6 +118,9 @@ impl Daemon {
         for (before, entry) in &changes.peers_renamed {
             self.peers.rename(before, entry);
         }
+        for entry in &changes.peers_retimed {
+            self.peers.retime(&entry.name, entry);
+        }
         for entry in &changes.peers_reconfigured {
             self.peers.reconfigure(&entry.name, entry);
         }

@@ -50,7 +50,13 @@ fn sessions() -> SessionMetrics {
         refusals: vec![("unsigned", 4)],
         prefixes: [(
             ("mesh", Family::Ipv4),
-            PrefixCounts { received: 15_000, accepted: 14_997, advertised: 3 },
+            PrefixCounts {
+                received: 15_000,
+                accepted: 14_997,
+                advertised: 3,
+                stale: 5,
+                long_lived_stale: 2,
+            },
         )]
         .into(),
         near_prefix_limit: 1,
@@ -189,6 +195,8 @@ fn every_value_is_exported_under_its_name() {
         "margay_prefixes_received{kind=\"mesh\",family=\"ipv4\"} 15000",
         "margay_prefixes_accepted{kind=\"mesh\",family=\"ipv4\"} 14997",
         "margay_prefixes_advertised{kind=\"mesh\",family=\"ipv4\"} 3",
+        "margay_prefixes_stale{kind=\"mesh\",family=\"ipv4\",phase=\"restart\"} 5",
+        "margay_prefixes_stale{kind=\"mesh\",family=\"ipv4\",phase=\"long-lived\"} 2",
         "margay_peers_near_prefix_limit 1",
         "margay_messages_total{direction=\"sent\",type=\"update\"} 11",
         "margay_received_bytes_total 1000",

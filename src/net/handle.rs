@@ -197,6 +197,11 @@ impl PeerHandle {
         self.mailbox.0.put(|orders| orders.rename = Some(name));
     }
 
+    /// Replaces the session's parameters by ones that differ in timers only; the session stays.
+    pub fn set_timers(&self, config: Arc<PeerConfig>) {
+        self.mailbox.0.put(|orders| orders.timers = Some(config));
+    }
+
     /// Sends an operator's command: [`Command::Start`], `Stop` or `Restart`. It replaces an earlier
     /// one that the task has not taken yet.
     pub fn operate(&self, command: Command) {

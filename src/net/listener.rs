@@ -113,6 +113,15 @@ impl Directory {
         self.write(|known| known.peers.insert(config.address, neighbor));
     }
 
+    /// Replaces the parameters of a peer, unless another one has its address.
+    pub fn set_config(&self, config: &Arc<PeerConfig>, id: bgp_proto::types::PeerId) {
+        self.write(|known| {
+            if let Some(known) = known.peers.get_mut(&config.address).filter(|k| k.peer.id == id) {
+                known.config = Arc::clone(config);
+            }
+        });
+    }
+
     /// Removes the peer at `address`, unless another has replaced it.
     pub fn remove(&self, address: IpAddr, id: bgp_proto::types::PeerId) {
         self.write(|known| {

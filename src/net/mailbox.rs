@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bgp_proto::session::{BfdPath, Close, Command};
+use bgp_proto::session::{BfdPath, Close, Command, PeerConfig};
 use bgp_proto::types::{Family, FamilySet, SessionId};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -33,6 +33,8 @@ pub(super) struct Mail {
 pub(super) struct Orders {
     /// Change the peer's name.
     pub(super) rename: Option<std::sync::Arc<str>>,
+    /// Replace the session's parameters by ones that differ in timers only.
+    pub(super) timers: Option<std::sync::Arc<PeerConfig>>,
     /// End this session, and not a later one.
     pub(super) end: Option<(SessionId, Close)>,
     /// An operator's command: [`Command::Start`], `Stop` or `Restart`.

@@ -266,10 +266,13 @@ impl PeerTask {
     fn on_orders(&mut self, orders: Orders) {
         #[cfg(test)]
         assert!(!orders.panic, "injected");
-        let Orders { rename, end, operator, bfd, bfd_failure, .. } = orders;
+        let Orders { rename, timers, end, operator, bfd, bfd_failure, .. } = orders;
         let Orders { refresh, resend, dial, terminate, .. } = orders;
         if let Some(name) = rename {
             self.name = name;
+        }
+        if let Some(config) = timers {
+            self.session.set_timers(config);
         }
         if let Some((_, close)) = end.filter(|(session, _)| self.stream.is_current(*session)) {
             self.catch_up();
@@ -420,7 +423,7 @@ impl PeerTask {
                         Batch::OfThisSession
                     };
                     self.stream.down(keep, batch);
-                    self.grace.keep_until(keep.map(|keep| self.now() + keep.restart_time));
+                    self.grace.keep_until(keep.map(|keep| self.now() + keep.longest()));
                     self.log_down();
                     let _ = self.events.send(PeerEvent::Down(self.id));
                 }

@@ -44,7 +44,7 @@ const MESSAGE_OCTETS: usize = 64;
 
 const END: u32 = u32::MAX;
 
-/// Results of exporting to this group, by attributes, next hop and source; `None` if withheld.
+/// Results of exporting to this group, by what of a path decides; `None` if withheld.
 #[derive(Default)]
 pub(crate) struct Memo {
     all: HashMap<MemoKey, Option<ExportId>, foldhash::fast::FixedState>,
@@ -52,8 +52,8 @@ pub(crate) struct Memo {
     latest: Option<(MemoKey, Option<ExportId>)>,
 }
 
-/// Attributes, next hop and source of a path.
-pub(crate) type MemoKey = (u32, u32, u16);
+/// Attributes, next hop and source of a path, and whether it is long-lived stale.
+pub(crate) type MemoKey = (u32, u32, u16, bool);
 
 impl Memo {
     #[inline]

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::policy::Weight;
 use crate::rib::{
-    DestId, Destinations, IdSet, LocRib, LocalAttrs, Meter, Path, RUN_MAX, SourceCounts, SourceId,
-    Version, WorkSet, order,
+    DestId, Destinations, IdSet, LocRib, LocalAttrs, Meter, Path, PathFlags, RUN_MAX, SourceCounts,
+    SourceId, Version, WorkSet, order,
 };
 use crate::types::PathId;
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
@@ -632,6 +632,7 @@ impl Group {
             path.attrs.0,
             path.next_hop.0,
             path.source.0,
+            path.flags.has(PathFlags::LONG_LIVED),
         ));
         if let Some(found) = memo_key.and_then(|key| batch.memo.get(&key)) {
             let out = found.unwrap_or_default();

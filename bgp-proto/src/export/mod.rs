@@ -65,6 +65,22 @@ pub enum Drain {
     Withdraw,
 }
 
+/// Whether long-lived stale routes are advertised to a peer (RFC 9494 §4.3).
+///
+/// Differs from RFC: 9494 §4.6 allows to send them to internal peers that do not know LLGR_STALE, with
+/// NO_EXPORT and LOCAL_PREF 0. As in BIRD, they are not: routers of one AS would choose differently
+/// between paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LongLived {
+    /// Long-lived graceful restart is not configured for any peer: LLGR_STALE is a community like any
+    /// other, but for the decision process.
+    Unused,
+    /// The peer sent capability 71.
+    Known,
+    /// It did not.
+    Unknown,
+}
+
 /// How many paths an ADD-PATH peer is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AddPathSend {

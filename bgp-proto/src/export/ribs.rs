@@ -651,7 +651,7 @@ fn digest(key: &GroupKey) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one((
         (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),
         (key.local_addr, key.other_addr, key.link_local, key.next_hop, key.ipv4_over_ipv6),
-        (key.four_octet_as, key.max_len, key.add_path, key.drain),
+        (key.four_octet_as, key.max_len, key.add_path, key.drain, key.long_lived),
         (&key.export.name, key.export.rules.len()),
     ))
 }

@@ -11,7 +11,7 @@ use crate::rib::{AttrKey, SourceFacts};
 use crate::types::{Asn, ClusterId, Community, Family, NextHop, PeerType, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
-use super::{AddPathSend, Drain, NextHopMode};
+use super::{AddPathSend, Drain, LongLived, NextHopMode};
 
 /// Everything that determines what a peer is sent and how it is encoded. Peers with equal keys
 /// share one group. Fields are compared in this order: the policy last, and by content only if it
@@ -39,6 +39,7 @@ pub(crate) struct GroupKey {
     pub(crate) max_len: usize,
     pub(crate) add_path: Option<AddPathSend>,
     pub(crate) drain: Drain,
+    pub(crate) long_lived: LongLived,
     pub(crate) export: Arc<Policy>,
 }
 
@@ -88,6 +89,7 @@ impl GroupKey {
             max_len,
             add_path,
             drain,
+            long_lived,
             export,
         } = other;
         note(self.family != *family, "family");
@@ -105,6 +107,7 @@ impl GroupKey {
         note(self.max_len != *max_len, "message length");
         note(self.add_path != *add_path, "ADD-PATH");
         note(self.drain != *drain, "drain");
+        note(self.long_lived != *long_lived, "long-lived graceful restart");
         note(self.export != *export, "export policy");
         names
     }
@@ -118,6 +121,7 @@ pub(crate) enum Withholding {
     NoExportSubconfed,
     NotReflected,
     OnlyToCustomer,
+    LongLivedStale,
     /// The peer is drained, and another peer announces a path to the prefix.
     Drained,
     /// The policy and the rule.
@@ -136,6 +140,9 @@ impl fmt::Display for Withholding {
             Withholding::NotReflected => "iBGP to iBGP without reflection",
             Withholding::OnlyToCustomer => {
                 "ONLY_TO_CUSTOMER, and the peer is no customer (RFC 9234)"
+            }
+            Withholding::LongLivedStale => {
+                "long-lived stale, and the peer did not send the capability (RFC 9494)"
             }
             Withholding::Drained => "drained, and another peer announces it",
             Withholding::Policy(rule) => return write!(f, "rejected by export {rule}"),
@@ -200,12 +207,15 @@ pub(crate) struct Outbound<'a> {
     pub(crate) key: &'a AttrKey,
     /// The peer that it was received from; `None` for local routes.
     pub(crate) from: Option<&'a SourceFacts>,
+    /// Long-lived stale here (RFC 9494 §4.2): LLGR_STALE is attached.
+    pub(crate) long_lived: bool,
 }
 
 /// Applies every rule between the best path and the wire.
 pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, Withholding> {
     check_communities(group, out.key)?;
     check_role(group, out.route.attrs)?;
+    check_long_lived(group, out)?;
     let reflected = check_reflection(group, out.from)?;
     // RFC 4271 §5.1.4: a MED received from one AS is not propagated to another.
     let drops_med = group.peer_type == PeerType::External && out.from.is_some();
@@ -214,6 +224,10 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
         edit.remove(attr::MULTI_EXIT_DISC);
         edit
     });
+    if out.long_lived {
+        edit.get_or_insert_with(|| AttrEdit::from_view(out.route.attrs))
+            .add_community(Community::LLGR_STALE);
+    }
     let verdict = {
         let attrs = edit.as_ref().map_or(out.route.attrs, AttrEdit::view);
         group.export.evaluate(&RouteRef { attrs, ..out.route })
@@ -236,6 +250,10 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     }
     for asn in verdict.outermost.iter().rev() {
         prepend(edit.get_or_insert_with(begin), *asn)?;
+    }
+    // RFC 9494 §4.3: it must not be removed.
+    if group.long_lived == LongLived::Known && is_long_lived_stale(out) {
+        edit.get_or_insert_with(begin).add_community(Community::LLGR_STALE);
     }
     if group.drain != Drain::Off {
         mark_drained(group.peer_type, edit.get_or_insert_with(begin));
@@ -273,6 +291,22 @@ fn check_role(group: &GroupKey, attrs: AttrView<'_>) -> Result<(), Withholding> 
         return Err(Withholding::OnlyToCustomer);
     }
     Ok(())
+}
+
+/// Whether the route is least preferred (RFC 9494 §4.3).
+fn is_long_lived_stale(out: &Outbound<'_>) -> bool {
+    out.long_lived || out.key.has(AttrKey::LLGR_STALE)
+}
+
+/// RFC 9494 §4.3: a long-lived stale route is advertised only to peers that sent capability 71. A route
+/// that became stale here is advertised to nobody once the capability is no longer configured.
+fn check_long_lived(group: &GroupKey, out: &Outbound<'_>) -> Result<(), Withholding> {
+    let is_withheld = match group.long_lived {
+        LongLived::Known => false,
+        LongLived::Unknown => is_long_lived_stale(out),
+        LongLived::Unused => out.long_lived,
+    };
+    if is_withheld { Err(Withholding::LongLivedStale) } else { Ok(()) }
 }
 
 /// The source, if the route is exported from iBGP to iBGP and may be reflected (RFC 4456 §6). iBGP
@@ -331,13 +365,7 @@ fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) -> Result<(), Withho
 fn mark_drained(receiver: PeerType, attrs: &mut AttrEdit) {
     match receiver {
         PeerType::Internal => attrs.set_local_pref(0),
-        PeerType::External => {
-            let mut communities: Vec<_> = attrs.view().communities().collect();
-            if !communities.contains(&Community::GRACEFUL_SHUTDOWN) {
-                communities.push(Community::GRACEFUL_SHUTDOWN);
-                attrs.set_communities(&communities);
-            }
-        }
+        PeerType::External => attrs.add_community(Community::GRACEFUL_SHUTDOWN),
     }
 }
 

@@ -6,8 +6,8 @@ use super::batch::Batch;
 use super::{Drain, ExportTable, Exported, GroupKey, Outbound, Withholding, export};
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
-    AttrKey, AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, Sources, Version,
-    generation_in,
+    AttrKey, AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, PathFlags, Sources,
+    Version, generation_in,
 };
 use crate::types::Prefix;
 
@@ -92,15 +92,19 @@ pub(crate) fn evaluate_export(
         peer_type: Some(group.peer_type),
     };
     let from = state.sources.get(path.source);
-    export(group, &Outbound { route, key: state.attrs.key(path.attrs), from })
+    let long_lived = path.flags.has(PathFlags::LONG_LIVED);
+    export(group, &Outbound { route, key: state.attrs.key(path.attrs), from, long_lived })
 }
 
-/// Whether a neighbour's path to a destination is usable, and not one that is to be left too.
+/// Whether a neighbour's path to a destination is usable, and not one that is to be left too or is
+/// long-lived stale.
 fn is_announced_by_others(dest: DestId, state: ExportView<'_>) -> bool {
     state.dests.paths(dest).iter().any(|path| {
         path.source.source() == Source::Bgp
             && state.sources.is_usable(path, state.hops)
             && state.attrs.view(path.attrs).local_pref() != Some(0)
             && !state.attrs.key(path.attrs).has(AttrKey::GRACEFUL_SHUTDOWN)
+            && !state.attrs.key(path.attrs).has(AttrKey::LLGR_STALE)
+            && !path.flags.has(PathFlags::LONG_LIVED)
     })
 }

@@ -57,6 +57,7 @@ impl AttrKey {
     pub(crate) const NO_EXPORT_SUBCONFED: u8 = 4;
     pub(crate) const GRACEFUL_SHUTDOWN: u8 = 8;
     pub(crate) const LLGR_STALE: u8 = 16;
+    pub(crate) const NO_LLGR: u8 = 32;
 
     pub(crate) fn of(attrs: AttrView<'_>) -> Self {
         let mut key = AttrKey {
@@ -118,6 +119,7 @@ fn mark_of(community: u32) -> u8 {
         Community::NO_EXPORT_SUBCONFED => AttrKey::NO_EXPORT_SUBCONFED,
         Community::GRACEFUL_SHUTDOWN => AttrKey::GRACEFUL_SHUTDOWN,
         Community::LLGR_STALE => AttrKey::LLGR_STALE,
+        Community::NO_LLGR => AttrKey::NO_LLGR,
         _ => 0,
     }
 }

@@ -13,7 +13,7 @@ use super::{AttrKey, Reason};
 /// Everything that decides between two usable paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
-    /// Carries LLGR_STALE: less preferred than any that does not (RFC 9494 §4.3).
+    /// Carries LLGR_STALE, or is long-lived stale here: less preferred than any that does not (RFC 9494 §4.3).
     pub(crate) long_lived_stale: bool,
     pub(crate) preference: u16,
     pub(crate) local_pref: u32,

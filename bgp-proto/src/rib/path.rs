@@ -95,6 +95,9 @@ impl PathFlags {
     /// From an eBGP peer.
     pub(crate) const EXTERNAL: PathFlags = PathFlags(32);
 
+    /// Long-lived stale: as if it carried LLGR_STALE (RFC 9494 §4.2).
+    pub(crate) const LONG_LIVED: PathFlags = PathFlags(64);
+
     const REFUSAL: u8 = 15;
 
     pub(crate) fn has(self, flag: PathFlags) -> bool {

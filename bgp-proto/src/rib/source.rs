@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, Rank, Reach, SourceId, ViaDefault,
+    AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, PathFlags, Rank, Reach, SourceId,
+    ViaDefault,
 };
 use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
@@ -127,10 +128,12 @@ impl Sources {
 
     /// The rank that a path has, or would have if it were usable.
     pub(crate) fn rank_regardless(&self, path: &Path, igp_metric: u32, attrs: &AttrTable) -> Rank {
+        let of_attrs = Rank::from_attrs(attrs.key(path.attrs), attrs.local(path.attrs).preference);
         let rank = Rank {
             igp_metric,
             path_id: path.path_id,
-            ..Rank::from_attrs(attrs.key(path.attrs), attrs.local(path.attrs).preference)
+            long_lived_stale: of_attrs.long_lived_stale || path.flags.has(PathFlags::LONG_LIVED),
+            ..of_attrs
         };
         match self.get(path.source) {
             Some(facts) => Rank {

@@ -128,11 +128,12 @@ impl Close {
         let lost_silently =
             matches!(self, Close::Transport { .. } | Close::GracefulStop | Close::Replaced);
         let kept = lost_silently || (both_set_n_bit(session) && self.severity() == Severity::Soft);
-        let families = session.restart_families();
-        (kept && !families.is_empty()).then(|| Keep {
-            families,
+        let keep = Keep {
+            families: session.restart_families(),
             restart_time: std::time::Duration::from_secs(restart.restart_time_secs.into()),
-        })
+            long_lived: session.long_lived_stale_times(),
+        };
+        (kept && !keep.is_empty()).then_some(keep)
     }
 
     /// Differs from RFC: 8538 §3.1 leaves a reset by the operator open. Here it is hard, because it

@@ -118,7 +118,8 @@ pub struct TransportSecurity {
     pub ttl_security_hops: Option<u8>,
 }
 
-/// Session parameters of one neighbour. A change of any of them restarts the session.
+/// Session parameters of one neighbour. A change of any of them restarts the session, except for
+/// timers ([`PeerConfig::differs_only_in_timers`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     /// The neighbour's address.
@@ -153,9 +154,12 @@ pub struct PeerConfig {
     pub security: TransportSecurity,
     /// ADD-PATH offer per family (RFC 7911). Default none.
     pub add_path: FamilyMap<AddPathMode>,
-    /// Offer capability 64 with this restart time, 1-4095 s (RFC 4724); `None` leaves it out.
+    /// Offer capability 64 with this restart time, 0-4095 s (RFC 4724); `None` leaves it out.
     /// Default 120 s.
     pub graceful_restart_time: Option<Duration>,
+    /// Offer capability 71 with these long-lived stale times, 0-16,777,215 s per family (RFC 9494),
+    /// if capability 64 is offered; `None`, the default, leaves it out.
+    pub long_lived_stale_time: Option<FamilyMap<Duration>>,
     /// What the expiry of the hold timer means for the neighbour's routes.
     pub hold_expiry: HoldExpiry,
     /// Offer Extended Messages (RFC 8654). Default true.
@@ -208,6 +212,7 @@ impl PeerConfig {
             security: TransportSecurity::default(),
             add_path: FamilyMap::default(),
             graceful_restart_time: Some(Duration::from_secs(120)),
+            long_lived_stale_time: None,
             hold_expiry: HoldExpiry::default(),
             extended_messages: true,
             extended_next_hop: false,
@@ -220,6 +225,26 @@ impl PeerConfig {
             idle: None,
             multihop_ttl: None,
         }
+    }
+
+    /// Whether `other` differs, and in nothing but timers: hold time, keepalive interval, send hold
+    /// time, retry time, restart time and long-lived stale times. They belong to the OPEN or to the
+    /// wait for a connection, so that [`Peer::set_timers`](super::Peer::set_timers) can replace them
+    /// without ending the session. Whether capabilities 64 and 71 are offered is no timer.
+    pub fn differs_only_in_timers(&self, other: &PeerConfig) -> bool {
+        let offers_alike = self.graceful_restart_time.is_some()
+            == other.graceful_restart_time.is_some()
+            && self.long_lived_stale_time.is_some() == other.long_lived_stale_time.is_some();
+        let with_our_timers = PeerConfig {
+            hold_time: self.hold_time,
+            keepalive_time: self.keepalive_time,
+            send_hold_time: self.send_hold_time,
+            connect_retry_time: self.connect_retry_time,
+            graceful_restart_time: self.graceful_restart_time,
+            long_lived_stale_time: self.long_lived_stale_time,
+            ..other.clone()
+        };
+        self != other && offers_alike && *self == with_our_timers
     }
 
     /// Longest time without send progress on a session with the hold time that we offer, which is

@@ -5,13 +5,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::PeerConfig;
 use super::negotiate::Negotiated;
 use super::timers::{Jitter, open_hold_time, send_hold_time};
 use super::{Slot, State};
 use crate::types::{Time, Timer};
-use crate::wire::{Capabilities, EXTENDED_MAX_LEN, MAX_LEN, MessageType, UpdateContext};
+use crate::wire::{Capabilities, EXTENDED_MAX_LEN, MAX_LEN, MessageType, Open, UpdateContext};
 
 /// A connection in one of its states. Only dispatches to the structs.
 pub(super) enum Conn {
@@ -26,6 +27,8 @@ pub(super) struct OpenSent {
     pub(super) remote: IpAddr,
     /// Capabilities in our OPEN; a later OPEN may differ.
     pub(super) offered: Capabilities,
+    /// Hold time in our OPEN.
+    pub(super) offered_hold_time: Duration,
     hold: Timer,
 }
 
@@ -58,7 +61,7 @@ pub(super) struct Established {
     hold: Timer,
     keepalive: Timer,
     send_hold: Timer,
-    send_hold_time: Option<std::time::Duration>,
+    send_hold_time: Option<Duration>,
 }
 
 /// What the expiry of a connection's timer means.
@@ -161,11 +164,17 @@ impl OpenSent {
         now: Time,
         slot: Slot,
         (local, remote): (SocketAddr, SocketAddr),
-        offered: Capabilities,
+        open: Open,
     ) -> Self {
         let mut hold = Timer::stopped();
         hold.set(now + open_hold_time(slot));
-        OpenSent { local: local.ip(), remote: remote.ip(), offered, hold }
+        OpenSent {
+            local: local.ip(),
+            remote: remote.ip(),
+            offered_hold_time: Duration::from_secs(open.hold_time_secs.into()),
+            offered: open.capabilities,
+            hold,
+        }
     }
 
     /// The peer's OPEN was accepted (RFC 4271 §8.2.2 OpenSent, event 19). Our KEEPALIVE is

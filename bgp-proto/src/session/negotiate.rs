@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::{Close, Keep, PeerConfig, RoleMode};
-use crate::types::{Asn, Family, FamilySet, PeerType, Role, RouterId};
+use crate::types::{Asn, Family, FamilyMap, FamilySet, PeerType, Role, RouterId};
 use crate::wire::{AddPathMode, Capabilities, Code, EXTENDED_MAX_LEN, GracefulRestart, MAX_LEN};
-use crate::wire::{Notification, Open, UpdateContext, max_len_for};
+use crate::wire::{LongLivedFamily, Notification, Open, UpdateContext, max_len_for};
 
 /// The result of a negotiation; constant for the life of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub struct Negotiated {
     pub role: Option<Role>,
     /// The peer's capability 64, if it sent one and we offered ours.
     pub graceful_restart: Option<GracefulRestart>,
+    /// The peer's capability 71, if it sent one together with capability 64 (RFC 9494 §4.5) and we
+    /// offered both.
+    pub long_lived: Option<Vec<LongLivedFamily>>,
     /// Everything that the peer offered, for display.
     pub peer_capabilities: Capabilities,
 }
@@ -94,6 +97,7 @@ impl Negotiated {
             keepalive_time: keepalive_time(None, hold_time),
             role: None,
             graceful_restart: None,
+            long_lived: None,
             peer_capabilities: Capabilities::default(),
         }
     }
@@ -117,6 +121,27 @@ impl Negotiated {
         Close::Transport { text: String::new() }.keep(self)
     }
 
+    /// How long the routes of each family are kept after the restart time (RFC 9494 §4.2); zero for
+    /// families that the peer's capability 71 does not list.
+    pub fn long_lived_stale_times(&self) -> FamilyMap<Duration> {
+        let mut times = FamilyMap::default();
+        for listed in self.long_lived.iter().flatten() {
+            if let Ok(family) = Family::try_from(listed.family)
+                && self.families.contains(family)
+            {
+                times[family] = Duration::from_secs(listed.stale_time_secs.into());
+            }
+        }
+        times
+    }
+
+    /// Whether the peer sent capability 71 together with 64 (RFC 9494 §4.5), whatever we offered: it
+    /// may be sent routes with LLGR_STALE (RFC 9494 §4.3).
+    pub fn peer_knows_long_lived(&self) -> bool {
+        let theirs = &self.peer_capabilities;
+        theirs.long_lived.is_some() && theirs.graceful_restart.is_some()
+    }
+
     /// Families whose routes are kept if the connection is lost (RFC 4724 §4.2).
     pub fn restart_families(&self) -> FamilySet {
         self.graceful_restart
@@ -128,11 +153,11 @@ impl Negotiated {
     }
 }
 
-/// Checks the peer's OPEN against the configuration and our own offer (RFC 4271 §6.2), and
-/// intersects the two. Errors: 2/2, 2/3, 2/7, 2/11.
+/// Checks the peer's OPEN against the configuration and our own offer (RFC 4271 §6.2), which is what
+/// our OPEN said, and intersects the two. Errors: 2/2, 2/3, 2/7, 2/11.
 pub(super) fn negotiate(
     config: &PeerConfig,
-    offered: &Capabilities,
+    (offered, offered_hold_time): (&Capabilities, Duration),
     open: &Open,
     local_addr: IpAddr,
     remote_addr: IpAddr,
@@ -153,8 +178,7 @@ pub(super) fn negotiate(
         ));
     }
     let extended_both = offered.extended_message && theirs.extended_message;
-    let hold_time =
-        Duration::from_secs(open.hold_time_secs.into()).min(whole_seconds(config.hold_time));
+    let hold_time = Duration::from_secs(open.hold_time_secs.into()).min(offered_hold_time);
     Ok(Negotiated {
         peer_router_id: open.router_id,
         peer_asn: open.asn,
@@ -182,6 +206,11 @@ pub(super) fn negotiate(
             .graceful_restart
             .as_ref()
             .and_then(|_| theirs.graceful_restart.clone()),
+        long_lived: theirs.long_lived.clone().filter(|_| {
+            offered.long_lived.is_some()
+                && offered.graceful_restart.is_some()
+                && theirs.graceful_restart.is_some()
+        }),
         peer_capabilities: theirs.clone(),
     })
 }

@@ -1,10 +1,13 @@
 //! What our OPEN offers: everything configured, or less to a peer that refused it.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{BfdMode, PeerConfig};
-use crate::types::{Family, FamilySet, PeerType, Role};
-use crate::wire::{AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily};
+use crate::types::{Family, FamilyMap, FamilySet, PeerType, Role};
+use crate::wire::{
+    AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily,
+};
 use crate::wire::{Code, Notification, Open, cap};
 
 /// What capability 64 says about ourselves (RFC 4724 §3).
@@ -18,6 +21,16 @@ pub enum Restart {
         /// Families whose kernel routes were found and kept: F = 1.
         preserved: FamilySet,
     },
+}
+
+impl Restart {
+    /// Families for which forwarding continues: F = 1.
+    fn preserved(self) -> FamilySet {
+        match self {
+            Restart::Done => FamilySet::ALL,
+            Restart::Recovering { preserved } => preserved,
+        }
+    }
 }
 
 /// How much of what the configuration allows is offered to a peer (RFC 5492 §3). Kept across
@@ -133,6 +146,11 @@ fn build_capabilities(config: &PeerConfig, offer: &Offer, restart: Restart) -> C
         && offer.includes(cap::GRACEFUL_RESTART)
     {
         caps.graceful_restart = Some(build_graceful_restart(families, time.as_secs(), restart));
+        // RFC 9494 §4.5: without capability 64 it would have no effect.
+        caps.long_lived = config
+            .long_lived_stale_time
+            .filter(|_| offer.includes(cap::LONG_LIVED))
+            .map(|times| build_long_lived(families, times, restart));
     }
     caps
 }
@@ -143,10 +161,8 @@ fn build_graceful_restart(
     restart: Restart,
 ) -> GracefulRestart {
     const RESTART_TIME_SECS_MAX: u64 = 4095;
-    let (restarting, preserved) = match restart {
-        Restart::Done => (false, FamilySet::ALL),
-        Restart::Recovering { preserved } => (true, preserved),
-    };
+    let restarting = restart != Restart::Done;
+    let preserved = restart.preserved();
     GracefulRestart {
         restarting,
         notification: true,
@@ -159,4 +175,20 @@ fn build_graceful_restart(
             })
             .collect(),
     }
+}
+
+fn build_long_lived(
+    families: &[Family],
+    times: FamilyMap<Duration>,
+    restart: Restart,
+) -> Vec<LongLivedFamily> {
+    let of_family = |family: &Family| LongLivedFamily {
+        family: family.afi_safi(),
+        forwarding: restart.preserved().contains(*family),
+        stale_time_secs: u32::try_from(times[*family].as_secs())
+            .map_or(LongLivedFamily::STALE_TIME_SECS_MAX, |secs| {
+                secs.min(LongLivedFamily::STALE_TIME_SECS_MAX)
+            }),
+    };
+    families.iter().map(of_family).collect()
 }

@@ -14,12 +14,13 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::conn::{Conn, Expiry};
 use super::intake::Intake;
 use super::timers::{Backoff, Jitter};
 use super::{BfdMode, Close, LastError, Negotiated, Offer, PeerConfig, Restart};
-use crate::types::{Family, LogLimit, Time};
+use crate::types::{Family, FamilyMap, FamilySet, LogLimit, Time};
 use crate::wire::{MessageType, split_frame};
 use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
 use dial::Admin;
@@ -135,10 +136,41 @@ pub enum Action {
 /// Routes to keep across a restart of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// Families whose routes are kept.
-    pub families: crate::types::FamilySet,
-    /// Longest time for which they are kept.
-    pub restart_time: std::time::Duration,
+    /// Families whose routes are kept for the restart time.
+    pub families: FamilySet,
+    /// Longest time for which they are kept as stale.
+    pub restart_time: Duration,
+    /// How long after that the routes of each family are kept as long-lived stale (RFC 9494 §4.2);
+    /// zero: not. For families that are not in `families` the restart time counts as zero.
+    pub long_lived: FamilyMap<Duration>,
+}
+
+impl Keep {
+    /// What is kept without long-lived graceful restart.
+    pub const fn for_restart(families: FamilySet, restart_time: Duration) -> Keep {
+        Keep { families, restart_time, long_lived: FamilyMap([Duration::ZERO; 2]) }
+    }
+
+    /// For how long the routes of some family are kept, if the peer does not come back.
+    pub fn longest(&self) -> Duration {
+        let times = Family::ALL.into_iter().filter_map(|family| self.of(family));
+        times.map(|(restart, long_lived)| restart + long_lived).max().unwrap_or_default()
+    }
+
+    /// Whether the routes of no family are kept.
+    pub fn is_empty(&self) -> bool {
+        Family::ALL.into_iter().all(|family| self.of(family).is_none())
+    }
+
+    /// Restart time and long-lived stale time of a family; `None`: its routes are not kept.
+    pub fn of(&self, family: Family) -> Option<(Duration, Duration)> {
+        let long_lived = self.long_lived[family];
+        match self.families.contains(family) {
+            true => Some((self.restart_time, long_lived)),
+            false if long_lived.is_zero() => None,
+            false => Some((Duration::ZERO, long_lived)),
+        }
+    }
 }
 
 /// Message counters of a peer since it was created.
@@ -300,6 +332,16 @@ impl Peer {
     /// not affected.
     pub fn set_restart(&mut self, restart: Restart) {
         self.restart = restart;
+    }
+
+    /// Replaces the parameters by ones that differ in timers only
+    /// ([`PeerConfig::differs_only_in_timers`]); others are ignored. The session stays: what an OPEN
+    /// announces applies from the next one on, and the retry time from the next attempt on.
+    pub fn set_timers(&mut self, config: Arc<PeerConfig>) {
+        if self.config.differs_only_in_timers(&config) {
+            self.backoff.set_base(config.connect_retry_time);
+            self.config = config;
+        }
     }
 
     /// Handles a request of the host or the operator.

@@ -89,6 +89,11 @@ impl Backoff {
         Backoff { base: connect_retry_time.max(RETRY_TIME_MIN), redial, failures: 0 }
     }
 
+    /// Replaces the configured retry time, from the next failure on.
+    pub(super) fn set_base(&mut self, connect_retry_time: Duration) {
+        self.base = connect_retry_time.max(RETRY_TIME_MIN);
+    }
+
     /// How long an attempt to connect may take.
     pub(super) fn connect_time(&self) -> Duration {
         match self.redial {

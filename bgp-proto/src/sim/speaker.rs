@@ -382,6 +382,8 @@ impl Speaker {
                 TableEvent::PrefixWarning { .. }
                 | TableEvent::EndOfRib { .. }
                 | TableEvent::StaleRemoved { .. }
+                | TableEvent::LongLivedStale { .. }
+                | TableEvent::NotLongLived { .. }
                 | TableEvent::Note(_) => continue,
             };
             closed = true;

@@ -42,6 +42,9 @@ pub struct TableConfig {
     /// it, the sessions of the peers that hold most are closed with 6/8. `None`, the default: no
     /// limit.
     pub memory_max: Option<u64>,
+    /// Whether long-lived graceful restart is configured for any peer. Then routes with LLGR_STALE are
+    /// advertised only to peers that sent capability 71 (RFC 9494 §4.3). Default false.
+    pub long_lived: bool,
 }
 
 /// How traffic is shared between the next hops of an ECMP route.
@@ -99,6 +102,9 @@ pub struct PeerRoutes {
     /// How long stale routes are kept without End-of-RIB after the session is re-established (RFC
     /// 8538 §4.1). Default 180 s. A change takes effect with the next restart.
     pub stale_time: Duration,
+    /// Limit of the long-lived stale times that the peer announces (RFC 9494 §4.2). `None`, the
+    /// default: none. A change takes effect with the next restart.
+    pub long_lived_stale_time_max: Option<Duration>,
 }
 
 /// What the import of a peer's routes depends on.
@@ -181,6 +187,7 @@ impl TableConfig {
             log_bytes_max: 16 << 20,
             groups_max: 4096,
             memory_max: None,
+            long_lived: false,
         }
     }
 }
@@ -196,6 +203,7 @@ impl PeerRoutes {
             reflection: ReflectionParams::default(),
             limits: PeerLimits::default(),
             stale_time: Duration::from_secs(180),
+            long_lived_stale_time_max: None,
         }
     }
 }

@@ -143,7 +143,9 @@ impl Table {
         meter: &mut Meter,
     ) -> (Taken, Option<PeerInput>) {
         let Some(peer) = self.peers.get_mut(id) else { return (Taken::Whole, None) };
-        let is_passing = [Pass::Withdraw, Pass::Sweep, Pass::Restamp].iter().any(|p| peer.has(*p));
+        let is_passing = [Pass::Withdraw, Pass::Sweep, Pass::Restamp, Pass::LongLived]
+            .iter()
+            .any(|p| peer.has(*p));
         match input {
             PeerInput::Down { .. } | PeerInput::Remove | PeerInput::ForwardingLost
                 if is_passing =>

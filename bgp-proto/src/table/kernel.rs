@@ -8,11 +8,12 @@ use slab::Slab;
 
 use super::{MultipathWeights, TableConfig};
 use crate::policy::{Decision, RouteRef, Source, Verdict};
-use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
+use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, PathFlags, WorkSet};
 use crate::types::{
-    ExtCommunity, Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop,
-    Prefix, Recursion,
+    Community, ExtCommunity, Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop,
+    NextHop, Prefix, Recursion,
 };
+use crate::wire::AttrEdit;
 
 /// Capacity for changes that is kept while there are none: as many as an ordinary turn makes.
 const CHANGES_KEPT: usize = 4096;
@@ -385,7 +386,12 @@ fn verdict_of(
     meter: &mut Meter,
 ) -> Option<Verdict> {
     let policy = config.fib_policy.as_deref()?;
-    let attrs = rib.attrs.view(path.attrs);
+    let marked = path.flags.has(PathFlags::LONG_LIVED).then(|| {
+        let mut edit = AttrEdit::from_view(rib.attrs.view(path.attrs));
+        edit.add_community(Community::LLGR_STALE);
+        edit
+    });
+    let attrs = marked.as_ref().map_or(rib.attrs.view(path.attrs), AttrEdit::view);
     meter.spend(2 + attrs.as_bytes().len() as u32 / 64);
     Some(policy.evaluate(&RouteRef {
         prefix,

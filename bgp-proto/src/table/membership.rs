@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{CloseReason, Review, Table};
-use crate::export::{Group, GroupKey, Reader};
+use crate::export::{Group, GroupKey, LongLived, Reader};
 use crate::rib::{DestId, Meter, NextHopId, SourceId};
 use crate::session::Negotiated;
 use crate::types::{ClusterId, Family, PeerId, PeerType, Time};
@@ -41,6 +41,11 @@ impl Table {
                 .contains(family)
                 .then_some(peer.routes.export.add_path_send),
             drain: peer.routes.export.drain,
+            long_lived: match (self.config.long_lived, session.peer_knows_long_lived()) {
+                (false, _) => LongLived::Unused,
+                (true, true) => LongLived::Known,
+                (true, false) => LongLived::Unknown,
+            },
             export: Arc::clone(&peer.routes.export.policy),
         })
     }

@@ -210,7 +210,7 @@ impl Table {
         for id in self.peers.ids() {
             for family in Family::ALL {
                 let Some(peer) = self.peers.get(id) else { continue };
-                if !peer.family(family).stale {
+                if !peer.family(family).retention.is_stale() {
                     continue;
                 }
                 any = true;

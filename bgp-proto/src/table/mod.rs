@@ -21,9 +21,11 @@ mod passes;
 mod peer;
 mod peers;
 mod refusals;
+mod retention;
 mod schedule;
 mod sessions;
 mod show;
+mod stale;
 mod tombstones;
 mod view;
 
@@ -48,7 +50,7 @@ pub use schedule::{NextTurn, Progress, Work};
 pub use sessions::Dependence;
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
-    PeerCounts, RouteFilter, Totals, Unusable, Withheld,
+    PeerCounts, Retained, RetainedPhase, RouteFilter, Totals, Unusable, Withheld,
 };
 
 use crate::export::{AdjRibsOut, NOTES_MAX, Reader};
@@ -99,7 +101,29 @@ pub enum TableEvent {
         /// The family.
         family: Family,
     },
-    /// Stale routes of a restarting peer are withdrawn because their timer expired (RFC 4724 §4.2).
+    /// The restart time of a peer is over: its routes are long-lived stale from here on (RFC 9494
+    /// §4.2).
+    LongLivedStale {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+        /// Paths kept; those with NO_LLGR are withdrawn next.
+        count: u32,
+        /// How long they are kept.
+        time: Duration,
+    },
+    /// Paths with NO_LLGR were withdrawn when a peer's routes became long-lived stale (RFC 9494 §4.2).
+    NotLongLived {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+        /// Paths withdrawn.
+        count: u32,
+    },
+    /// Stale routes of a restarting peer are withdrawn because their timer expired (RFC 4724 §4.2,
+    /// RFC 9494 §4.2).
     StaleRemoved {
         /// The peer.
         peer: PeerId,
@@ -109,6 +133,8 @@ pub enum TableEvent {
         count: u32,
         /// Whether its session is back.
         returned: Returned,
+        /// What they were kept for.
+        phase: RetainedPhase,
     },
     /// One line for the log.
     Note(String),
@@ -291,6 +317,11 @@ impl Table {
         }
         if before.via_default != config.via_default {
             self.loc_rib.set_via_default(config.via_default);
+        }
+        if before.long_lived != config.long_lived {
+            for id in self.peers.ids() {
+                self.review_peers.entry(id).or_insert(Review::Export);
+            }
         }
         let identity = |c: &TableConfig| (c.asn, c.router_id, c.cluster_id);
         if identity(&before) != identity(&config) {

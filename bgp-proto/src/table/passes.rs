@@ -9,8 +9,8 @@
 
 use super::import::{ImportContext, Liveness};
 use super::peer::Pass;
-use super::{RECOUNT, Table};
-use crate::rib::{DestId, Meter, Path};
+use super::{RECOUNT, Table, TableEvent};
+use crate::rib::{AttrKey, DestId, Meter, Path, PathFlags};
 use crate::types::{Family, PeerId};
 
 impl Table {
@@ -26,7 +26,8 @@ impl Table {
             dests.insert(dest);
         }
         *held.pass_mut(Pass::Withdraw) = dests;
-        (held.received, held.accepted, held.stale, held.warned) = (0, 0, false, false);
+        (held.received, held.accepted, held.warned) = (0, 0, false);
+        held.retention.reset();
         held.marks.settle();
         self.peers.set_busy(id);
     }
@@ -47,7 +48,6 @@ impl Table {
     pub(super) fn begin_sweep(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
-        held.stale = false;
         held.refresh_timer.stop();
         held.marks.sweep_from = held.marks.present;
         let is_needed = held.marks.old > 0;
@@ -56,7 +56,6 @@ impl Table {
         } else {
             held.marks.settle();
         }
-        self.stop_stale_timer(id);
     }
 
     /// Withdraws the paths that an ended session left at a destination. Called before a route of
@@ -107,6 +106,7 @@ impl Table {
                         (Pass::Withdraw, _) => self.withdraw_paths(id, family, dest),
                         (Pass::Sweep, _) => self.sweep_dest(id, family, dest),
                         (Pass::Restamp, _) => self.restamp(id, family, dest),
+                        (Pass::LongLived, _) => self.make_long_lived(id, family, dest),
                         (Pass::Touch, _) => {
                             let rib = self.loc_rib.rib_mut(family);
                             rib.dests.touch_best(dest);
@@ -156,6 +156,49 @@ impl Table {
         }
     }
 
+    /// Marks the paths that are not fresh as long-lived stale (RFC 9494 §4.2). The mark stands for
+    /// LLGR_STALE, which is attached where a path is advertised or shown.
+    fn make_long_lived(&mut self, id: PeerId, family: Family, dest: DestId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let (source, present) = (peer.source, peer.family(family).marks.present);
+        let rib = self.loc_rib.rib_mut(family);
+        let mut has_changed = false;
+        for path in rib.dests.paths_mut(dest) {
+            let is_fresh = path.source != source || path.stamp == present;
+            if !is_fresh && !path.flags.has(PathFlags::LONG_LIVED) {
+                path.flags.set(PathFlags::LONG_LIVED);
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            rib.dests.touch_best(dest);
+            rib.touched.insert(dest.0);
+            self.take_out_not_long_lived(id, family, dest);
+        }
+    }
+
+    /// Withdraws long-lived stale paths with NO_LLGR, from the peer or from the import policy (RFC 9494
+    /// §4.2).
+    fn take_out_not_long_lived(&mut self, id: PeerId, family: Family, dest: DestId) {
+        let Some(source) = self.peers.get(id).map(|peer| peer.source) else { return };
+        loop {
+            let rib = &self.loc_rib;
+            let found = rib.dests(family).paths(dest).iter().position(|path| {
+                let name = (family, dest, source, path.path_id);
+                let is_barred = |attrs| rib.attrs.key(attrs).has(AttrKey::NO_LLGR);
+                path.source == source
+                    && path.flags.has(PathFlags::LONG_LIVED)
+                    && (is_barred(path.attrs)
+                        || rib.received(&name).is_some_and(|(attrs, _)| is_barred(attrs)))
+            });
+            let Some(at) = found else { return };
+            self.take_out(id, family, dest, at);
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.family_mut(family).not_long_lived += 1;
+            }
+        }
+    }
+
     fn end_pass(&mut self, id: PeerId, family: Family, pass: Pass) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
@@ -163,6 +206,12 @@ impl Table {
             match pass {
                 Pass::Sweep => held.marks.end_sweep(),
                 Pass::Restamp => held.marks.end_restamp(),
+                Pass::LongLived => {
+                    let count = std::mem::take(&mut held.not_long_lived);
+                    if count > 0 {
+                        self.events.push_back(TableEvent::NotLongLived { peer: id, family, count });
+                    }
+                }
                 Pass::Withdraw | Pass::Touch | Pass::Reevaluate => {}
             }
         }
@@ -209,16 +258,21 @@ impl Table {
             meter.spend(4 + context.weight.work(octets));
             let checked = self.check_received(context, received);
             let imported = self.import_route(context, prefix, received, hop, checked);
-            let new = Path {
+            let mut new = Path {
                 attrs: imported.attrs,
                 next_hop: imported.next_hop,
                 flags: imported.flags,
                 ..path
             };
+            if path.flags.has(PathFlags::LONG_LIVED) {
+                new.flags.set(PathFlags::LONG_LIVED);
+            }
             if new != path {
                 self.put(peer, dest, family, new, imported.received);
             }
             self.release_imported(&imported);
         }
+        // The new policy may have set NO_LLGR.
+        self.take_out_not_long_lived(peer, family, dest);
     }
 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::retention::Retention;
 use super::{CloseReason, ImportCounts, PeerRoutes};
 use crate::rib::{SourceId, SparseSet, Stamp};
 use crate::session::{Keep, Negotiated};
@@ -29,10 +30,6 @@ pub(super) struct Peer {
     pub(super) inputs: VecDeque<PeerInput>,
     /// Octets of the batches among them.
     pub(super) input_octets: u64,
-    /// When stale routes are withdrawn at the latest.
-    pub(super) stale_timer: Timer,
-    /// Limit of `stale_timer` across consecutive restarts (RFC 8538 §4.1).
-    pub(super) stale_until: Option<Time>,
     /// Octets of routes received since its paths were last weighed.
     pub(super) unreviewed: u64,
     families: [PeerFamily; 2],
@@ -79,9 +76,9 @@ pub(super) struct PeerFamily {
     /// Destinations that hold a path of the peer.
     pub(super) dests: SparseSet,
     /// Destinations that each pass has yet to visit.
-    pub(super) passes: [SparseSet; 5],
+    pub(super) passes: [SparseSet; 6],
     /// Passes whose end has a consequence.
-    pub(super) ends: [bool; 5],
+    pub(super) ends: [bool; 6],
     /// Paths held, rejected ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.
@@ -94,8 +91,11 @@ pub(super) struct PeerFamily {
     pub(super) warned_in: u64,
     /// Which paths are fresh.
     pub(super) marks: Marks,
-    /// Paths that are not fresh are kept across a restart of the peer (RFC 4724 §4.2).
-    pub(super) stale: bool,
+    /// Whether and how long paths that are not fresh are kept across a restart of the peer (RFC 4724
+    /// §4.2, RFC 9494 §4.2).
+    pub(super) retention: Retention,
+    /// Paths with NO_LLGR that the pass in progress has withdrawn.
+    pub(super) not_long_lived: u32,
     /// BoRR was received; EoRR is awaited until then.
     pub(super) refresh_timer: Timer,
     pub(super) imports: ImportCounts,
@@ -110,6 +110,8 @@ pub(super) enum Pass {
     Sweep,
     /// Stamps are about to wrap: all paths that are not fresh get the same one.
     Restamp,
+    /// The restart time is over: paths that are not fresh become long-lived stale.
+    LongLived,
     /// Facts about the peer changed: the best path counts as changed.
     Touch,
     /// Import parameters changed: paths are re-evaluated.
@@ -117,8 +119,14 @@ pub(super) enum Pass {
 }
 
 impl Pass {
-    pub(super) const ALL: [Pass; 5] =
-        [Pass::Withdraw, Pass::Sweep, Pass::Restamp, Pass::Touch, Pass::Reevaluate];
+    pub(super) const ALL: [Pass; 6] = [
+        Pass::Withdraw,
+        Pass::Sweep,
+        Pass::Restamp,
+        Pass::LongLived,
+        Pass::Touch,
+        Pass::Reevaluate,
+    ];
 }
 
 /// Marks of the paths of one family: a path is fresh if it has the present stamp.
@@ -197,8 +205,6 @@ impl Peer {
             removed: false,
             inputs: VecDeque::new(),
             input_octets: 0,
-            stale_timer: Timer::stopped(),
-            stale_until: None,
             unreviewed: 0,
             families: Default::default(),
         }
@@ -215,7 +221,8 @@ impl Peer {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Time> + '_ {
         let refreshes = self.families.iter().map(|family| &family.refresh_timer);
         let close = self.close.as_ref().map(|order| &order.again);
-        refreshes.chain([&self.stale_timer]).chain(close).filter_map(Timer::deadline)
+        let kept = self.families.iter().flat_map(|family| family.retention.deadlines());
+        refreshes.chain(close).filter_map(Timer::deadline).chain(kept.flatten())
     }
 
     /// Whether a pass has destinations left in either family.
@@ -241,7 +248,7 @@ impl PeerFamily {
     /// Paths that count against the peer's limit: not those from before a restart that are kept or
     /// not swept yet. The peer may never have held both at the same time.
     pub(super) fn counted(&self) -> u32 {
-        let is_restarting = self.stale || !self.pass(Pass::Sweep).is_empty();
+        let is_restarting = self.retention.is_stale() || !self.pass(Pass::Sweep).is_empty();
         self.received - if is_restarting { self.marks.old } else { 0 }
     }
 }

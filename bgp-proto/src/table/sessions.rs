@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{CloseOrder, Pass, PeerInput};
-use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, ReflectionParams, Returned, Table, TableEvent};
+use super::retention::{Preserved, Step, Terms};
+use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, ReflectionParams, Table, TableEvent};
 use crate::export::{Reader, ResyncEnd};
 use crate::rib::{Meter, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
-use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, SessionId, Time, Timer};
+use crate::types::{Family, PeerId, PeerType, RouterId, SessionId, Time, Timer};
 
 /// How long after BoRR routes wait for EoRR before they are withdrawn (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
@@ -30,11 +31,6 @@ impl Table {
         let was_up = peer.up.replace(number).is_some();
         peer.close = None;
         peer.session = Some(Arc::clone(&session));
-        if peer.stale_timer.deadline().is_some() {
-            // The peer is in `timed` already, since the timer was first set.
-            let at = now + peer.routes.stale_time;
-            peer.stale_timer.set(peer.stale_until.map_or(at, |until| at.min(until)));
-        }
         for family in Family::ALL {
             let held = peer.family_mut(family);
             held.limited = false;
@@ -47,12 +43,17 @@ impl Table {
         }
         self.note_neighbor(source, session.remote_addr, meter);
         self.note_facts(id, meter);
-        let kept = kept_families(&session);
         for family in Family::ALL {
-            match kept.contains(family) {
-                true => {}
-                false if was_up => self.begin_sweep(id, family, meter),
-                false => self.withdraw_stale(id, family),
+            let Some(peer) = self.peers.get_mut(id) else { continue };
+            let (stale_time, preserved) = (peer.routes.stale_time, preserved(&session, family));
+            // The peer is in `timed` already, since a timer was first set.
+            let retention = &mut peer.family_mut(family).retention;
+            let step = retention.returned(now, stale_time, preserved);
+            // It may have announced some of them again.
+            let is_swept = step == Step::Withdraw || !retention.is_stale() && !preserved.restart;
+            match was_up && is_swept {
+                true => self.begin_sweep(id, family, meter),
+                false => self.apply_step(now, id, family, step, meter),
             }
         }
         let families: Vec<Family> = session.families.iter().collect();
@@ -91,58 +92,27 @@ impl Table {
     ) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         (peer.up, peer.close, peer.unreviewed) = (None, None, 0);
-        let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
         let both_notify = peer.session.as_ref().is_some_and(|session| {
             session.graceful_restart.as_ref().is_some_and(|restart| restart.notification)
         });
+        let (stale_time, long_lived_max) =
+            (peer.routes.stale_time, peer.routes.long_lived_stale_time_max);
         self.leave_groups(id);
         for family in Family::ALL {
-            if families.contains(family) {
-                self.keep_as_stale(id, family, both_notify, meter);
-            } else {
-                self.begin_withdrawal(id, family);
-            }
+            let terms = keep.and_then(|keep| keep.of(family)).map(|(restart, long_lived)| {
+                let long_lived = long_lived_max.map_or(long_lived, |max| long_lived.min(max));
+                Terms { restart, long_lived, both_notify, stale_time }
+            });
+            self.keep_or_withdraw(now, id, family, terms, meter);
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.family_mut(family).refresh_timer.stop();
             }
         }
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let keeps_any = Family::ALL.into_iter().any(|family| peer.family(family).stale);
-        match keep.filter(|_| keeps_any) {
-            Some(keep) => {
-                // The peer says how long it takes to restart; we limit how long routes are used
-                // that no session confirms.
-                let away = keep.restart_time.min(peer.routes.stale_time);
-                let first = now + away + peer.routes.stale_time;
-                let until = *peer.stale_until.get_or_insert(first);
-                peer.stale_timer.set((now + away).min(until));
-                self.peers.set_timed(id);
-            }
-            None => {
-                peer.stale_timer.stop();
-                peer.stale_until = None;
-            }
-        }
-    }
-
-    /// Keeps the routes of a family as stale. Routes that are stale already are not kept across a
-    /// second restart (RFC 4724 §4.2), unless both sides set the N bit (RFC 8538 §4.1).
-    fn keep_as_stale(&mut self, id: PeerId, family: Family, both_notify: bool, meter: &mut Meter) {
-        let Some(peer) = self.peers.get(id) else { return };
-        let held = peer.family(family);
-        let is_swept = held.stale && !both_notify;
-        let kept = held.received - if is_swept { held.marks.old } else { 0 };
-        if is_swept {
-            self.begin_sweep(id, family, meter);
-        }
-        self.mark(id, family);
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.family_mut(family).stale = kept > 0;
-        }
+        self.peers.set_timed(id);
     }
 
     /// Makes everything that is held not fresh. The caller has checked that the mark has room.
-    fn mark(&mut self, id: PeerId, family: Family) {
+    pub(super) fn mark(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
         let has_room = held.marks.advance(held.received);
@@ -183,8 +153,15 @@ impl Table {
         }
         // What is not compared is read when it applies. `export` and `client` are compared by the
         // review, with the group's key and the facts of the source.
-        let PeerRoutes { name: _, import, export: _, reflection, limits: _, stale_time: _ } =
-            &*before;
+        let PeerRoutes {
+            name: _,
+            import,
+            export: _,
+            reflection,
+            limits: _,
+            stale_time: _,
+            long_lived_stale_time_max: _,
+        } = &*before;
         let ReflectionParams { client: _, cluster_id } = *reflection;
         let cluster_id_differs = cluster_id != routes.reflection.cluster_id;
         self.cluster_ids_differ |= cluster_id_differs;
@@ -202,31 +179,6 @@ impl Table {
         *noted = review.max(*noted);
     }
 
-    /// Withdraws a family's stale routes while the peer has sent nothing since: they are all that
-    /// it holds.
-    pub(super) fn withdraw_stale(&mut self, id: PeerId, family: Family) {
-        if self.peers.get(id).is_some_and(|peer| peer.family(family).stale) {
-            self.begin_withdrawal(id, family);
-            self.stop_stale_timer(id);
-        }
-    }
-
-    /// Stops the stale timer unless a family still has stale routes.
-    pub(super) fn stop_stale_timer(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        if Family::ALL.into_iter().all(|family| !peer.family(family).stale) {
-            peer.stale_timer.stop();
-            peer.stale_until = None;
-        }
-    }
-
-    /// End-of-RIB: withdraws what the peer did not announce again (RFC 4724 §4.2).
-    pub(super) fn sweep_stale(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
-        if self.peers.get(id).is_some_and(|peer| peer.family(family).stale) {
-            self.begin_sweep(id, family, meter);
-        }
-    }
-
     /// BoRR: what is not announced again before EoRR will be withdrawn (RFC 7313 §4). Returns false
     /// if it has to wait.
     pub(super) fn begin_peer_refresh(
@@ -240,7 +192,7 @@ impl Table {
         let enhanced = peer.session.as_ref().is_some_and(|session| session.enhanced_refresh);
         let held = peer.family_mut(family);
         // RFC 7313 §4: before the End-of-RIB of a restarted peer, BoRR is ignored.
-        if !enhanced || held.stale {
+        if !enhanced || held.retention.is_stale() {
             return true;
         }
         if !self.can_mark(id, family, meter) {
@@ -296,18 +248,10 @@ impl Table {
         }
         for id in self.peers.timed() {
             let Some(peer) = self.peers.get_mut(id) else { continue };
-            let (up, stale) = (peer.up.is_some(), peer.stale_timer.expired(now));
             let again = peer.close.as_mut().is_some_and(|order| order.again.expired(now));
             let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
             for (family, refresh) in refreshes {
-                if stale {
-                    self.note_stale_removal(id, family);
-                }
-                if stale && up {
-                    self.sweep_stale(id, family, meter);
-                } else if stale {
-                    self.withdraw_stale(id, family);
-                }
+                self.expire_stale(now, id, family, meter);
                 if refresh {
                     self.begin_sweep(id, family, meter);
                 }
@@ -315,17 +259,6 @@ impl Table {
             if again {
                 self.give_close_order(now, id);
             }
-        }
-    }
-
-    /// Reports that stale routes of a peer are about to be withdrawn, if there are any.
-    fn note_stale_removal(&mut self, peer: PeerId, family: Family) {
-        let Some(record) = self.peers.get(peer) else { return };
-        let held = record.family(family);
-        let count = held.marks.old;
-        if held.stale && count > 0 {
-            let returned = if record.up.is_some() { Returned::Yes } else { Returned::No };
-            self.events.push_back(TableEvent::StaleRemoved { peer, family, count, returned });
         }
     }
 
@@ -369,13 +302,14 @@ pub(super) enum Review {
     Import,
 }
 
-/// Families whose stale routes are kept when the session comes back (RFC 4724 §4.2): those for
-/// which the peer set the Forwarding State bit.
-fn kept_families(session: &Negotiated) -> FamilySet {
+/// The families for which the peer set the Forwarding State bit (RFC 4724 §4.2, RFC 9494 §4.2).
+fn preserved(session: &Negotiated, family: Family) -> Preserved {
+    let pair = family.afi_safi();
+    let is_negotiated = session.families.contains(family);
     let restart = session.graceful_restart.iter().flat_map(|restart| &restart.families);
-    restart
-        .filter(|family| family.forwarding)
-        .filter_map(|family| Family::try_from(family.family).ok())
-        .filter(|family| session.families.contains(*family))
-        .collect()
+    let long_lived = session.long_lived.iter().flatten();
+    Preserved {
+        restart: is_negotiated && restart.filter(|f| f.forwarding).any(|f| f.family == pair),
+        long_lived: is_negotiated && long_lived.filter(|f| f.forwarding).any(|f| f.family == pair),
+    }
 }

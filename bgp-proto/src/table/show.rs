@@ -6,16 +6,22 @@ use std::sync::Arc;
 
 use super::import::Liveness;
 use super::kernel::FibEntry;
+use super::peer::PeerFamily;
+use super::retention::Phase;
 use super::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
-    PeerCounts, Refused, RouteFilter, Table, Totals, Unusable, Withheld,
+    PeerCounts, Refused, Retained, RetainedPhase, RouteFilter, Table, Totals, Unusable, Withheld,
 };
 use crate::export::{Advertised, ExportView, Group, evaluate_export, tx_path_id};
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
-    DestId, NextHopState, Path, Reach, Reason, Rib, SourceId, compare, default_preference, order,
+    DestId, NextHopState, Path, PathFlags, Reach, Reason, Rib, SourceId, compare,
+    default_preference, order,
 };
-use crate::types::{Family, FamilyMap, FibChange, Hop, NextHop, PathId, PeerId, Prefix, Time};
+use crate::types::{
+    Community, Family, FamilyMap, FibChange, Hop, NextHop, PathId, PeerId, Prefix, Time,
+};
+use crate::wire::{AttrEdit, AttrView};
 
 /// Marks cursors of the IPv6 half of a view.
 const CURSOR_IPV6: u32 = 1 << 31;
@@ -160,6 +166,7 @@ impl Table {
             best: false,
             multipath: false,
             stale: self.is_stale(family, path),
+            long_lived: path.flags.has(PathFlags::LONG_LIVED),
             unusable: self.why_unusable(path),
             source,
             preference: self.loc_rib.attrs.local(path.attrs).preference,
@@ -172,7 +179,7 @@ impl Table {
             },
             hops,
             igp_metric: metric,
-            attrs: Arc::from(self.loc_rib.attrs.view(path.attrs).as_bytes()),
+            attrs: shown_attrs(path, self.loc_rib.attrs.view(path.attrs)),
             age_secs: now.as_secs().saturating_sub(u64::from(path.received_secs)),
             reason: Reason::OnlyPath,
             import_rule: self.import_rule(family, dest, path),
@@ -182,7 +189,7 @@ impl Table {
     fn is_stale(&self, family: Family, path: &Path) -> bool {
         let peer = path.source.peer().and_then(|id| self.peers.get(id));
         peer.map(|peer| peer.family(family))
-            .is_some_and(|held| held.stale && path.stamp != held.marks.present)
+            .is_some_and(|held| held.retention.is_stale() && path.stamp != held.marks.present)
     }
 
     fn why_unusable(&self, path: &Path) -> Option<Unusable> {
@@ -268,6 +275,7 @@ impl Table {
             best: false,
             multipath: false,
             stale: false,
+            long_lived: false,
             unusable: None,
             source: source.source(),
             preference: default_preference(source.source()),
@@ -435,10 +443,13 @@ impl Table {
     pub fn counts(&self, id: PeerId) -> PeerCounts {
         let mut counts = PeerCounts::default();
         let Some(peer) = self.peers.get(id) else { return counts };
-        counts.restarting = peer.stale_timer.deadline().filter(|_| peer.up.is_none());
         for family in Family::ALL {
             let held = peer.family(family);
             counts.received[family] = held.received;
+            counts.retained[family] = retained(held);
+            if peer.up.is_none() {
+                counts.restarting = counts.restarting.max(held.retention.ends());
+            }
             counts.accepted[family] = held.accepted;
             counts.preferred[family] = self.loc_rib.dests(family).preferred(peer.source);
             counts.imports[family] = held.imports;
@@ -482,6 +493,25 @@ impl Table {
             groups: self.adj_ribs_out.groups.len() as u32,
         }
     }
+}
+
+/// The attributes of a path with those that its flags stand for.
+fn shown_attrs(path: &Path, attrs: AttrView<'_>) -> Arc<[u8]> {
+    if !path.flags.has(PathFlags::LONG_LIVED) {
+        return attrs.as_bytes().into();
+    }
+    let mut edit = AttrEdit::from_view(attrs);
+    edit.add_community(Community::LLGR_STALE);
+    edit.into_bytes().into()
+}
+
+fn retained(held: &PeerFamily) -> Option<Retained> {
+    let phase = match held.retention.phase() {
+        Phase::Stale => RetainedPhase::Restart,
+        Phase::LongLived => RetainedPhase::LongLived,
+        Phase::Fresh | Phase::Overdue => return None,
+    };
+    Some(Retained { phase, paths: held.marks.old, until: held.retention.phase_ends()? })
 }
 
 fn limit_u32(limit: usize) -> u32 {

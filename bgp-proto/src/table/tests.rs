@@ -189,7 +189,7 @@ fn routes_kept_for_a_restart_are_withdrawn_when_forwarding_is_lost() {
     settle(&mut table);
     assert_eq!(held(&table), 2, "ignored while the session is up");
     let families = FamilySet::only(Family::Ipv4);
-    table.down_now(2, Some(Keep { families, restart_time: Duration::from_secs(120) }));
+    table.down_now(2, Some(Keep::for_restart(families, Duration::from_secs(120))));
     settle(&mut table);
     assert_eq!(held(&table), 2);
     table.peer_forwarding_lost(PeerId(2));

@@ -105,6 +105,9 @@ pub struct PathView {
     pub multipath: bool,
     /// Stale: kept across a restart of the peer (RFC 4724 §4.2).
     pub stale: bool,
+    /// Long-lived stale (RFC 9494 §4.2): the restart time of the peer is over. `attrs` have
+    /// LLGR_STALE.
+    pub long_lived: bool,
     /// Why it cannot be used; `None` if it can.
     pub unusable: Option<Unusable>,
     /// Where it came from.
@@ -212,6 +215,26 @@ pub struct GroupCounts {
     pub evictions: u64,
 }
 
+/// Why routes of an ended session are retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RetainedPhase {
+    /// Graceful restart (RFC 4724).
+    Restart,
+    /// Long-lived graceful restart (RFC 9494).
+    LongLived,
+}
+
+/// Stale routes of a peer in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retained {
+    /// Why they are retained.
+    pub phase: RetainedPhase,
+    /// Paths that the peer has not announced again.
+    pub paths: u32,
+    /// When the phase ends: they are withdrawn, or become long-lived stale.
+    pub until: Time,
+}
+
 /// Prefix counters of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerCounts {
@@ -224,8 +247,10 @@ pub struct PeerCounts {
     /// Of the accepted ones, those that are the best path of their destination.
     pub preferred: FamilyMap<u32>,
     /// While the peer is down and stale routes are kept for its restart: when they are withdrawn at
-    /// the latest.
+    /// the latest, the long-lived stale time included.
     pub restarting: Option<Time>,
+    /// The stale routes that are retained.
+    pub retained: FamilyMap<Option<Retained>>,
     /// Outcome of what it sent since the peer was added.
     pub imports: FamilyMap<ImportCounts>,
     /// What it was sent since its session came up.

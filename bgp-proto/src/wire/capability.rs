@@ -98,6 +98,11 @@ pub struct LongLivedFamily {
     pub stale_time_secs: u32,
 }
 
+impl LongLivedFamily {
+    /// The longest stale time that the capability can express: about 194 days.
+    pub const STALE_TIME_SECS_MAX: u32 = 0xFF_FFFF;
+}
+
 /// The capabilities of one OPEN.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -314,8 +319,10 @@ impl Capabilities {
         }
         if let Some(families) = &self.long_lived {
             let tuples = families.iter().map(|f| {
-                let ([a, b], [_, x, y, z]) =
-                    (f.family.afi.to_be_bytes(), f.stale_time_secs.min(0xFF_FFFF).to_be_bytes());
+                let ([a, b], [_, x, y, z]) = (
+                    f.family.afi.to_be_bytes(),
+                    f.stale_time_secs.min(LongLivedFamily::STALE_TIME_SECS_MAX).to_be_bytes(),
+                );
                 [a, b, f.family.safi, u8::from(f.forwarding) << 7, x, y, z]
             });
             push(cap::LONG_LIVED, 7, tuples.collect::<Vec<_>>().as_flattened());

@@ -228,6 +228,15 @@ impl AttrEdit {
         self.set_list(attr::COMMUNITIES, list.iter().map(|c| c.0.to_be_bytes()).collect());
     }
 
+    /// Adds a community, unless it is there.
+    pub(crate) fn add_community(&mut self, community: Community) {
+        let mut list: Vec<_> = self.view().communities().collect();
+        if !list.contains(&community) {
+            list.push(community);
+            self.set_communities(&list);
+        }
+    }
+
     /// Replaces EXTENDED COMMUNITIES, as above.
     pub fn set_ext_communities(&mut self, list: &[ExtCommunity]) {
         self.set_list(attr::EXTENDED_COMMUNITIES, list.iter().map(|c| c.0).collect());

@@ -30,6 +30,7 @@ proptest! {
         // One group with ADD-PATH notes changes of other paths for all groups.
         add_path in any::<bool>(),
         drained in any::<bool>(),
+        long_lived in any::<bool>(),
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
@@ -41,6 +42,33 @@ proptest! {
         }
         if drained {
             world.drain_all();
+        }
+        if long_lived {
+            world.use_long_lived();
+        }
+        for op in ops {
+            world.step(op);
+        }
+        world.settle();
+        world.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What is kept of ended sessions, and until when (RFC 4724, RFC 8538, RFC 9494).
+    #[test]
+    fn restarts_leave_what_a_naive_model_keeps(
+        long_lived in prop::bool::weighted(0.8),
+        ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::of_restarts), 1..80),
+    ) {
+        let mut world = World::new(16 << 20);
+        if long_lived {
+            world.use_long_lived();
+        }
+        for peer in [0, 2, 3, 4, 6, 11] {
+            world.up(peer);
         }
         for op in ops {
             world.step(op);

@@ -36,6 +36,10 @@ pub(crate) struct Kind {
     pub(crate) keeps_forwarding: bool,
     /// It sets the N bit (RFC 8538).
     pub(crate) notifies: bool,
+    /// It sends capability 71 (RFC 9494).
+    pub(crate) knows_long_lived: bool,
+    /// It sets the F bit of capability 71 when it reconnects.
+    pub(crate) keeps_forwarding_long: bool,
 }
 
 pub(crate) fn kind(peer: usize) -> Kind {
@@ -51,6 +55,8 @@ pub(crate) fn kind(peer: usize) -> Kind {
         enhanced: true,
         keeps_forwarding: true,
         notifies: peer.is_multiple_of(3),
+        knows_long_lived: !matches!(peer, 1 | 6 | 10),
+        keeps_forwarding_long: peer != 2,
     };
     match peer {
         0 => Kind { asn: 65001, ..base },
@@ -282,6 +288,7 @@ pub(crate) struct Received {
     pub(crate) attrs: Meaning,
     pub(crate) next_hop: NextHop,
     pub(crate) stale: bool,
+    pub(crate) long_lived: bool,
     pub(crate) unrefreshed: bool,
 }
 
@@ -297,6 +304,8 @@ pub(crate) struct Own {
 pub(crate) struct Model {
     /// No peer is sent more than one path of a destination.
     pub(crate) is_without_add_path: bool,
+    /// Long-lived graceful restart is configured.
+    pub(crate) is_long_lived: bool,
     pub(crate) settings: Vec<Settings>,
     pub(crate) received: BTreeMap<(usize, Prefix, u32), Received>,
     pub(crate) own: BTreeMap<(Prefix, Source), Own>,
@@ -345,6 +354,9 @@ impl Model {
         let shut_down = !internal && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0);
         if shut_down || self.settings[peer].drain.0 != Drain::Off {
             out.local_pref = Some(0);
+        }
+        if received.long_lived {
+            out.communities.insert(Community::LLGR_STALE.0);
         }
         Some((out, preference.unwrap_or(100)))
     }
@@ -409,6 +421,7 @@ impl Model {
                 list.retain(|c| key(c) == best);
             }
         }
+        keep(&mut list, |c| c.attrs.communities.contains(&Community::LLGR_STALE.0));
         keep(&mut list, |c| std::cmp::Reverse(c.preference));
         keep(&mut list, |c| c.peer.is_some());
         keep(&mut list, |c| std::cmp::Reverse(c.attrs.local_pref.unwrap_or(100)));
@@ -479,8 +492,13 @@ impl Model {
         {
             return None;
         }
+        // RFC 9494 §4.3.
+        if self.is_long_lived && has(Community::LLGR_STALE) && !kind_to.knows_long_lived {
+            return None;
+        }
         let is_marked = |c: &Candidate| {
             c.attrs.local_pref == Some(0)
+                || c.attrs.communities.contains(&Community::LLGR_STALE.0)
                 || c.attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0)
         };
         if settings.drain.1 == Drain::Withdraw

@@ -89,6 +89,25 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// Events around restarts only, of a few peers, so that whole sequences of them occur.
+    pub(crate) fn of_restarts([what, a, b, c, d]: [u8; 5]) -> Self {
+        let peer = [0, 2, 3, 4, 6, 11][usize::from(a) % 6];
+        let prefix = usize::from(b) % PREFIXES;
+        let family = if b.is_multiple_of(3) { Family::Ipv6 } else { Family::Ipv4 };
+        match what % 16 {
+            0..=2 => Op::Announce { peer, prefix, variant: c, path_id: u32::from(d) % 3 },
+            3 => Op::Burst { peer, variant: c },
+            4 => Op::Withdraw { peer, prefix, path_id: u32::from(d) % 3 },
+            5..=7 => Op::Up { peer },
+            // Mostly for both families.
+            8..=10 => Op::Down { peer, keep: if d < 200 { c | 3 } else { c } },
+            11 => Op::EndOfRib { peer, family },
+            12..=13 => Op::Wait { secs: c / 4 },
+            14 => Op::Configure { peer, import: b, export: c, rest: d },
+            _ => Op::Finish,
+        }
+    }
+
     pub(crate) fn from_bytes([what, a, b, c, d]: [u8; 5]) -> Self {
         let peer = usize::from(a) % PEERS;
         let prefix = usize::from(b) % PREFIXES;

@@ -1,5 +1,7 @@
 //! The table under test, its host, its peers' receivers, and the model beside them.
 
+mod stale;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use bgp_proto::export::{Fetch, Piece};
 use bgp_proto::policy::Source;
 use bgp_proto::rib::{NextHopState, Over};
-use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
+use bgp_proto::session::{LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
     AddPathSend, Drain, Established, ExportParams, ImportParams, LocalRoute, NextHopMode,
     NextHopRequest, NextTurn, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table,
@@ -20,7 +22,8 @@ use bgp_proto::types::{
     Prefix, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    GracefulRestart, GracefulRestartFamily, Nlri, RouteAction, RouteBatch, split_frame,
+    Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily, Nlri, RouteAction,
+    RouteBatch, split_frame,
 };
 
 use crate::model::{
@@ -29,6 +32,7 @@ use crate::model::{
 };
 use crate::op::Op;
 use crate::receiver::{Flag, Receiver};
+use stale::Kept;
 
 #[derive(Default)]
 struct Session {
@@ -36,14 +40,12 @@ struct Session {
     up: bool,
     negotiated: Option<Arc<Negotiated>>,
     receivers: Vec<Receiver>,
-    stale: [bool; 2],
-    stale_until: Option<Time>,
-    /// Upper limit of `stale_until`, however often the peer restarts.
-    stale_bound: Option<Time>,
+    kept: [Kept; 2],
     refresh_until: [Option<Time>; 2],
 }
 
 pub(crate) struct World {
+    config: Arc<TableConfig>,
     table: Table,
     table_woken: Arc<Flag>,
     /// There has been input since the last turn, or the last turn left work to do.
@@ -59,6 +61,8 @@ pub(crate) struct World {
 }
 
 const HOPS: usize = 6;
+/// The default of `PeerRoutes::stale_time`.
+const STALE_TIME: Duration = Duration::from_secs(180);
 
 fn hop_addr(index: usize, family: Family) -> IpAddr {
     match (family, index) {
@@ -118,9 +122,11 @@ fn attributes(peer: usize, variant: u8) -> Meaning {
         Community::NO_EXPORT_SUBCONFED,
         Community::GRACEFUL_SHUTDOWN,
         Community::LLGR_STALE,
+        Community::NO_LLGR,
     ];
     match v % 17 {
-        n @ 0..=3 => {
+        n @ (0..=3 | 5 | 6) => {
+            let n = n.min(4) + n / 6;
             attrs.communities.insert(communities[n as usize].0);
         }
         4 => {
@@ -141,13 +147,14 @@ fn attributes(peer: usize, variant: u8) -> Meaning {
 impl World {
     pub(crate) fn new(log_bytes_max: usize) -> Self {
         let table_woken = Arc::new(Flag::default());
-        let config = TableConfig {
+        let config = Arc::new(TableConfig {
             multipath_max: MULTIPATH_MAX,
             log_bytes_max,
             ..TableConfig::new(Asn(OUR_ASN), RouterId(OUR_ID))
-        };
+        });
         let mut world = World {
-            table: Table::new(Arc::new(config), 42, Waker::from(Arc::clone(&table_woken))),
+            config: Arc::clone(&config),
+            table: Table::new(config, 42, Waker::from(Arc::clone(&table_woken))),
             table_woken,
             turn_due: true,
             now: Time::from_micros(1_000_000),
@@ -188,6 +195,15 @@ impl World {
     /// Sends no peer more than one path of a destination: for sessions that come up afterwards.
     pub(crate) fn without_add_path(&mut self) {
         self.model.is_without_add_path = true;
+    }
+
+    /// Configures long-lived graceful restart.
+    pub(crate) fn use_long_lived(&mut self) {
+        self.model.is_long_lived = true;
+        let config = TableConfig { long_lived: true, ..TableConfig::clone(&self.config) };
+        self.config = Arc::new(config);
+        self.table.configure(Arc::clone(&self.config));
+        self.turn_due = true;
     }
 
     /// Lets own routes give way to those of others towards every peer, until it is configured.
@@ -302,7 +318,8 @@ impl World {
         let mut batch = RouteBatch::default();
         batch.push(nlri, Some((&attrs.encode(), next_hop)));
         self.apply(peer, batch);
-        let received = Received { attrs, next_hop, stale: false, unrefreshed: false };
+        let received =
+            Received { attrs, next_hop, stale: false, long_lived: false, unrefreshed: false };
         self.model.received.insert((peer, prefix(index), path_id), received);
     }
 
@@ -333,6 +350,20 @@ impl World {
             })
             .to_vec();
         let local = (Asn(OUR_ASN), kind.local_addr());
+        let long_lived = Family::ALL
+            .map(|f| LongLivedFamily {
+                family: f.afi_safi(),
+                forwarding: kind.keeps_forwarding_long,
+                stale_time_secs: 1,
+            })
+            .to_vec();
+        let long_lived = kind.knows_long_lived.then_some(long_lived);
+        let restart = GracefulRestart {
+            restart_time_secs: 120,
+            families: restart_families,
+            notification: kind.notifies,
+            ..GracefulRestart::default()
+        };
         let negotiated = Arc::new(Negotiated {
             peer_router_id: router_id(peer),
             other_addr: kind.other_addr(),
@@ -344,12 +375,13 @@ impl World {
             ipv4_over_ipv6: kind.ipv4_over_ipv6,
             tx_max_len: kind.max_len,
             enhanced_refresh: kind.enhanced,
-            graceful_restart: Some(GracefulRestart {
-                restart_time_secs: 120,
-                families: restart_families,
-                notification: kind.notifies,
-                ..GracefulRestart::default()
-            }),
+            graceful_restart: Some(restart.clone()),
+            long_lived: long_lived.clone().filter(|_| self.model.is_long_lived),
+            peer_capabilities: Capabilities {
+                graceful_restart: Some(restart),
+                long_lived,
+                ..Capabilities::default()
+            },
             ..Negotiated::plain(local, (Asn(kind.asn), peer_address(peer)))
         });
         self.sessions_begun += 1;
@@ -361,57 +393,20 @@ impl World {
         session.id = SessionId(self.sessions_begun);
         session.negotiated = Some(negotiated);
         session.refresh_until = [None; 2];
-        let at = self.now + Duration::from_secs(180);
-        let bound = session.stale_bound;
-        session.stale_until = session.stale_until.map(|_| bound.map_or(at, |bound| at.min(bound)));
         session.receivers.clear();
-        if !kind.keeps_forwarding {
-            Family::ALL.into_iter().for_each(|family| self.sweep_stale(peer, family));
-        }
-    }
-
-    fn down(&mut self, peer: usize, keep: u8) {
-        if !self.sessions[peer].up {
-            return;
-        }
-        let mut families = FamilySet::EMPTY;
-        if keep % 2 == 1 {
-            families.insert(Family::Ipv4);
-        }
-        if keep % 4 == 3 {
-            families.insert(Family::Ipv6);
-        }
-        let restart_time = Duration::from_secs(120);
-        let keep = (!families.is_empty()).then_some(Keep { families, restart_time });
-        let session = self.sessions[peer].id;
-        self.table.peer_down(PeerId(peer as u32), session, keep);
-        // The end of an earlier session must be ignored.
-        self.table.peer_down(PeerId(peer as u32), SessionId(0), None);
-        self.turn_due = true;
-        let session = &mut self.sessions[peer];
-        session.up = false;
-        session.receivers.clear();
-        session.stale_until = None;
         for family in Family::ALL {
-            let kept = families.contains(family);
-            self.model.received.retain(|(p, prefix, _), route| {
-                *p != peer
-                    || prefix.family() != family
-                    || kept && (!route.stale || kind(peer).notifies)
-            });
-            session.stale[family.index()] = false;
-            session.refresh_until[family.index()] = None;
-            for ((p, prefix, _), route) in &mut self.model.received {
-                if *p == peer && prefix.family() == family {
-                    route.stale = true;
-                    session.stale[family.index()] = true;
-                    let bound = self.now + restart_time + Duration::from_secs(180);
-                    let bound = *session.stale_bound.get_or_insert(bound);
-                    session.stale_until = Some((self.now + restart_time).min(bound));
-                }
+            let kept = &mut self.sessions[peer].kept[family.index()];
+            let is_preserved = match kept.long_until {
+                Some(_) => kind.keeps_forwarding_long,
+                None => kind.keeps_forwarding,
+            };
+            if kept.stale && is_preserved {
+                let at = self.now + STALE_TIME;
+                kept.until = Some(kept.bound.map_or(at, |bound| at.min(bound)));
+            } else {
+                self.sweep_stale(peer, family);
             }
         }
-        session.stale_bound = session.stale_bound.filter(|_| session.stale_until.is_some());
     }
 
     fn replace(&mut self, peer: usize) {
@@ -422,18 +417,6 @@ impl World {
         let routes = self.routes(peer);
         self.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
         self.turn_due = true;
-    }
-
-    fn sweep_stale(&mut self, peer: usize, family: Family) {
-        self.model
-            .received
-            .retain(|(p, prefix, _), r| *p != peer || prefix.family() != family || !r.stale);
-        let session = &mut self.sessions[peer];
-        session.stale[family.index()] = false;
-        if session.stale == [false; 2] {
-            session.stale_until = None;
-            session.stale_bound = None;
-        }
     }
 
     fn sweep_unrefreshed(&mut self, peer: usize, family: Family) {
@@ -453,7 +436,9 @@ impl World {
         let at = family.index();
         match action {
             RouteAction::EndOfRib => self.sweep_stale(peer, family),
-            RouteAction::RefreshBegin if kind(peer).enhanced && !self.sessions[peer].stale[at] => {
+            RouteAction::RefreshBegin
+                if kind(peer).enhanced && !self.sessions[peer].kept[at].stale =>
+            {
                 self.sessions[peer].refresh_until[at] = Some(self.now + Duration::from_secs(600));
                 for ((p, prefix, _), route) in &mut self.model.received {
                     route.unrefreshed |= *p == peer && prefix.family() == family;
@@ -463,40 +448,6 @@ impl World {
                 self.sweep_unrefreshed(peer, family);
             }
             _ => {}
-        }
-    }
-
-    fn wait(&mut self, secs: u64) {
-        // Inputs that were handed over before belong to the old time: process them before the clock
-        // advances.
-        while self.turn_due {
-            self.finish();
-        }
-        self.now = self.now + Duration::from_secs(secs);
-        let mut earliest: Option<Time> = None;
-        for peer in 0..PEERS {
-            let deadlines = [self.sessions[peer].stale_until]
-                .into_iter()
-                .chain(self.sessions[peer].refresh_until)
-                .flatten();
-            earliest = deadlines.chain(earliest).min();
-        }
-        assert_eq!(self.table.poll_timeout(), earliest);
-        if earliest.is_none_or(|at| at > self.now) {
-            return;
-        }
-        self.turn_due = true;
-        for peer in 0..PEERS {
-            let stale = self.sessions[peer].stale_until.is_some_and(|at| at <= self.now);
-            for family in Family::ALL {
-                let refresh = self.sessions[peer].refresh_until[family.index()];
-                if stale {
-                    self.sweep_stale(peer, family);
-                }
-                if refresh.is_some_and(|at| at <= self.now) {
-                    self.sweep_unrefreshed(peer, family);
-                }
-            }
         }
     }
 
@@ -732,6 +683,10 @@ impl World {
         if idle == usize::MAX {
             assert_eq!(self.tracked, self.model.tracked());
         }
+        let (all, _) = self.table.view(&RouteFilter::default(), 0, usize::MAX, self.now);
+        let shown = all.iter().flat_map(|destination| &destination.paths);
+        let long_lived = self.model.received.values().filter(|route| route.long_lived);
+        assert_eq!(shown.filter(|path| path.long_lived).count(), long_lived.count());
         let best = self.best_by_peer();
         for peer in 0..PEERS {
             let counts = self.table.counts(PeerId(peer as u32));

@@ -96,7 +96,11 @@ impl Text<'_> {
             (None, false, false) => ("not used", Paint::Plain),
         };
         let why = p.unusable.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        let stale = if p.stale { ", kept while its peer restarts (stale)" } else { "" };
+        let stale = match (p.stale, p.long_lived) {
+            (_, true) => ", kept although its peer did not return (long-lived stale)",
+            (true, false) => ", kept while its peer restarts (stale)",
+            (false, false) => "",
+        };
         let place = self.paint(paint, place);
         self.raw(&format!("  {number}. {place}{}{stale}, {}", clean(&why), clean(&from)));
         const INDENT: usize = 5;

@@ -4,7 +4,7 @@ use bgp_proto::types::PeerType;
 
 use super::{Look, clean, drained, line, text};
 use crate::ctl::Lasts;
-use crate::ctl::item::{LastError, Messages, Peer};
+use crate::ctl::item::{LastError, Messages, Peer, Retained, RetainedPhase};
 
 pub(super) fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();
@@ -93,15 +93,43 @@ fn routes(p: &Peer, out: &mut String) {
             );
         }
     }
-    if let Some(left) = p.stale_seconds {
+    let (v4, v6) = (&p.retained.ipv4, &p.retained.ipv6);
+    for (family, retained) in [("ipv4", v4), ("ipv6", v6)] {
+        if let Some(retained) = retained {
+            line(out, &format!("{family} stale"), stale(p, retained));
+        }
+    }
+    // A daemon that is older than this program names no families.
+    if let Some(left) = p.stale_seconds.filter(|_| v4.is_none() && v6.is_none()) {
         let count = p.prefixes_received;
         line(out, "stale", format_args!("{count} prefixes are kept for {left} s more"));
+    }
+    let (v4, v6) = (p.long_lived_stale_time.ipv4, p.long_lived_stale_time.ipv6);
+    if v4.is_some() || v6.is_some() {
+        let seconds = |time: Option<u64>| time.unwrap_or_default();
+        let (v4, v6) = (seconds(v4), seconds(v6));
+        line(
+            out,
+            "long-lived",
+            format_args!("kept for ipv4 {v4} s, ipv6 {v6} s after the restart time"),
+        );
     }
     if let Some(bound) = p.prefixes_max {
         line(out, "prefixes max", bound);
     }
     let (v4, v6) = (text(&p.groups.ipv4), text(&p.groups.ipv6));
     line(out, "update groups", format_args!("ipv4 {v4}, ipv6 {v6}"));
+}
+
+/// How many stale paths are kept, why, and for how long.
+fn stale(p: &Peer, retained: &Retained) -> String {
+    let Retained { phase, paths, seconds } = retained;
+    let until = match (phase, p.state == "Established") {
+        (_, true) => "until End-of-RIB",
+        (RetainedPhase::Restart, false) => "for its restart",
+        (RetainedPhase::LongLived, false) => "as long-lived stale",
+    };
+    format!("{paths} paths are kept {until}, {seconds} s more at most")
 }
 
 fn messages(m: &Messages, out: &mut String) {

@@ -299,6 +299,8 @@ fn a_peer_shows_its_timers() {
         shutdown: None,
         drained: None,
         stale_seconds: Some(113),
+        retained: PerFamily::default(),
+        long_lived_stale_time: PerFamily::default(),
         prefixes_max: None,
         object: None,
         filters: Vec::new(),

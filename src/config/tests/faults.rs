@@ -137,6 +137,14 @@ fn faults_of_timers() {
         "4:25: bgp.graceful-restart-time: 4096 is out of range; use 0-4095",
     );
     refused(
+        "long-lived-graceful-restart = { time = 16777216 }\n",
+        "4:40: bgp.long-lived-graceful-restart.time: 16777216 is out of range; use 0-16777215",
+    );
+    refused(
+        "long-lived-graceful-restart = true\n",
+        "4:31: bgp.long-lived-graceful-restart: true does not say for how long; write { time = SECONDS }",
+    );
+    refused(
         "connect-retry-time = 0\n",
         "4:22: bgp.connect-retry-time: 0 is out of range; use 1-65535",
     );

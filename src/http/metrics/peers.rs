@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp_proto::session::{Origin, State, Stats};
-use bgp_proto::table::PeerCounts;
+use bgp_proto::table::{PeerCounts, RetainedPhase};
 use bgp_proto::types::{Asn, Family};
 use bgp_proto::wire::Code;
 
@@ -46,12 +46,22 @@ pub struct PrefixCounts {
     pub accepted: u64,
     /// Routes in the Adj-RIB-Out.
     pub advertised: u64,
+    /// Stale routes of the Adj-RIB-In that are retained for the restart time (RFC 4724).
+    pub stale: u64,
+    /// Those that are long-lived stale (RFC 9494).
+    pub long_lived_stale: u64,
 }
 
 impl PrefixCounts {
     /// The numbers of a peer in one family.
     pub fn of(counts: &PeerCounts, family: Family) -> Self {
+        let retained = |phase| {
+            let retained = counts.retained[family].filter(|retained| retained.phase == phase);
+            retained.map_or(0, |retained| u64::from(retained.paths))
+        };
         PrefixCounts {
+            stale: retained(RetainedPhase::Restart),
+            long_lived_stale: retained(RetainedPhase::LongLived),
             received: counts.received[family].into(),
             accepted: counts.accepted[family].into(),
             advertised: counts.advertised[family].into(),
@@ -60,7 +70,9 @@ impl PrefixCounts {
 
     /// Adds the numbers of another peer.
     pub fn add(&mut self, other: PrefixCounts) {
-        let PrefixCounts { received, accepted, advertised } = other;
+        let PrefixCounts { received, accepted, advertised, stale, long_lived_stale } = other;
+        self.stale += stale;
+        self.long_lived_stale += long_lived_stale;
         self.received += received;
         self.accepted += accepted;
         self.advertised += advertised;
@@ -126,7 +138,12 @@ impl SessionMetrics {
             let family = family.to_string();
             let labels = [("kind", *kind), ("family", family.as_str())];
             collect_prefixes(
-                [names::PREFIXES_RECEIVED, names::PREFIXES_ACCEPTED, names::PREFIXES_ADVERTISED],
+                [
+                    names::PREFIXES_RECEIVED,
+                    names::PREFIXES_ACCEPTED,
+                    names::PREFIXES_ADVERTISED,
+                    names::PREFIXES_STALE,
+                ],
                 &labels,
                 prefixes,
                 families,
@@ -210,7 +227,7 @@ impl SessionMetrics {
 }
 
 fn collect_prefixes(
-    [received, accepted, advertised]: [&'static str; 3],
+    [received, accepted, advertised, stale]: [&'static str; 4],
     labels: Labels<'_>,
     counts: &PrefixCounts,
     families: &mut Families,
@@ -221,6 +238,16 @@ fn collect_prefixes(
         (advertised, "Prefixes that are advertised to peers at present.", counts.advertised),
     ] {
         families.gauge(name, help, labels, count);
+    }
+    for (phase, count) in [("restart", counts.stale), ("long-lived", counts.long_lived_stale)] {
+        let labels = [labels, &[("phase", phase)]].concat();
+        families.gauge(
+            stale,
+            "Prefixes of ended sessions that are retained: for the restart time (RFC 4724), or as \
+             long-lived stale (RFC 9494).",
+            &labels,
+            count,
+        );
     }
 }
 
@@ -318,6 +345,7 @@ impl PeerMetrics {
                     names::PEER_PREFIXES_RECEIVED,
                     names::PEER_PREFIXES_ACCEPTED,
                     names::PEER_PREFIXES_ADVERTISED,
+                    names::PEER_PREFIXES_STALE,
                 ],
                 &labels,
                 &PrefixCounts::of(counts, family),

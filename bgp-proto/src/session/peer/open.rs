@@ -30,7 +30,7 @@ impl Peer {
         }
         let open = build_open(&self.config, &self.offer, self.restart);
         open.encode(self.outbox.octets(slot));
-        let conn = OpenSent::new(now, slot, (local, remote), open.capabilities);
+        let conn = OpenSent::new(now, slot, (local, remote), open);
         self.put(slot, Conn::OpenSent(conn));
     }
 
@@ -64,7 +64,8 @@ impl Peer {
     fn handle_open(&mut self, now: Time, slot: Slot, body: &[u8]) {
         let Some(Conn::OpenSent(conn)) = self.conn(slot) else { return };
         let negotiated = Open::decode(body).and_then(|open| {
-            negotiate(&self.config, &conn.offered, &open, conn.local, conn.remote)
+            let offered = (&conn.offered, conn.offered_hold_time);
+            negotiate(&self.config, offered, &open, conn.local, conn.remote)
         });
         let negotiated = match negotiated {
             Ok(negotiated) => Arc::new(negotiated),

@@ -90,8 +90,7 @@ fn peers_that_hold_most_are_closed_one_by_one_until_the_rest_fits() {
     assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 5_000, "the smallest stays up");
 }
 
-const KEEP: Option<Keep> =
-    Some(Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) });
+const KEEP: Option<Keep> = Some(Keep::for_restart(FamilySet::ALL, Duration::from_secs(120)));
 
 /// A peer that is down has no session to close: its stale routes are withdrawn before any others.
 #[test]

@@ -130,7 +130,7 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_advertised_again() {
     assert_eq!(receive(&mut reader, FamilySet::EMPTY).announced.len(), 3);
 
     let families = FamilySet::only(Family::Ipv4);
-    let keep = Keep { families, restart_time: Duration::from_secs(120) };
+    let keep = Keep::for_restart(families, Duration::from_secs(120));
     table.down_now(3, Some(keep));
     settle(&mut table);
     assert!(read(&mut reader).is_empty(), "while it restarts");
@@ -158,7 +158,7 @@ fn stale_routes_that_are_withdrawn_are_reported_to_the_host() {
     let negotiated = Negotiated { graceful_restart: Some(restart), ..session(3, 65002) };
     table.peer_add(PeerId(3), IpAddr::from([10, 0, 0, 3]), Arc::new(routes(3)));
     let families = FamilySet::only(Family::Ipv4);
-    let keep = || Some(Keep { families, restart_time: Duration::from_secs(120) });
+    let keep = || Some(Keep::for_restart(families, Duration::from_secs(120)));
     let removed = |table: &mut Table| -> Vec<(u32, Returned)> {
         let events = std::iter::from_fn(|| table.poll_event());
         let removed = events.filter_map(|event| match event {

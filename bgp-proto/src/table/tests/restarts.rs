@@ -3,8 +3,7 @@
 use super::*;
 use crate::wire::{GracefulRestart, GracefulRestartFamily, RouteAction};
 
-const KEEP: Option<Keep> =
-    Some(Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) });
+const KEEP: Option<Keep> = Some(Keep::for_restart(FamilySet::ALL, Duration::from_secs(120)));
 
 fn restarting(id: u32, asn: u32, notification: bool) -> Negotiated {
     let families =

@@ -92,7 +92,7 @@ fn nothing_that_grows_with_routes_or_groups_exceeds_a_turns_budget() {
     several(&mut table, "an import policy");
     table.peer_configure(PeerId(2), Arc::new(with_med(2, 3)));
     several(&mut table, "and its end");
-    let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) };
+    let keep = Keep::for_restart(FamilySet::ALL, Duration::from_secs(120));
     table.peer_down(PeerId(2), SessionId(1), Some(keep));
     settle_within(&mut table, "a restart");
     let families = vec![crate::wire::GracefulRestartFamily {

@@ -57,7 +57,7 @@ fn routes_are_kept_exactly_when_both_rfcs_say_so() {
         for (n, kept) in [(false, plain), (true, with_n)] {
             let mut host = restarting(n, Slot::Outgoing);
             event(&mut host);
-            let keep = Keep { families: ipv4_only(), restart_time: Duration::from_secs(77) };
+            let keep = Keep::for_restart(ipv4_only(), Duration::from_secs(77));
             let (reason, got) = host.downs.pop().unwrap();
             assert_eq!(got, kept.then_some(keep), "{what}, N {n}: {reason:?}");
         }
