@@ -247,11 +247,17 @@ pub(crate) fn common_options(neighbor: &Neighbor) -> String {
         (neighbor.ttl_security, "ttl security on;"),
         (neighbor.passive, "passive on;"),
         (neighbor.reflector_client, "rr client;"),
-        (neighbor.graceful_restart, "graceful restart on; graceful restart time 30;"),
+        (neighbor.graceful_restart, "graceful restart on;"),
     ] {
         if wanted {
             let _ = write!(text, " {option}");
         }
+    }
+    if neighbor.graceful_restart {
+        let _ = write!(text, " graceful restart time {};", neighbor.restart_time());
+    }
+    if let Some(time) = neighbor.long_lived {
+        let _ = write!(text, " long lived graceful restart on; long lived stale time {time};");
     }
     text
 }

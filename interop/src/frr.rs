@@ -226,9 +226,16 @@ fn render(config: &Config) -> String {
          no bgp network import-check\n coalesce-time 0",
         config.asn, config.router_id
     );
-    if config.neighbors.iter().any(|n| n.graceful_restart) {
-        text.push_str(" bgp graceful-restart\n bgp graceful-restart restart-time 30\n");
-        text.push_str(" bgp graceful-restart preserve-fw-state\n");
+    if let Some(n) = config.neighbors.iter().find(|n| n.graceful_restart) {
+        let time = n.restart_time();
+        let _ = writeln!(
+            text,
+            " bgp graceful-restart\n bgp graceful-restart restart-time {time}\n \
+             bgp graceful-restart preserve-fw-state"
+        );
+        if let Some(time) = n.long_lived {
+            let _ = writeln!(text, " bgp long-lived-graceful-restart stale-time {time}");
+        }
     } else {
         text.push_str(" bgp graceful-restart-disable\n");
     }

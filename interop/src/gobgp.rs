@@ -221,8 +221,12 @@ fn render_neighbor(n: &Neighbor) -> String {
         text.push_str("  [neighbors.ttl-security.config]\n    enabled = true\n    ttl-min = 255\n");
     }
     if n.graceful_restart {
-        text.push_str(
-            "  [neighbors.graceful-restart.config]\n    enabled = true\n    restart-time = 30\n",
+        let _ = write!(
+            text,
+            "  [neighbors.graceful-restart.config]\n    enabled = true\n    restart-time = {}\n    \
+             long-lived-enabled = {}\n",
+            n.restart_time(),
+            n.long_lived.is_some()
         );
     }
     if n.reflector_client {
@@ -237,6 +241,13 @@ fn render_neighbor(n: &Neighbor) -> String {
         if n.graceful_restart {
             text.push_str(
                 "    [neighbors.afi-safis.mp-graceful-restart.config]\n      enabled = true\n",
+            );
+        }
+        if let Some(time) = n.long_lived {
+            let _ = write!(
+                text,
+                "    [neighbors.afi-safis.long-lived-graceful-restart.config]\n      enabled = true\n      \
+                 restart-time = {time}\n"
             );
         }
         if n.add_path {

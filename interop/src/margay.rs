@@ -388,7 +388,10 @@ fn render_peer(n: &Neighbor, export: &str) -> String {
         key("extended-next-hop = true".to_owned());
     }
     if n.graceful_restart {
-        key("graceful-restart-time = 30".to_owned());
+        key(format!("graceful-restart-time = {}", n.restart_time()));
+    }
+    if let Some(time) = n.long_lived {
+        key(format!("long-lived-graceful-restart = {{ time = {time} }}"));
     }
     if n.passive {
         key("passive = true".to_owned());

@@ -104,6 +104,7 @@ pub fn neighbor(address: IpAddr, local: IpAddr, asn: u32) -> Neighbor {
         passive: false,
         extended_next_hop: false,
         graceful_restart: false,
+        long_lived: None,
         reflector_client: false,
         hold_time: 9,
         only: None,
@@ -212,6 +213,13 @@ impl Case {
     #[must_use]
     pub fn graceful_restart(self) -> Self {
         self.both(|n| n.graceful_restart = true)
+    }
+
+    /// As [`Case::graceful_restart`], with a short restart time and a long-lived stale time in seconds
+    /// (RFC 9494).
+    #[must_use]
+    pub fn long_lived(self, seconds: u32) -> Self {
+        self.graceful_restart().both(|n| n.long_lived = Some(seconds))
     }
 
     /// One side is passive.

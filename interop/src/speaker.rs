@@ -120,6 +120,10 @@ pub struct Neighbor {
     pub extended_next_hop: bool,
     /// Graceful restart with forwarding state kept; without it the speaker only helps others.
     pub graceful_restart: bool,
+    /// With graceful restart: a restart time of [`Neighbor::SHORT_RESTART`] instead of 30 s, and then
+    /// long-lived graceful restart for this many seconds (RFC 9494). Only [`Kind::Margay`],
+    /// [`Kind::Bird2`], [`Kind::Frr`] and [`Kind::Gobgp`] honour it.
+    pub long_lived: Option<u32>,
     /// The neighbour is a client of this reflector.
     pub reflector_client: bool,
     /// Hold time in seconds.
@@ -129,6 +133,17 @@ pub struct Neighbor {
     /// Prefix limit: more prefixes end the session. Only [`Kind::Margay`] and [`Kind::Bird2`]
     /// honour it.
     pub prefixes_max: Option<u32>,
+}
+
+impl Neighbor {
+    /// The restart time of a neighbour with long-lived graceful restart, in seconds.
+    pub const SHORT_RESTART: u16 = 2;
+
+    /// The restart time to announce, in seconds.
+    #[must_use]
+    pub fn restart_time(&self) -> u16 {
+        self.long_lived.map_or(30, |_| Self::SHORT_RESTART)
+    }
 }
 
 /// A route that a speaker announces.

@@ -63,6 +63,7 @@ fn speaker(host: &Host, asn: u32, margay: &Host, origin: Option<&str>) -> Result
         reflector_client: false,
         hold_time: 90,
         only: None,
+        long_lived: None,
         prefixes_max: None,
     };
     let config = Config {

@@ -87,7 +87,7 @@ fn a_route_has_the_promised_keys() {
     assert_eq!(
         route,
         json!({"prefix": "10.0.0.0/8", "paths": [
-            {"best": true, "multipath": true, "stale": false, "source": "bgp", "peer": "tor-1",
+            {"best": true, "multipath": true, "stale": false, "long_lived": false, "source": "bgp", "peer": "tor-1",
              "path_id": 3, "next_hop": "192.0.2.1",
              "gateway": [{"via": "10.0.0.1", "interface": "eth0", "onlink": false},
                          {"via": null, "interface": "#9", "onlink": true}],
@@ -97,7 +97,7 @@ fn a_route_has_the_promised_keys() {
              "cluster_list": ["5.6.7.8"], "age_seconds": 61,
              "unusable": null, "igp_metric": 20, "import_rule": "policy \"all\" default",
              "reason": "only-path"},
-            {"best": false, "multipath": false, "stale": true, "source": "kernel", "peer": "#5",
+            {"best": false, "multipath": false, "stale": true, "long_lived": true, "source": "kernel", "peer": "#5",
              "path_id": 0, "next_hop": null, "gateway": [], "origin": "incomplete", "as_path": [],
              "local_pref": null, "med": null, "communities": [], "large_communities": [],
              "extended_communities": [], "originator_id": null, "cluster_list": [],
