@@ -287,7 +287,7 @@ fn a_drain_is_shown_kept_and_ended_once() -> Result<()> {
         // No other path is announced and nothing is forwarded: there is nothing to move.
         let waited = control.json(&["show", "drain"])?;
         ensure!(waited["told"] == 1 && waited["moved"] == 0, "{waited}");
-        own.neighbors[0].hold_time = 30;
+        own.neighbors[0].add_path = true;
         margay_.reconfigure(&own)?;
         wait_established(&margay_, frr_host.v4())?;
         wait_marked(true)?;

@@ -253,7 +253,18 @@ fn reload_restarts_only_what_changed() -> Result<()> {
         };
         ensure!(sessions(&running)? == [1, 1], "{:?}", sessions(&running)?);
 
+        // A timer belongs to the OPEN: the next session has it.
         config.neighbors[0].hold_time = 6;
+        let said = margay.reconfigure(&config)?;
+        ensure!(said.contains("timers changed, session stays"), "{said}");
+        holds_for(Duration::from_secs(1), "both sessions", || {
+            ensure!(sessions(&running)? == [1, 1], "{:?}", sessions(&running)?);
+            let peer = margay.control().peer(birds[0].v4())?;
+            ensure!(peer["state"] == "Established" && peer["hold_time"] != 6, "{peer}");
+            Ok(())
+        })?;
+
+        config.neighbors[0].add_path = true;
         margay.reconfigure(&config)?;
         wait_until(PATIENCE, "the changed session to return", || {
             let peer = margay.control().peer(birds[0].v4())?;

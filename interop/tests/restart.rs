@@ -123,7 +123,7 @@ fn a_notification_is_a_restart_with_the_n_bit_on_both_sides() -> Result<()> {
         wait_paths(&frr, kept, 1)?;
         wait_in_zebra(&helper_host, kept)?;
         let monitor = RouteMonitor::start(&helper_host)?;
-        config.neighbors[0].hold_time = 60;
+        config.neighbors[0].add_path = true;
         margay.reconfigure(&config)?;
         wait_until(PATIENCE, "the changed session", || {
             let peer = margay.control().peer(helper_host.v4())?;

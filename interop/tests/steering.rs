@@ -109,9 +109,9 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
             let refused = pair.refused(order, &[])?;
             ensure!(refused.contains("start it first"), "{order}: {refused}");
         }
-        // Another hold time creates another session, and another task.
+        // Another capability creates another session, and another task.
         let mut config = pair.config.clone();
-        config.neighbors.iter_mut().for_each(|n: &mut Neighbor| n.hold_time = 60);
+        config.neighbors.iter_mut().for_each(|n: &mut Neighbor| n.add_path = true);
         pair.margay.reconfigure(&config)?;
         pair.ensure_stopped()?;
         pair.steer("start", &[])?;
