@@ -20,6 +20,7 @@ use crate::wire::{AttrEdit, Nlri, Origin};
 mod bounds;
 mod drain;
 mod interfaces;
+mod long_lived;
 mod memory;
 mod neighbors;
 mod numbers;

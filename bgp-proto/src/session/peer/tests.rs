@@ -3,6 +3,7 @@
 mod dialling;
 mod endings;
 mod handshake;
+mod long_lived;
 mod messages;
 mod table;
 
