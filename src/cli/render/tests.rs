@@ -329,6 +329,18 @@ fn a_peer_shows_its_timers() {
     has(&text, "timers", "hold 240 s");
     has(&text, "next attempt", "in 3 s");
     has(&text, "stale", "5 prefixes are kept for 113 s more");
+    item["retained"]["ipv4"] = json!({"phase": "restart", "paths": 3, "seconds": 13});
+    item["retained"]["ipv6"] = json!({"phase": "long-lived", "paths": 2, "seconds": 3600});
+    let text = shown(&item);
+    has(&text, "ipv4 stale", "3 paths are kept for its restart, 13 s more at most");
+    has(&text, "ipv6 stale", "2 paths are kept as long-lived stale, 3600 s more at most");
+    assert!(!text.contains("prefixes are kept"), "{text}");
+    item["state"] = json!("Established");
+    item["long_lived_stale_time"] = json!({"ipv4": 60, "ipv6": null});
+    let text = shown(&item);
+    has(&text, "ipv4 stale", "3 paths are kept until End-of-RIB, 13 s more at most");
+    has(&text, "long-lived", "kept for ipv4 60 s, ipv6 0 s after the restart time");
+    item["state"] = json!("Active");
     item["timers"] = json!({"hold": 192, "keepalive": 12, "connect_retry": null, "idle_hold": 40});
     item["keepalive_time"] = json!(80);
     let text = shown(&item);

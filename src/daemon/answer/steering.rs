@@ -266,8 +266,8 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
              it is back"
         ),
         PeerAction::Reset { routes: RoutesOnReset::Keep, .. } => {
-            let restart = session.as_ref().and_then(|session| session.graceful_restart.as_ref());
-            let secs = restart.map_or(0, |restart| restart.restart_time_secs);
+            let keep = session.as_ref().and_then(|session| session.keep_if_lost());
+            let secs = keep.map_or(0, |keep| keep.longest().as_secs());
             format!(
                 "TCP closes without a NOTIFICATION: {received} routes from it are kept here as \
                  stale until it is back, for {secs} s at most, {advertised} of ours there if it helps \
