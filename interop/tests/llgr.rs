@@ -165,6 +165,27 @@ fn is_helped(kind: Kind) -> Result<()> {
     })
 }
 
+/// An operator stops a neighbour that is down: nothing of it is kept.
+#[test]
+#[ignore = "needs root, BIRD 2 and GoBGP"]
+fn a_stopped_neighbour_leaves_no_long_lived_stale_route() -> Result<()> {
+    lab::run_margay("llgr-stop", &[Kind::Bird2, Kind::Gobgp], &[], |lab| {
+        let mut helper = Helper::start(lab, Kind::Bird2, 600)?;
+        helper.crash()?;
+        let address = helper.peer_host.v4().to_string();
+        let control = helper.margay.control();
+        let said = control.text(&["peer", "stop", &address])?;
+        ensure!(said.contains("1 stale routes from it are withdrawn"), "{said}");
+        let prefix = peer_prefix(Family::V4);
+        wait_until(PATIENCE, "the route to go", || {
+            let paths = control.paths(prefix)?;
+            ensure!(paths.is_empty(), "{paths:?}");
+            Ok(())
+        })?;
+        wait_paths(&helper.aware, prefix, 0).map(drop)
+    })
+}
+
 macro_rules! each {
     ($($helps:ident, $is_helped:ident: $kind:ident;)*) => {
         $(#[test]

@@ -190,7 +190,8 @@ impl Handle {
         self.send(Input::PeerDown { peer, session, keep });
     }
 
-    /// A peer no longer forwards: routes that were retained for its restart are removed.
+    /// A peer no longer forwards, or is not to return: routes that were retained for its restart are
+    /// removed.
     pub fn peer_forwarding_lost(&self, peer: PeerId) {
         self.send(Input::PeerForwardingLost { peer });
     }

@@ -158,7 +158,7 @@ impl Steering {
             },
             (_, None) => Some(Obstacle::NotEstablished(snapshot.state)),
             (PeerAction::Reset { routes: RoutesOnReset::Keep, .. }, Some(session))
-                if session.restart_families().is_empty() =>
+                if session.keep_if_lost().is_none() =>
             {
                 Some(Obstacle::NoGracefulRestart)
             }
@@ -209,6 +209,11 @@ impl Steering {
         for record in records {
             info!(peer = %record.name, "{word} {who}");
             tell(action, record);
+            if matches!(action, PeerAction::Stop { .. }) {
+                // It is not to return: what was retained for its restart, perhaps for days (RFC 9494),
+                // is withdrawn. Ignored while its session is up, whose end withdraws everything.
+                self.sources.table.peer_forwarding_lost(record.id);
+            }
         }
         absent.iter().for_each(|name| info!(peer = %name, "{word} {who}"));
         Ok(())
@@ -250,6 +255,10 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
     let (received, advertised) = (sum(&counts.received), sum(&counts.advertised));
     let session = record.handle.snapshot().negotiated;
     match action {
+        PeerAction::Stop { .. } if session.is_none() && counts.restarting.is_some() => format!(
+            "{received} stale routes from it are withdrawn here; it neither connects nor accepts until \
+             it is started"
+        ),
         PeerAction::Stop { .. } if session.is_none() => {
             "neither connects nor accepts until it is started".to_owned()
         }
