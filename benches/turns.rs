@@ -21,11 +21,12 @@ use bgp_proto::table::{
     RouteFilter, RouteLimits, Table, TableConfig,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, Prefix, Prefix4, RouterId,
-    SessionId, Time,
+    Asn, Community, Family, FamilyMap, FamilySet, NextHop, PathId, PeerId, Prefix, Prefix4,
+    RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    AttrEdit, GracefulRestart, GracefulRestartFamily, Nlri, Origin, RouteAction, RouteBatch,
+    AttrEdit, GracefulRestart, GracefulRestartFamily, LongLivedFamily, Nlri, Origin, RouteAction,
+    RouteBatch,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -340,6 +341,41 @@ fn a_thousand_drained() {
     }
 }
 
+/// The routes of a lost neighbour become long-lived stale (RFC 9494), and are announced again: one
+/// neighbour knows LLGR_STALE and is sent the mark, another does not and is sent a withdrawal.
+fn long_lived_stale() {
+    const N: u32 = 1_000_000;
+    let mut host = Host::new(true);
+    let config = TableConfig { long_lived: true, ..TableConfig::new(OUR_ASN, RouterId(1)) };
+    host.table.configure(Arc::new(config));
+    let knows = |session: &mut Negotiated| {
+        let family = Family::Ipv4.afi_safi();
+        let kept = LongLivedFamily { family, forwarding: true, stale_time_secs: 3600 };
+        session.long_lived = Some(vec![kept]);
+        session.peer_capabilities.long_lived = Some(vec![kept]);
+        session.peer_capabilities.graceful_restart = session.graceful_restart.clone();
+    };
+    host.peer(1, routes(1), knows);
+    host.peer(2, routes(2), knows);
+    host.peer(3, routes(3), |_| {});
+    host.flood(1, &plain(65001), 0..N, 250);
+    host.settle();
+    let paths = host.table.memory().paths;
+    host.begin();
+    let hour = Duration::from_secs(3600);
+    let restart = Keep::for_restart(FamilySet::ALL, Duration::ZERO);
+    let keep = Keep { long_lived: FamilyMap([hour, hour]), ..restart };
+    host.table.peer_down(PeerId(1), SessionId(1), Some(keep));
+    host.settle();
+    host.report("1,000,000 routes become long-lived stale");
+    println!("{:58} paths take {} octets more", "", host.table.memory().paths - paths);
+    host.up(1, 2, knows);
+    host.flood(1, &plain(65001), 0..N, 250);
+    host.marker(1, RouteAction::EndOfRib);
+    host.settle();
+    host.report("they are announced again");
+}
+
 fn a_thousand_groups() {
     let mut host = Host::new(false);
     host.peer(1, routes(1), |_| {});
@@ -520,8 +556,9 @@ fn all_at_once() {
 }
 
 fn main() {
-    let rows: [(&str, fn()); 8] = [
+    let rows: [(&str, fn()); 9] = [
         ("million", a_million_routes),
+        ("llgr", long_lived_stale),
         ("groups", a_thousand_groups),
         ("drain", a_thousand_drained),
         ("borr", borr_flood),
