@@ -134,7 +134,11 @@ fn helps(kind: Kind) -> Result<()> {
             wait_paths(&helper.aware, prefix, 0)?;
             ensure!(kernel::route(&helper.host, prefix)?.is_none(), "it is still in the kernel");
             let log = helper.margay.daemon().output();
-            for line in ["ipv4 routes are long-lived stale", "within the long-lived stale time"] {
+            for line in [
+                "kept for 2 s, then as long-lived stale for 12 s",
+                "ipv4 routes are long-lived stale",
+                "within the long-lived stale time",
+            ] {
                 ensure!(log.contains(line), "no line {line:?} in {log}");
             }
             Ok(())

@@ -562,6 +562,9 @@ impl Daemon {
                 let Some(record) = self.peers.registry().get(peer) else { return };
                 let why = match (returned, phase) {
                     (Returned::Yes, _) => "not announced again",
+                    (Returned::Unpreserved, _) => {
+                        "the peer returned without its forwarding state (F bit)"
+                    }
                     (Returned::No, RetainedPhase::Restart) => {
                         "the peer did not return within the restart time"
                     }
@@ -578,6 +581,14 @@ impl Daemon {
                     "the restart time is over: {count} {family} routes are long-lived stale, for \
                      {} s at most",
                     time.as_secs()
+                );
+            }
+            Event::Table(TableEvent::Synchronised { peer, family, count }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                info!(
+                    peer = %record.name,
+                    "End-of-RIB: no {family} route is long-lived stale any more, {count} were not \
+                     announced again"
                 );
             }
             Event::Table(TableEvent::NotLongLived { peer, family, count }) => {

@@ -384,6 +384,7 @@ impl Speaker {
                 | TableEvent::StaleRemoved { .. }
                 | TableEvent::LongLivedStale { .. }
                 | TableEvent::NotLongLived { .. }
+                | TableEvent::Synchronised { .. }
                 | TableEvent::Note(_) => continue,
             };
             closed = true;

@@ -220,7 +220,7 @@ impl Table {
                 }
             }
             RouteAction::EndOfRib => {
-                self.sweep_stale(peer, family, importing.meter);
+                self.end_of_rib(peer, family, importing.meter);
                 self.note_end_of_rib(peer, family);
             }
             RouteAction::RefreshRequest => self.refresh(peer, family),

@@ -113,6 +113,15 @@ pub enum TableEvent {
         /// How long they are kept.
         time: Duration,
     },
+    /// End-of-RIB of a peer whose routes were long-lived stale: none is any more.
+    Synchronised {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+        /// Paths that it did not announce again, which are withdrawn.
+        count: u32,
+    },
     /// Paths with NO_LLGR were withdrawn when a peer's routes became long-lived stale (RFC 9494 §4.2).
     NotLongLived {
         /// The peer.
@@ -122,8 +131,8 @@ pub enum TableEvent {
         /// Paths withdrawn.
         count: u32,
     },
-    /// Stale routes of a restarting peer are withdrawn because their timer expired (RFC 4724 §4.2,
-    /// RFC 9494 §4.2).
+    /// Stale routes of a restarting peer are withdrawn because their timer expired, or because it did not
+    /// preserve its forwarding state (RFC 4724 §4.2, RFC 9494 §4.2).
     StaleRemoved {
         /// The peer.
         peer: PeerId,
@@ -145,7 +154,9 @@ pub enum TableEvent {
 pub enum Returned {
     /// Its session is up; it did not announce them again.
     Yes,
-    /// It did not come back within the restart time.
+    /// Its session is up, without the F bit of the capability or without the capability.
+    Unpreserved,
+    /// It did not come back within the restart time, and the long-lived stale time if there is one.
     No,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::peer::{CloseOrder, Pass, PeerInput};
 use super::retention::{Preserved, Step, Terms};
-use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, ReflectionParams, Table, TableEvent};
+use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, ReflectionParams, Returned, Table, TableEvent};
 use crate::export::{Reader, ResyncEnd};
 use crate::rib::{Meter, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
@@ -48,9 +48,13 @@ impl Table {
             let (stale_time, preserved) = (peer.routes.stale_time, preserved(&session, family));
             // The peer is in `timed` already, since a timer was first set.
             let retention = &mut peer.family_mut(family).retention;
+            let before = retention.phase();
             let step = retention.returned(now, stale_time, preserved);
             // It may have announced some of them again.
             let is_swept = step == Step::Withdraw || !retention.is_stale() && !preserved.restart;
+            if step == Step::Withdraw {
+                self.note_stale_removal(id, family, before, Returned::Unpreserved);
+            }
             match was_up && is_swept {
                 true => self.begin_sweep(id, family, meter),
                 false => self.apply_step(now, id, family, step, meter),

@@ -52,7 +52,8 @@ impl Table {
         let before = held.retention.phase();
         let step = held.retention.expire(now, session);
         if matches!(step, Step::Withdraw | Step::Sweep) {
-            self.note_stale_removal(id, family, before);
+            let returned = if session == Session::Up { Returned::Yes } else { Returned::No };
+            self.note_stale_removal(id, family, before, returned);
         }
         self.apply_step(now, id, family, step, meter);
     }
@@ -89,6 +90,17 @@ impl Table {
     }
 
     /// End-of-RIB: withdraws what the peer did not announce again (RFC 4724 §4.2).
+    pub(super) fn end_of_rib(&mut self, peer: PeerId, family: Family, meter: &mut Meter) {
+        let Some(record) = self.peers.get(peer) else { return };
+        let held = record.family(family);
+        if held.retention.phase() == Phase::LongLived {
+            let count = held.marks.old;
+            self.events.push_back(TableEvent::Synchronised { peer, family, count });
+        }
+        self.sweep_stale(peer, family, meter);
+    }
+
+    /// Withdraws what the peer, whose session is up, has not announced again.
     pub(super) fn sweep_stale(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.family_mut(family).retention.synchronised() == Step::Sweep {
@@ -97,11 +109,16 @@ impl Table {
     }
 
     /// Reports that stale routes of a peer are about to be withdrawn, if there are any.
-    fn note_stale_removal(&mut self, peer: PeerId, family: Family, phase: Phase) {
+    pub(super) fn note_stale_removal(
+        &mut self,
+        peer: PeerId,
+        family: Family,
+        phase: Phase,
+        returned: Returned,
+    ) {
         let Some(record) = self.peers.get(peer) else { return };
         let count = record.family(family).marks.old;
         if count > 0 {
-            let returned = if record.up.is_some() { Returned::Yes } else { Returned::No };
             let phase = match phase {
                 Phase::LongLived => RetainedPhase::LongLived,
                 Phase::Fresh | Phase::Stale | Phase::Overdue => RetainedPhase::Restart,

@@ -1,9 +1,10 @@
 //! What operators see of a peer: its snapshot, and its log lines.
 
+use std::fmt::Write;
 use std::sync::PoisonError;
 
-use bgp_proto::session::{Negotiated, State};
-use bgp_proto::types::Time;
+use bgp_proto::session::{Keep, Negotiated, State};
+use bgp_proto::types::{Family, Time};
 use tracing::{debug, info, warn};
 
 use super::PeerTask;
@@ -21,11 +22,12 @@ impl PeerTask {
         );
     }
 
-    pub(super) fn log_down(&mut self) {
+    pub(super) fn log_down(&mut self, keep: Option<Keep>) {
         let error = self.session.last_error().map(|error| error.text.clone());
+        let kept = keep.map(|keep| kept(&keep)).unwrap_or_default();
         match &error {
-            Some(text) => warn!(peer = %self.name, "session closed: {text}"),
-            None => warn!(peer = %self.name, "session closed"),
+            Some(text) => warn!(peer = %self.name, "session closed: {text}{kept}"),
+            None => warn!(peer = %self.name, "session closed{kept}"),
         }
         self.said = error;
     }
@@ -80,4 +82,18 @@ impl PeerTask {
         snapshot.sent = self.sent;
         (before, errors_differ)
     }
+}
+
+/// How long the routes of a session that has ended are retained, as the peer asked for.
+fn kept(keep: &Keep) -> String {
+    let mut text = String::new();
+    for family in Family::ALL {
+        if let Some((restart, long_lived)) = keep.of(family) {
+            let _ = write!(text, "; {family} routes are kept for {} s", restart.as_secs());
+            if !long_lived.is_zero() {
+                let _ = write!(text, ", then as long-lived stale for {} s", long_lived.as_secs());
+            }
+        }
+    }
+    text
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::rib::Reason;
 use crate::types::{Community, FamilyMap, Prefix};
 use crate::wire::{
-    AttrView, Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily,
+    AttrView, Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily, RouteAction,
 };
 
 const RESTART: u64 = 120;
@@ -146,6 +146,34 @@ fn any_other_path_is_preferred_and_the_mark_goes_when_the_route_is_announced_aga
     let paths = explained(&table).destination.paths;
     assert_eq!((paths[0].peer, paths[0].long_lived), (Some(PeerId(2)), false));
     assert_eq!(table.counts(PeerId(2)).retained[Family::Ipv4].map(|r| r.paths), Some(0));
+    events(&mut table);
+    let mut batch = RouteBatch::default();
+    batch.push_marker(Family::Ipv4, RouteAction::EndOfRib);
+    table.apply_now(2, batch);
+    turns(&mut table, at(RESTART + 2));
+    let (peer, family, count) = (PeerId(2), Family::Ipv4, 0);
+    let synchronised = TableEvent::Synchronised { peer, family, count };
+    let end = TableEvent::EndOfRib { peer, family };
+    assert_eq!(events(&mut table), [synchronised, end]);
+    assert_eq!(table.counts(PeerId(2)).retained[Family::Ipv4], None);
+}
+
+#[test]
+fn a_peer_that_returns_without_the_capability_loses_its_long_lived_stale_routes() {
+    let mut table = long_lived_table();
+    let _readers = three(&mut table, routes(2));
+    announce(&mut table, 2, 65002, &[ROUTE]);
+    settle(&mut table);
+    table.down_now(2, keep());
+    turns(&mut table, at(RESTART));
+    events(&mut table);
+    let _reader = table.up_now(2, Negotiated { long_lived: None, ..capable(2, 65002) });
+    turns(&mut table, at(RESTART + 1));
+    let (peer, family, count) = (PeerId(2), Family::Ipv4, 1);
+    let (returned, phase) = (Returned::Unpreserved, RetainedPhase::LongLived);
+    let removed = TableEvent::StaleRemoved { peer, family, count, returned, phase };
+    assert_eq!(events(&mut table), [removed]);
+    assert_eq!(table.totals().paths[Family::Ipv4], 0);
 }
 
 #[test]
