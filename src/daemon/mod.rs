@@ -27,6 +27,7 @@ mod selection;
 mod service_manager;
 mod shutdowns;
 mod sockets;
+mod stale;
 mod startup;
 mod wiring;
 
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Negotiated};
-use bgp_proto::table::{CloseReason, MemoryBound, RetainedPhase, Returned, TableEvent};
+use bgp_proto::table::{CloseReason, MemoryBound, TableEvent};
 use bgp_proto::types::{FamilySet, PeerId, SessionId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -558,43 +559,12 @@ impl Daemon {
             }
             // The engine reports this as `Event::EndOfRib`.
             Event::Table(TableEvent::EndOfRib { .. }) => {}
-            Event::Table(TableEvent::StaleRemoved { peer, family, count, returned, phase }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                let why = match (returned, phase) {
-                    (Returned::Yes, _) => "not announced again",
-                    (Returned::Unpreserved, _) => {
-                        "the peer returned without its forwarding state (F bit)"
-                    }
-                    (Returned::No, RetainedPhase::Restart) => {
-                        "the peer did not return within the restart time"
-                    }
-                    (Returned::No, RetainedPhase::LongLived) => {
-                        "the peer did not return within the long-lived stale time"
-                    }
-                };
-                info!(peer = %record.name, "{count} stale {family} routes withdrawn: {why}");
-            }
-            Event::Table(TableEvent::LongLivedStale { peer, family, count, time }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                info!(
-                    peer = %record.name,
-                    "the restart time is over: {count} {family} routes are long-lived stale, for \
-                     {} s at most",
-                    time.as_secs()
-                );
-            }
-            Event::Table(TableEvent::Synchronised { peer, family, count }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                info!(
-                    peer = %record.name,
-                    "End-of-RIB: no {family} route is long-lived stale any more, {count} were not \
-                     announced again"
-                );
-            }
-            Event::Table(TableEvent::NotLongLived { peer, family, count }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                info!(peer = %record.name, "{count} stale {family} routes withdrawn: NO_LLGR");
-            }
+            Event::Table(
+                event @ (TableEvent::StaleRemoved { .. }
+                | TableEvent::LongLivedStale { .. }
+                | TableEvent::Synchronised { .. }
+                | TableEvent::NotLongLived { .. }),
+            ) => self.log_stale(&event),
             Event::Table(TableEvent::Note(text)) => warn!("{text}"),
         }
     }
