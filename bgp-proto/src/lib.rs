@@ -18,6 +18,7 @@
 //! - [`export`]: which peers are sent what, rewriting, update groups, the chunk log, packing.
 //! - [`table`]: the data path; peers and their sessions; reconfiguration; views.
 //! - [`bfd`]: Bidirectional Forwarding Detection, the packets and the state machine of one session.
+//! - [`ndp`]: Router Advertisements and Solicitations, by which routers on a link find each other.
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
 //! The terms of the RFCs, and where they are:
@@ -46,12 +47,13 @@
 //! types   ←
 //! wire    ← types
 //! bfd     ← types
+//! ndp     ← types
 //! session ← types, wire
 //! policy  ← types, wire
 //! rib     ← types, wire
 //! export  ← types, wire, policy, rib
 //! table   ← types, wire, policy, rib, session, export
-//! sim     ← types, wire, policy, rib, session, export, table, bfd
+//! sim     ← types, wire, policy, rib, session, export, table, bfd, ndp
 //! ```
 //!
 //! Rules. Time and randomness are arguments. Decoders are total functions: no input panics, hangs
@@ -62,6 +64,7 @@
 
 pub mod bfd;
 pub mod export;
+pub mod ndp;
 pub mod policy;
 pub mod rib;
 pub mod session;

@@ -1,9 +1,11 @@
 //! Bodies of fuzz targets: any octets become a sequence of inputs; broken invariants panic.
 
 mod bfd;
+mod ndp;
 mod session;
 
 pub use bfd::fuzz_bfd;
+pub use ndp::fuzz_ndp;
 pub use session::fuzz_session;
 
 /// Octets as a source of choices; past the end there are only zeros.
