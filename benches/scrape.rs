@@ -22,7 +22,7 @@ fn peer(number: u32) -> PeerMetrics {
     PeerMetrics {
         name: format!("Mesh_{}", address.to_string().replace('.', "_")),
         address: IpAddr::from(address),
-        remote_asn: Asn(64512),
+        remote_asn: Asn(64512).into(),
         kind: "mesh",
         state: State::Established,
         state_seconds: 86_400,

@@ -9,6 +9,7 @@
 //! - [`node`]: running as a Calico node: settings, and a configuration that follows the objects.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`bfd`]: BFD sessions over real sockets, on their own thread.
+//! - [`discovery`]: neighbours on links without addresses, found by router advertisements.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`kernel`]: the kernel's routes: installed, watched, and imported.
 //! - [`logging`]: the log, its level and its rate limit.
@@ -46,13 +47,14 @@
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
 //! net          ← engine, metric_names, supervise
+//! discovery    ← engine, net, supervise
 //! kernel       ← counts, liveness, metric_names, supervise
 //! ctl          ← client_slots
 //! http         ← client_slots, metric_names, version
 //! logging      ← config, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, node, doctor, version
-//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, replace_file, supervise, version
+//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, replace_file, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -67,6 +69,7 @@ mod counts;
 pub mod ctl;
 pub mod daemon;
 pub mod datastore;
+pub mod discovery;
 pub mod doctor;
 pub mod engine;
 pub mod http;

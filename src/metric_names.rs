@@ -70,6 +70,11 @@ names! {
     BFD_PACKETS_DISCARDED_TOTAL = "margay_bfd_packets_discarded_total";
     BFD_PACKETS_OVERFLOW_TOTAL = "margay_bfd_packets_overflow_total";
 
+    // Router discovery.
+    ROUTER_DISCOVERY_PACKETS_RECEIVED_TOTAL = "margay_router_discovery_packets_received_total";
+    ROUTER_DISCOVERY_PACKETS_SENT_TOTAL = "margay_router_discovery_packets_sent_total";
+    ROUTER_DISCOVERY_PACKETS_DISCARDED_TOTAL = "margay_router_discovery_packets_discarded_total";
+
     // The table: sizes, memory, import, update groups.
     DESTINATIONS = "margay_destinations";
     PATHS = "margay_paths";

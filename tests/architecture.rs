@@ -17,7 +17,7 @@ const RULE: &str = "//! Dependencies point one way:";
 const CIRCLES: &[(&str, &[&str])] = &[
     ("bgp-proto/src/sim", &["net", "speaker"]),
     ("bgp-proto/src/wire/update", &["canonical", "walk"]),
-    ("src/config", &["bgp", "peer", "policy"]),
+    ("src/config", &["bgp", "interface", "peer", "policy"]),
     ("src/kernel/fib", &["plan", "view"]),
 ];
 

@@ -122,6 +122,7 @@ impl Converter {
                 memory_max: self.limits.memory_max,
             },
             peers,
+            interfaces: Vec::new(),
             dynamic: Vec::new(),
             table: Arc::new(table),
             originate,
@@ -359,6 +360,7 @@ fn peer_entry(
         routes: Arc::new(routes),
         bfd,
         fallover,
+        interface: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
 use serde::de::DeserializeOwned;
@@ -340,6 +341,29 @@ fn state_paint(state: &str) -> Paint {
     }
 }
 
+/// The address, with the interface of a link-local one; only the interface while the neighbour is not
+/// known.
+fn address(p: &Peer) -> String {
+    match &p.interface {
+        Some(interface) if is_unknown(p.address) => format!("on {}", clean(interface)),
+        Some(interface) => format!("{}%{}", p.address, clean(interface)),
+        None => p.address.to_string(),
+    }
+}
+
+/// The address of a peer whose neighbour is not known.
+fn is_unknown(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local() && a.to_bits() as u64 == 0)
+}
+
+/// The AS, or which are accepted while there is no session.
+fn remote_asn(p: &Peer) -> String {
+    match &p.remote_asn_accepted {
+        Some(accepted) if p.remote_asn == 0 => clean(accepted).to_string(),
+        _ => p.remote_asn.to_string(),
+    }
+}
+
 fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
     let error = p.last_error.as_ref().filter(|_| p.state != "Established");
     let state = match &p.shutdown {
@@ -351,8 +375,8 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
     };
     vec![
         p.name.clone().into(),
-        p.address.to_string().into(),
-        p.remote_asn.to_string().into(),
+        address(p).into(),
+        remote_asn(p).into(),
         state,
         look.since(p.state_seconds).into(),
         p.prefixes_received.to_string().into(),

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use bgp_proto::session::LocalIdentity;
+use bgp_proto::session::{LocalIdentity, PassiveMode};
 use bgp_proto::table::RouteLimits;
 use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
 use super::bfd;
+use super::interface;
 use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{BgpConfig, DynamicPeers, PeerEntry};
+use super::{BgpConfig, DynamicPeers, InterfacePeers, PeerEntry};
 
 /// Default of `groups-max`.
 pub(super) const GROUPS_MAX: usize = 4096;
@@ -27,6 +29,7 @@ const FROM_ENVIRONMENT: &str = "env:";
 pub(super) struct Bgp {
     pub(super) global: BgpConfig,
     pub(super) peers: Vec<PeerEntry>,
+    pub(super) interfaces: Vec<InterfacePeers>,
     pub(super) dynamic: Vec<DynamicPeers>,
 }
 
@@ -50,14 +53,14 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
     let cx = peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd };
     let dynamic = read_dynamic(&table, &cx, &listen);
-    let peers = read_peers(&table, &cx, &listen, &dynamic);
+    let (peers, interfaces) = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();
 
     let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
     asn.zip(router_id)?;
     let groups_max = groups_max.unwrap_or(GROUPS_MAX);
     let global = BgpConfig { identity, cluster_id, listen, groups_max, memory_max };
-    Some(Bgp { global, peers, dynamic })
+    Some(Bgp { global, peers, interfaces, dynamic })
 }
 
 /// Reads the limits of single routes; those that are not set are as in `default`.
@@ -114,11 +117,41 @@ fn read_peers(
     cx: &peer::Context<'_>,
     listen: &[SocketAddr],
     dynamic: &[DynamicPeers],
-) -> Vec<PeerEntry> {
+) -> (Vec<PeerEntry>, Vec<InterfacePeers>) {
     let mut names = BTreeMap::new();
+    let (mut patterns, mut interfaces) = (BTreeMap::new(), Vec::new());
     let mut addresses = BTreeMap::new();
     let mut peers = Vec::new();
     for (number, table) in (1..).zip(table.tables("peers")) {
+        if table.get("interface").is_some() {
+            let Some(by_interface) = interface::read(&table, cx) else {
+                table.finish();
+                continue;
+            };
+            if let Some(other) = patterns.insert(by_interface.pattern.clone(), number) {
+                table.fault_at(
+                    "interface",
+                    format_args!(
+                        "\"{}\" is the interface of bgp.peers[{other}] too",
+                        by_interface.pattern
+                    ),
+                    "keep one peer for each interface",
+                );
+            }
+            if let Some(name) = by_interface.fixed_name()
+                && let Some(other) = names.insert(Arc::clone(&name), number)
+            {
+                table.fault_at(
+                    "name",
+                    format_args!("\"{name}\" is the name of bgp.peers[{other}] too"),
+                    "give each peer its own name",
+                );
+            }
+            check_listens(&table, listen, by_interface.session.passive);
+            table.finish();
+            interfaces.push(by_interface);
+            continue;
+        }
         let Some(entry) = peer::read(&table, cx) else {
             table.finish();
             continue;
@@ -131,13 +164,7 @@ fn read_peers(
                 "use the neighbour's address",
             );
         }
-        if listen.is_empty() && entry.session.passive.is_passive() {
-            table.fault_at(
-                "passive",
-                "the peer can never connect, because bgp.listen is empty",
-                "listen somewhere, or dial the peer",
-            );
-        }
+        check_listens(&table, listen, entry.session.passive);
         let host = Prefix::host(entry.session.address);
         let has_range = dynamic.iter().any(|range| range.prefix == host);
         if entry.session.security.md5.is_none()
@@ -171,7 +198,17 @@ fn read_peers(
         table.finish();
         peers.push(entry);
     }
-    peers
+    (peers, interfaces)
+}
+
+fn check_listens(table: &Table<'_>, listen: &[SocketAddr], passive: PassiveMode) {
+    if listen.is_empty() && passive.is_passive() {
+        table.fault_at(
+            "passive",
+            "the peer can never connect, because bgp.listen is empty",
+            "listen somewhere, or dial the peer",
+        );
+    }
 }
 
 fn read_dynamic(

@@ -33,6 +33,9 @@ pub struct Changes {
     pub peers_renamed: Vec<(Arc<str>, PeerEntry)>,
     /// Peers that are new.
     pub peers_added: Vec<PeerEntry>,
+    /// Whether entries of peers by interface differ, also in what is no parameter of a session: whether
+    /// router advertisements are sent.
+    pub interfaces_changed: bool,
     /// Ranges of dynamic peers, if any was added, removed or changed.
     pub dynamic: Option<DynamicChanges>,
     /// The table's parameters, if they differ.
@@ -84,6 +87,7 @@ impl Config {
         let mut changes = Changes::default();
         changes.add_peers(differing_peers(&self.peers, &new.peers, names));
         changes.add_originate(&self.originate, &new.originate);
+        changes.interfaces_changed = self.interfaces != new.interfaces;
         changes.dynamic = dynamic_changes(&self.dynamic, &new.dynamic);
         // `fib.enabled` is part of it, and takes effect only after a restart, as do backup paths that wait
         // for next-hop objects.
@@ -307,6 +311,7 @@ impl Changes {
         let ranges = self.dynamic.iter().flat_map(|dynamic| &dynamic.changed);
         lines.extend(ranges.map(|p| format!("dynamic peers {p}: changed")));
         let flags = [
+            (self.interfaces_changed, "peers by interface: changed"),
             (self.table.is_some(), "routing parameters of the process: changed"),
             (self.bgp_listen_changed, "listening addresses: changed"),
             (self.redistribute.is_some(), "redistribution: changed"),
@@ -358,6 +363,7 @@ mod tests {
             routes: Arc::new(PeerRoutes::new(number.to_string())),
             bfd: None,
             fallover: crate::config::Fallover::Timers,
+            interface: None,
         }
     }
 

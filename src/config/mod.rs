@@ -17,6 +17,7 @@ mod calico;
 mod changes;
 mod error;
 mod host;
+mod interface;
 mod local;
 mod long_lived;
 mod password;
@@ -44,6 +45,7 @@ pub use calico::{
 };
 pub use changes::{Changes, DynamicChanges, differing_peers};
 pub use error::{Error, Errors};
+pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;
 pub(crate) use reader::closest;
 
@@ -54,8 +56,11 @@ use reader::{Parsed, Table};
 pub struct Config {
     /// Our identity, listening addresses and global limits.
     pub bgp: BgpConfig,
-    /// Peers with an address, in the order of the file.
+    /// Peers with an address, in the order of the file. In the running configuration, those that
+    /// follow from [`Config::interfaces`] come behind them.
     pub peers: Vec<PeerEntry>,
+    /// Peers by interface, in the order of the file: the first that matches an interface applies.
+    pub interfaces: Vec<InterfacePeers>,
     /// Ranges from which peers may connect, in the order of the file.
     pub dynamic: Vec<DynamicPeers>,
     /// Parameters of the table.
@@ -206,6 +211,8 @@ pub struct PeerEntry {
     /// When the session ends if its link or local address is lost. Default: [`Fallover::Fast`] for
     /// external neighbours that are directly connected.
     pub fallover: Fallover,
+    /// The interface of a peer that follows from [`Config::interfaces`].
+    pub interface: Option<Arc<str>>,
 }
 
 impl PartialEq for PeerEntry {
@@ -216,6 +223,7 @@ impl PartialEq for PeerEntry {
             && changes::is_same(&self.routes, &other.routes)
             && self.bfd == other.bfd
             && self.fallover == other.fallover
+            && self.interface == other.interface
     }
 }
 
@@ -255,6 +263,7 @@ impl DynamicPeers {
             }),
             bfd: self.bfd.clone(),
             fallover: self.fallover,
+            interface: None,
             name,
         }
     }
@@ -499,6 +508,7 @@ impl Config {
                 memory_max: None,
             },
             peers: Vec::new(),
+            interfaces: Vec::new(),
             dynamic: Vec::new(),
             table: Arc::new(table),
             originate: Vec::new(),
@@ -592,6 +602,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     Some(Config {
         bgp: bgp.global,
         peers: bgp.peers,
+        interfaces: bgp.interfaces,
         dynamic: bgp.dynamic,
         table: Arc::new(table),
         originate,

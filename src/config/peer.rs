@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::session::{
-    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
+    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RemoteAsn, RoleMode,
+    TransportSecurity,
 };
 use bgp_proto::table::{
     AddPathSend, Drain, ExportParams, ImportParams, NextHopMode, PeerLimits, PeerRoutes,
@@ -137,7 +138,10 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     };
     let name = read_name(table);
     let family = address.map_or(Family::Ipv4, |a| Prefix::host(a).family());
-    let (mut session, routes) = read_common(table, cx, family);
+    if let Some(value) = table.get("router-advertisements") {
+        value.fault_key("is for peers by interface", "leave it out, or name an interface");
+    }
+    let (mut session, routes) = read_common(table, cx, &Nature::of(family));
     let bfd = read_bfd(table, cx, &mut session);
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes) = (session?, routes?);
@@ -151,12 +155,13 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
         routes: Arc::new(PeerRoutes { name: Arc::clone(&name), ..routes }),
         bfd,
         fallover,
+        interface: None,
         name,
     })
 }
 
 /// Reads `fast-fallover`.
-fn read_fallover(table: &Table<'_>, session: Option<&PeerConfig>) -> Fallover {
+pub(super) fn read_fallover(table: &Table<'_>, session: Option<&PeerConfig>) -> Fallover {
     match table.get("fast-fallover").and_then(|value| value.boolean()) {
         Some(true) => Fallover::Fast,
         Some(false) => Fallover::Timers,
@@ -165,7 +170,7 @@ fn read_fallover(table: &Table<'_>, session: Option<&PeerConfig>) -> Fallover {
 }
 
 /// Reads `bfd`, and sets what of it is a parameter of the BGP session.
-fn read_bfd(
+pub(super) fn read_bfd(
     table: &Table<'_>,
     cx: &Context<'_>,
     session: &mut Option<PeerConfig>,
@@ -186,16 +191,24 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
                 v.fault("is a multicast range", "use a range of the neighbours' addresses");
                 return None;
             }
+            if matches!(prefix.addr(), IpAddr::V6(a) if a.is_unicast_link_local()) {
+                v.fault(
+                    "is a range of link-local addresses, which differ from link to link",
+                    "write [[bgp.peers]] with interface = \"NAME\" instead, which may be a pattern",
+                );
+                return None;
+            }
             Some(prefix)
         });
     let peers_max = table.get("peers-max").and_then(|v| v.integer(1..=1_000_000)).unwrap_or(1000);
-    for key in ["address", "port", "passive"] {
+    for key in ["address", "port", "passive", "interface", "router-advertisements"] {
         if let Some(value) = table.get(key) {
             value.fault_key("does not apply to a range, which is never dialled", "leave it out");
         }
     }
     let name = read_name(table);
-    let (mut session, routes) = read_common(table, cx, prefix.map_or(Family::Ipv4, Prefix::family));
+    let (mut session, routes) =
+        read_common(table, cx, &Nature::of(prefix.map_or(Family::Ipv4, Prefix::family)));
     let bfd = read_bfd(table, cx, &mut session);
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes, prefix) = (session?, routes?, prefix?);
@@ -215,20 +228,58 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
     })
 }
 
+/// What the addresses of a peer's session imply.
+pub(super) struct Nature {
+    /// That of the addresses.
+    family: Family,
+    /// Default of `families`.
+    families: FamilySet,
+    /// Default of `extended-next-hop`.
+    extended_next_hop: bool,
+}
+
+impl Nature {
+    fn of(family: Family) -> Nature {
+        Nature { family, families: FamilySet::only(family), extended_next_hop: false }
+    }
+
+    /// Between link-local addresses, where IPv4 has no other next hop.
+    pub(super) fn link_local() -> Nature {
+        Nature { family: Family::Ipv6, families: FamilySet::ALL, extended_next_hop: true }
+    }
+}
+
+/// Reads `remote-asn`: a number, or which numbers are accepted.
+fn read_remote_asn(table: &Table<'_>, local_asn: Asn) -> Option<RemoteAsn> {
+    let value = table.require("remote-asn", "set it to the neighbour's AS number")?;
+    let word = if value.is_integer() { None } else { value.text() };
+    match word {
+        Some("internal") => Some(local_asn.into()),
+        Some("external") => Some(RemoteAsn::External),
+        Some("any") => Some(RemoteAsn::Any),
+        Some(text) if !text.starts_with(|c: char| c.is_ascii_digit()) => {
+            value.fault(
+                format_args!("\"{text}\" is not valid"),
+                "write internal, external, any or an AS number",
+            );
+            None
+        }
+        _ => read_usable_asn(&value).map(RemoteAsn::from),
+    }
+}
+
 /// Reads what peers and ranges have in common; the caller sets address, port, passive mode and
 /// name.
-fn read_common(
+pub(super) fn read_common(
     table: &Table<'_>,
     cx: &Context<'_>,
-    family: Family,
+    nature: &Nature,
 ) -> (Option<PeerConfig>, Option<PeerRoutes>) {
-    let remote_asn = table
-        .require("remote-asn", "set it to the neighbour's AS number")
-        .and_then(|v| read_usable_asn(&v));
     let local_asn = table.get("local-asn").and_then(|v| read_usable_asn(&v));
     let local_asn = local_asn.unwrap_or(cx.identity.asn);
+    let remote_asn = read_remote_asn(table, local_asn);
     let timers = Timers::read(table, cx.timers);
-    let session = read_session(table, cx, &timers, family, remote_asn, local_asn);
+    let session = read_session(table, cx, &timers, nature, remote_asn, local_asn);
     // Without a local AS, internal and external peers cannot be distinguished.
     let known = session.as_ref().filter(|s| s.local_asn.is_usable());
     let routes = read_routes(table, cx, &timers, known.map(PeerConfig::peer_type));
@@ -239,14 +290,15 @@ fn read_session(
     table: &Table<'_>,
     cx: &Context<'_>,
     timers: &Timers,
-    family: Family,
-    remote_asn: Option<Asn>,
+    nature: &Nature,
+    remote_asn: Option<RemoteAsn>,
     local_asn: Asn,
 ) -> Option<PeerConfig> {
-    let source_address = table.get("source-address").and_then(|v| read_source_address(&v, family));
+    let source_address =
+        table.get("source-address").and_then(|v| read_source_address(&v, nature.family));
     let families = match table.get("families") {
         Some(value) => read_families(&value),
-        None => FamilySet::only(family),
+        None => nature.families,
     };
     let add_path = table.get("add-path").and_then(|v| read_add_path(&v)).unwrap_or_default();
     let security = TransportSecurity {
@@ -258,12 +310,12 @@ fn read_session(
     let hold_expiry =
         if flag("stale-on-hold-expiry", true) { HoldExpiry::Restart } else { HoldExpiry::Death };
     let extended_messages = flag("extended-messages", true);
-    let extended_next_hop = flag("extended-next-hop", false);
+    let extended_next_hop = flag("extended-next-hop", nature.extended_next_hop);
     let enhanced_refresh = flag("enhanced-refresh", true);
     let enforce_first_as = flag("enforce-first-as", true);
     let reject_as_sets = flag("reject-as-sets", true);
     let kind = match remote_asn {
-        Some(remote_asn) if remote_asn == local_asn => PeerType::Internal,
+        Some(RemoteAsn::Exactly(asn)) if asn == local_asn => PeerType::Internal,
         _ => PeerType::External,
     };
     let role = table.get("role").and_then(|v| read_role(&v, kind));
@@ -473,7 +525,7 @@ fn read_families(value: &Value<'_>) -> FamilySet {
     families
 }
 
-fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
+pub(super) fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
     let value = table.get("name")?;
     let name = value.text()?;
     if name.is_empty() || !name.chars().all(is_of_word) {
@@ -485,7 +537,7 @@ fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
 
 /// Whether a name may contain `c`: no white space, and nothing that changes how a terminal displays
 /// a line (control characters, direction marks).
-fn is_of_word(c: char) -> bool {
+pub(super) fn is_of_word(c: char) -> bool {
     !(c.is_whitespace() || c.is_control() || is_direction_mark(c))
 }
 
@@ -496,8 +548,8 @@ fn read_unicast(value: &Value<'_>, wanted: &str) -> Option<IpAddr> {
         IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
         IpAddr::V6(a) if a.is_unicast_link_local() => {
             value.fault(
-                "link-local neighbours are not supported",
-                "use a global or unique-local address",
+                "is link-local, and the link is not named",
+                "add interface = \"NAME\", or use a global or unique-local address",
             );
             return None;
         }

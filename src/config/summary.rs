@@ -39,6 +39,18 @@ impl fmt::Display for Config {
             write!(f, "{}", Terms(&peer.session, &peer.routes))?;
             writeln!(f, "{}", BfdTerms(peer.bfd.as_deref(), &peer.session))?;
         }
+        for peers in &self.interfaces {
+            let neighbor = match (peers.neighbor, peers.advertises) {
+                (Some(address), _) => format!("neighbour {address}"),
+                (None, true) => {
+                    "neighbours by router advertisements, which are sent too".to_owned()
+                }
+                (None, false) => "neighbours by router advertisements".to_owned(),
+            };
+            let terms = Terms(&peers.session, &peers.routes);
+            let bfd = BfdTerms(peers.bfd.as_deref(), &peers.session);
+            writeln!(f, "peers on {}: {neighbor}{terms}{bfd}", peers.pattern)?;
+        }
         for range in &self.dynamic {
             let (prefix, max) = (range.prefix, range.peers_max);
             let terms = Terms(&range.session, &range.routes);
@@ -82,8 +94,9 @@ impl Config {
         if let Some(low) = self.bgp.listen.iter().find(|a| a.port() < 1024) {
             needs.push(format!("CAP_NET_BIND_SERVICE (port {})", low.port()));
         }
-        let sessions =
-            self.peers.iter().map(|p| &p.session).chain(self.dynamic.iter().map(|d| &d.session));
+        let sessions = (self.peers.iter().map(|p| &p.session))
+            .chain(self.interfaces.iter().map(|p| &p.session))
+            .chain(self.dynamic.iter().map(|d| &d.session));
         let md5 = sessions.into_iter().any(|s| s.security.md5.is_some());
         let reasons: Vec<&str> = [(self.fib.enabled, "kernel routes"), (md5, "TCP MD5")]
             .into_iter()
@@ -91,6 +104,9 @@ impl Config {
             .collect();
         if !reasons.is_empty() {
             needs.push(format!("CAP_NET_ADMIN ({})", reasons.join(", ")));
+        }
+        if self.interfaces.iter().any(|peers| peers.neighbor.is_none()) {
+            needs.push("CAP_NET_RAW (router discovery)".to_owned());
         }
         needs
     }
@@ -106,7 +122,10 @@ impl fmt::Display for Terms<'_> {
             PeerType::Internal => "internal",
             PeerType::External => "external",
         };
-        write!(f, ", AS {} ({kind})", session.remote_asn)?;
+        write!(f, ", AS {}", session.remote_asn)?;
+        if session.remote_asn.exactly().is_some() {
+            write!(f, " ({kind})")?;
+        }
         for family in session.families.iter() {
             write!(f, ", {family}")?;
         }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
-use bgp_proto::session::{BfdMode, HoldExpiry, PassiveMode, RoleMode};
+use bgp_proto::session::{BfdMode, HoldExpiry, PassiveMode, RemoteAsn, RoleMode};
 use bgp_proto::table::{AddPathSend, MultipathWeights, NextHopMode, PeerLimits};
 use bgp_proto::types::{Asn, Family, FamilyMap, FamilySet, Role, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
@@ -62,7 +62,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!((&*tor.name, &*tor.routes.name), ("tor-1", "tor-1"));
     let s = &*tor.session;
     assert_eq!((s.address.to_string().as_str(), s.port), ("192.0.2.1", 1790));
-    assert_eq!((s.remote_asn, s.local_asn), (Asn(65001), Asn(64600)));
+    assert_eq!((s.remote_asn.exactly(), s.local_asn), (Some(Asn(65001)), Asn(64600)));
     assert_eq!(s.router_id, RouterId(0x0a00_0001));
     assert_eq!(s.source_address, Some([192, 0, 2, 2].into()));
     assert_eq!(s.passive, PassiveMode::Passive);
@@ -391,6 +391,7 @@ fn the_summary_lists_what_would_run() {
         "listens on 0.0.0.0:1179, [::]:1179",
         "peer tor-1: 192.0.2.1, accepts only, AS 65001 (external), ipv4, ipv6, hold 9 s, import from-tor, export to-tor, at most 1000 prefixes, at most 64 MiB, TCP MD5, TTL security 1, BFD 300/200 ms x 4 authenticated",
         "peer 2001:db8::7: 2001:db8::7 port 179, AS 64512 (internal), ipv6, hold 30 s, import all, export all, route reflector client",
+        "peers on swp*: neighbours by router advertisements, which are sent too, AS external, ipv4, ipv6, hold 30 s, import from-tor, export to-tor",
         "dynamic peers 10.255.0.0/16: at most 10000, AS 64512 (internal), ipv4, hold 30 s, import all, export all, route reflector client",
         "originates 10.65.1.0/26, blackhole in the kernel",
         "originates 2001:db8:65::/64, not in the kernel",
@@ -400,7 +401,7 @@ fn the_summary_lists_what_would_run() {
         "control socket /run/margay/example.sock",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",
-        "needs CAP_NET_ADMIN (kernel routes, TCP MD5)",
+        "needs CAP_NET_ADMIN (kernel routes, TCP MD5), CAP_NET_RAW (router discovery)",
     ] {
         assert!(summary.lines().any(|l| l == line), "{line}\nis not in\n{summary}");
     }
@@ -664,4 +665,40 @@ fn bfd_is_configured_by_true_or_by_a_table() {
         peer("remote-asn = 65001\nttl-security = 1\nbfd = true\n").unwrap().hops,
         BfdHops::Single
     );
+}
+
+#[test]
+fn a_peer_by_interface_follows_its_interface_and_neighbour() {
+    use std::num::NonZeroU32;
+    let text = "[[bgp.peers]]\ninterface = \"swp*\"\nname = \"fabric\"\nremote-asn = \"internal\"\nbfd = true\n\
+                [[bgp.peers]]\ninterface = \"eth1\"\naddress = \"fe80::1\"\nremote-asn = \"any\"\n\
+                import = \"all\"\nexport = \"all\"\n";
+    let config = accepted(&format!("{LEAST}{text}"));
+    let [fabric, eth1] = &config.interfaces[..] else { panic!("{:?}", config.interfaces) };
+    assert!(fabric.matches("swp12") && !fabric.matches("eth1") && eth1.matches("eth1"));
+    assert_eq!(fabric.session.remote_asn, Asn(64512).into());
+    assert_eq!(eth1.session.remote_asn, RemoteAsn::Any);
+    let session = &fabric.session;
+    assert!(session.extended_next_hop && session.is_single_hop());
+    assert_eq!((session.families, fabric.fallover), (FamilySet::ALL, Fallover::Fast));
+    assert_eq!(fabric.bfd.as_ref().map(|bfd| bfd.hops), Some(BfdHops::Single));
+
+    let index = NonZeroU32::new(7).unwrap();
+    let waiting = fabric.peer("swp1", index, &Neighbor::Unknown("no advertisement".into()));
+    assert_eq!(&*waiting.name, "fabric-swp1");
+    assert!(waiting.session.idle.is_some() && waiting.bfd.is_none());
+    let found = fabric.peer("swp1", index, &Neighbor::At("fe80::2".parse().unwrap()));
+    assert!(found.session.idle.is_none() && found.bfd.is_some());
+    let outside = bgp_proto::types::off_interface(found.session.address);
+    assert_eq!(outside, ("fe80::2".parse().unwrap(), Some(index)));
+    let fixed = eth1.neighbor.map(Neighbor::At).unwrap();
+    assert_eq!(&*eth1.peer("eth1", index, &fixed).name, "eth1");
+
+    // A neighbour that is found is a changed session, and one whose interface was renamed is not.
+    let with = |entry: PeerEntry| Config { peers: vec![entry], ..config.clone() };
+    let changes = with(waiting).changes_to(&with(found.clone()));
+    assert_eq!(changes.peers_restarted.len(), 1, "{changes}");
+    let renamed = fabric.peer("swp9", index, &Neighbor::At("fe80::2".parse().unwrap()));
+    let changes = with(found).changes_to(&with(renamed));
+    assert_eq!(changes.peers_renamed.len(), 1, "{changes}");
 }

@@ -191,12 +191,18 @@ pub struct FibCounts {
 pub struct Peer {
     /// Its name.
     pub name: String,
-    /// Its address.
+    /// Its address. Of a peer by interface: link-local, and `fe80::` while the neighbour is not known.
     pub address: IpAddr,
+    /// The interface of a peer by interface.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// The port that we dial.
     pub port: u16,
-    /// Its AS.
+    /// Its AS; 0 if any of several is accepted and there is no session.
     pub remote_asn: u32,
+    /// `external` or `any`, if more than one AS is accepted.
+    #[serde(default)]
+    pub remote_asn_accepted: Option<String>,
     /// Our AS on the session.
     pub local_asn: u32,
     /// `internal` or `external`.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use bgp_proto::session::{self, Negotiated, PeerConfig, State, Stats};
+use bgp_proto::session::{self, Negotiated, PeerConfig, RemoteAsn, State, Stats};
 use bgp_proto::table::{self, DestinationView, GroupView, PathView, PeerCounts, PeerRoutes};
-use bgp_proto::types::{Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Time};
+use bgp_proto::types::{Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Time, off_interface};
 use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind};
 
 use super::item::{
@@ -43,6 +43,8 @@ pub struct PeerFacts<'a> {
     pub name: &'a str,
     /// Whether it was accepted from a range.
     pub dynamic: bool,
+    /// The interface of a peer by interface.
+    pub interface: Option<&'a str>,
     /// Session parameters.
     pub config: &'a PeerConfig,
     /// Routing parameters.
@@ -72,18 +74,26 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
     let families = negotiated.map_or(config.families, |n| n.families);
     Peer {
         name: facts.name.to_owned(),
-        address: config.address,
+        address: off_interface(config.address).0,
+        interface: facts.interface.map(str::to_owned),
         port: config.port,
-        remote_asn: config.remote_asn.0,
+        remote_asn: negotiated
+            .map(|n| n.peer_asn)
+            .or(config.remote_asn.exactly())
+            .map_or(0, |asn| asn.0),
+        remote_asn_accepted: match config.remote_asn {
+            RemoteAsn::Exactly(_) => None,
+            accepted => Some(accepted.to_string()),
+        },
         local_asn: config.local_asn.0,
-        peer_type: config.peer_type(),
+        peer_type: negotiated.map_or(config.peer_type(), |n| n.peer_type),
         dynamic: facts.dynamic,
         state: state_name(facts.state).to_owned(),
         since: clock.text(facts.since),
         state_seconds: clock.now.since(facts.since).as_secs(),
         families: families.iter().collect(),
         router_id: negotiated.map(|n| n.peer_router_id.to_string()),
-        local_address: negotiated.map(|n| n.local_addr),
+        local_address: negotiated.map(|n| off_interface(n.local_addr).0),
         prefixes_received: sum(&counts.received),
         prefixes_accepted: sum(&counts.accepted),
         prefixes_advertised: sum(&counts.advertised),
@@ -205,7 +215,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         source: view.source,
         peer: view.peer.map(|id| peer_name(id, names)),
         path_id: view.path_id.0,
-        next_hop: view.next_hop.map(|n| n.addr()),
+        next_hop: view.next_hop.map(|n| off_interface(n.addr()).0),
         gateway: own_gateway(view).map_or_else(|| gateways(&view.hops, names), |own| vec![own]),
         resolved_by: None,
         bfd: None,
@@ -313,7 +323,7 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
     let advertised = view.advertised.iter().map(|told| item::Advertised {
         peer: peer_name(told.peer, names),
         path_id: told.path_id.map(|id| id.0),
-        next_hop: told.next_hop.addr(),
+        next_hop: off_interface(told.next_hop.addr()).0,
     });
     let withheld = view.withheld.iter().map(|withheld| item::Withheld {
         peer: peer_name(withheld.peer, names),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bgp_proto::bfd::{Cause, State as BfdState};
 use bgp_proto::session::{BfdPath, Close};
-use bgp_proto::types::{PeerId, SessionId};
+use bgp_proto::types::{PeerId, SessionId, off_interface};
 use tracing::{info, warn};
 
 use super::bfd_status::Statuses;
@@ -119,12 +119,8 @@ fn wanted(record: &Record, BfdSettings { session, hops }: &BfdSettings) -> Wante
         BfdHops::Single => Hops::Single,
         BfdHops::Multi { ttl_min } => Hops::Multi { ttl_min },
     };
-    let target = Target {
-        peer: record.address,
-        local: record.session.source_address,
-        interface: None,
-        hops,
-    };
+    let (peer, interface) = off_interface(record.address);
+    let target = Target { peer, local: record.session.source_address, interface, hops };
     Wanted { target, config: session.clone() }
 }
 

@@ -6,7 +6,7 @@ use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
 use super::deferral::{Deferral, owed_families};
 use super::handover::Handover;
-use super::startup::{EndOfRib, Startup};
+use super::startup::{Awaited, EndOfRib, Startup};
 
 /// The waits that are under way.
 #[derive(Debug, Default)]
@@ -34,6 +34,17 @@ impl Convergence {
         }
         if let Some(deferral) = &mut self.deferral {
             deferral.handle_up(now, peer, negotiated.and_then(owed_families));
+        }
+    }
+
+    /// A peer was added because its neighbour was found. Its routes are awaited like those of peers that
+    /// existed at the start.
+    pub(super) fn handle_found(&mut self, now: Time, awaited: Awaited) {
+        if let Some(startup) = &mut self.startup {
+            startup.expect(now, awaited);
+        }
+        if let Some(deferral) = &mut self.deferral {
+            deferral.expect(now, awaited.peer);
         }
     }
 

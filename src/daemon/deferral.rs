@@ -46,8 +46,9 @@ pub(super) enum FirstExport {
 /// advertises only its own routes.
 pub(super) fn first_export(config: &Config) -> FirstExport {
     let peers = config.peers.iter().map(|peer| (&peer.session, &peer.routes));
+    let interfaces = config.interfaces.iter().map(|peers| (&peers.session, &peers.routes));
     let ranges = config.dynamic.iter().map(|range| (&range.session, &range.routes));
-    let passes_on = peers.chain(ranges).any(|(session, routes)| {
+    let passes_on = peers.chain(interfaces).chain(ranges).any(|(session, routes)| {
         session.peer_type() == PeerType::External || routes.reflection.client
     });
     if passes_on { FirstExport::Deferred } else { FirstExport::AtOnce }
@@ -118,6 +119,11 @@ impl Deferral {
             ends: now + DEFERRAL,
             complete_since: None,
         }
+    }
+
+    /// Another peer took the place of one that may have been awaited: its neighbour was found.
+    pub(super) fn expect(&mut self, now: Time, peer: PeerId) {
+        self.awaiting.expect(peer, SlowUntil(now));
     }
 
     /// A session came up; see [`owed_families`].

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::session::Close;
-use bgp_proto::types::SessionId;
+use bgp_proto::types::{SessionId, off_interface};
 
 use super::registry::{Record, Registry};
 use crate::config::Fallover as Mode;
@@ -63,13 +63,14 @@ impl Fallover {
 
 /// All addresses of these links.
 fn addresses<'a>(links: impl Iterator<Item = &'a Link>) -> Vec<IpAddr> {
-    links.flat_map(|link| link.addresses.iter().map(|(addr, _)| *addr)).collect()
+    links.flat_map(Link::own_addresses).collect()
 }
 
 /// Why packets can no longer be sent from this local address.
 fn why(links: &[Link], local: IpAddr) -> String {
-    match links.iter().find(|link| link.addresses.iter().any(|(addr, _)| *addr == local)) {
-        None => format!("{local}, the session's local address, was removed"),
+    let shown = off_interface(local).0;
+    match links.iter().find(|link| link.own_addresses().any(|addr| addr == local)) {
+        None => format!("{shown}, the session's local address, was removed"),
         Some(link) if link.up => format!("{} has no carrier", link.name),
         Some(link) => format!("{} is down", link.name),
     }

@@ -187,6 +187,7 @@ mod tests {
             routes: Arc::new(PeerRoutes::new(Arc::clone(&name))),
             bfd: None,
             fallover: crate::config::Fallover::Timers,
+            interface: None,
             name,
         }
     }

@@ -50,7 +50,10 @@ impl Descriptors {
 
     /// How many dynamic peers there may be in addition to the configured ones.
     pub(super) fn dynamic_peers_max(self, config: &Config) -> usize {
-        let left = self.for_bgp().saturating_sub(as_u64(config.peers.len()));
+        let peers = as_u64(config.peers.len());
+        // A peer by interface has two sockets more for router discovery.
+        let by_interface = config.peers.iter().filter(|peer| peer.interface.is_some()).count();
+        let left = self.for_bgp().saturating_sub(peers + 2 * as_u64(by_interface));
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 

@@ -16,6 +16,7 @@ mod handover;
 mod last_run;
 mod limits;
 mod listening;
+mod neighbors;
 mod next_hops;
 mod node;
 mod own_file;
@@ -47,6 +48,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, HttpSettings};
 use crate::ctl::ServerError;
+use crate::discovery::Discovery;
 use crate::engine::{Engine, Event};
 use crate::http;
 use crate::kernel::{Fib, Leave};
@@ -65,6 +67,7 @@ use drains::Drains;
 use fallover::Fallover;
 use last_run::RunFile;
 use limits::Descriptors;
+use neighbors::Neighbors;
 use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::{Peers, Shared};
@@ -169,6 +172,7 @@ struct Daemon {
     /// The servers of the control socket and of HTTP.
     servers: Vec<tokio::task::JoinHandle<()>>,
     bfd: bfd::Coupling,
+    neighbors: Neighbors,
     fallover: Fallover,
     /// Which configured addresses we are not listening on, and why.
     listen_fault: Option<String>,
@@ -190,6 +194,8 @@ struct Inbox {
     orders: mpsc::Receiver<Order>,
     links: Arc<Notify>,
     bfd: crate::bfd::Handle,
+    /// Notified when router discovery has found another neighbour.
+    discovery: Arc<Notify>,
     /// Probes whether this loop still runs.
     liveness: Liveness,
 }
@@ -217,6 +223,7 @@ enum Input {
     Order(Order),
     Node(NodeInput),
     LinksChanged,
+    NeighborsChanged,
     BfdChanged,
     Liveness,
     Reload,
@@ -255,6 +262,7 @@ impl Daemon {
         let peers = Peers::new(table.clone(), directory.clone(), peer_events, seed, shared);
         let liveness = Liveness::default();
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
+        let discovery = Discovery::new(table.clock(), seed);
         let parts = Parts {
             table: table.clone(),
             kernel: threads.fib.clone(),
@@ -264,6 +272,7 @@ impl Daemon {
             drains: drains.clone(),
             session_counters: peers.session_counters(),
             bfd: (bfd.handle().clone(), bfd.statuses()),
+            discovery: discovery.statuses(),
             log: log.clone(),
             liveness: liveness.clone(),
             orders: orders_sender,
@@ -319,9 +328,11 @@ impl Daemon {
                 orders,
                 links: threads.links,
                 bfd: bfd.handle().clone(),
+                discovery: discovery.changed(),
                 liveness,
             },
             bfd,
+            neighbors: Neighbors::new(discovery),
             fallover: Fallover::default(),
         };
         daemon.review_descriptors();
@@ -359,6 +370,7 @@ impl Daemon {
     /// Starts everything in the configuration, in an order in which each step finds what it needs:
     /// keys before listening, the peers in the directory before connections are accepted.
     fn begin(&mut self) -> Result<(), Error> {
+        self.find_neighbors();
         let config = Arc::clone(&self.config);
         let first_export = deferral::first_export(&config);
         if first_export == FirstExport::Deferred {
@@ -473,6 +485,7 @@ impl Daemon {
                 Input::Stop(stop) => return stop,
                 Input::Node(input) => self.on_node_input(input),
                 Input::LinksChanged => self.on_links(),
+                Input::NeighborsChanged => self.review_neighbors(),
                 Input::BfdChanged => self.on_bfd_changes(),
                 Input::Liveness => self.inbox.liveness.answer(self.inbox.liveness.question()),
                 Input::Deadline => {}
@@ -481,7 +494,8 @@ impl Daemon {
     }
 
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders, links, bfd, liveness } = &mut self.inbox;
+        let Inbox { table, peers, dynamic, orders, links, bfd, discovery, liveness } =
+            &mut self.inbox;
         tokio::select! {
             // Peers before the table: a session's establishment is handled before its End-of-RIB.
             biased;
@@ -497,6 +511,7 @@ impl Daemon {
             Some(order) = orders.recv() => Input::Order(order),
             input = node::next_input(&mut self.node) => Input::Node(input),
             () = links.notified() => Input::LinksChanged,
+            () = discovery.notified() => Input::NeighborsChanged,
             () = sleep_until(deadline) => Input::Deadline,
         }
     }
@@ -619,6 +634,7 @@ impl Daemon {
         for (record, session, close) in self.fallover.cut_off(&links, &self.peers.registry()) {
             record.handle.end(session, close);
         }
+        self.review_neighbors();
         self.peers.handle_links(&links, Instant::now());
         if self.listen_again.is_some() {
             self.listen();

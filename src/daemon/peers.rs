@@ -177,6 +177,7 @@ impl Peers {
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
             fallover: entry.fallover,
+            interface: entry.interface.clone(),
             ..Record::clone(&record)
         });
     }
@@ -234,6 +235,7 @@ impl Peers {
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
             fallover: entry.fallover,
+            interface: entry.interface.clone(),
             ..Record::clone(&record)
         });
     }
@@ -380,6 +382,7 @@ impl Peers {
             bfd: entry.bfd.clone(),
             fallover: entry.fallover,
             lifetime,
+            interface: entry.interface.clone(),
             range,
             handle: handle.clone(),
             leaves: false,

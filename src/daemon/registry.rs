@@ -27,6 +27,8 @@ pub(super) struct Record {
     /// Whether the session ends with the link or the address that it uses.
     pub(super) fallover: Fallover,
     pub(super) lifetime: Lifetime,
+    /// The interface of a peer by interface.
+    pub(super) interface: Option<Arc<str>>,
     /// The range from which it connected; `None` for a configured peer.
     pub(super) range: Option<Prefix>,
     pub(super) handle: PeerHandle,
@@ -231,6 +233,7 @@ mod tests {
             bfd: None,
             fallover: Fallover::default(),
             lifetime: Lifetime::Configured,
+            interface: None,
             range: None,
             handle,
             leaves: false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bgp_proto::policy::Source;
 use bgp_proto::session::Close;
 use bgp_proto::table::LocalRoute;
-use bgp_proto::types::{PeerId, Prefix};
+use bgp_proto::types::{PeerId, Prefix, off_interface};
 use tracing::{info, warn};
 
 use super::Daemon;
@@ -49,6 +49,7 @@ impl Daemon {
             _ => return Err("[calico] was added or removed: restart margay to apply this".into()),
         };
         let old = Arc::clone(&self.config);
+        self.add_by_interface(&mut fresh);
         let changes = old.changes_to(&fresh);
         // The only step that can fail comes first, so that a failure changes nothing.
         let missing = self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
@@ -56,6 +57,7 @@ impl Daemon {
         fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
         self.apply(&changes, &HashSet::new());
+        self.follow_interfaces();
         self.listeners.accept();
         if let Some(level) = changes.log_level {
             self.log.configure(level);
@@ -158,7 +160,7 @@ impl Daemon {
     fn show_key_faults(&self) {
         let now = self.engine.handle().clock().now();
         for record in self.peers.registry().all() {
-            let host = Prefix::host(record.address);
+            let host = Prefix::host(off_interface(record.address).0);
             let at = self.key_faults.binary_search_by_key(&host, |fault| fault.prefix).ok();
             let fault = at.and_then(|at| self.key_faults.get(at));
             record.handle.set_fault(now, fault.map(|fault| fault.text.clone()));
@@ -188,7 +190,8 @@ impl Daemon {
 /// Every neighbour and range, with its key if it has one.
 fn key_entries(config: &Config) -> KeyEntries {
     let ranges = config.dynamic.iter().map(|range| (range.prefix, &range.session));
-    let hosts = config.peers.iter().map(|p| (Prefix::host(p.session.address), &p.session));
+    let hosts =
+        config.peers.iter().map(|p| (Prefix::host(off_interface(p.session.address).0), &p.session));
     // Later entries replace earlier ones: a peer takes precedence over a range of one address.
     ranges.chain(hosts).map(|(prefix, s)| (prefix, s.security.md5.clone())).collect()
 }

@@ -228,6 +228,13 @@ impl Startup {
         }
     }
 
+    /// Another peer took the place of one that may have been awaited: its neighbour was found.
+    pub(super) fn expect(&mut self, now: Time, awaited: Awaited) {
+        let grace_ends = now + awaited.grace();
+        let terms = Terms { grace_ends, slow_until: now, end_of_rib_by: None };
+        self.awaiting().expect(awaited.peer, terms);
+    }
+
     /// A session went down.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
         self.awaiting().handle_down(peer);

@@ -192,8 +192,8 @@ impl KernelEvents {
 
 /// Our other addresses on the interface that has `ours`. Of the other family: the first one that is
 /// neither loopback nor link-local.
-fn beside(links: &[Link], ours: IpAddr, peers: IpAddr) -> OtherAddresses {
-    let has = |link: &&Link| link.addresses.iter().any(|(own, _)| *own == ours);
+pub(super) fn beside(links: &[Link], ours: IpAddr, peers: IpAddr) -> OtherAddresses {
+    let has = |link: &&Link| link.own_addresses().any(|own| own == ours);
     let Some(link) = links.iter().find(has) else { return OtherAddresses::default() };
     let addresses = || link.addresses.iter().map(|(own, _)| *own);
     let other_family =
@@ -202,13 +202,10 @@ fn beside(links: &[Link], ours: IpAddr, peers: IpAddr) -> OtherAddresses {
             IpAddr::V6(own) => !own.is_loopback() && !own.is_unicast_link_local(),
         });
     let covers_peer = |(own, len): &(IpAddr, u8)| Prefix::new(*own, *len).contains_addr(peers);
-    let link_local = addresses().find_map(|own| match own {
-        IpAddr::V6(own) if own.is_unicast_link_local() => Some(own),
-        _ => None,
-    });
     OtherAddresses {
         other_family,
-        link_local: link_local.filter(|_| link.addresses.iter().any(covers_peer)),
+        // On a session between link-local addresses, ours is the next hop already.
+        link_local: link.link_local().filter(|_| link.addresses.iter().any(covers_peer)),
     }
 }
 

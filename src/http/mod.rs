@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 pub use metrics::{
     BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
-    PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
+    PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
 };
 
 use bounded::Bounded;

@@ -21,7 +21,7 @@ fn peer(name: &str, state: FsmState) -> PeerMetrics {
     PeerMetrics {
         name: name.into(),
         address: [192, 0, 2, 1].into(),
-        remote_asn: Asn(65001),
+        remote_asn: Asn(65001).into(),
         kind: "external",
         state,
         state_seconds: 12,
@@ -120,6 +120,11 @@ fn snapshot() -> MetricsSnapshot {
             discards: [("ttl".to_owned(), 6)].into(),
             overflows: 8,
         }),
+        router_discovery: Some(RouterDiscoveryMetrics(bgp_proto::ndp::Stats {
+            advertisements: 3,
+            discarded: [0, 7, 0, 0, 0, 0, 0],
+            ..Default::default()
+        })),
         calico: Some(CalicoMetrics {
             in_force: true,
             problems: [("BGPPeer".to_owned(), 2), ("Node".to_owned(), 1)].into(),
@@ -172,6 +177,9 @@ fn every_value_is_exported_under_its_name() {
         "margay_bfd_failures_total 4",
         "margay_bfd_packets_discarded_total{reason=\"ttl\"} 6",
         "margay_bfd_packets_overflow_total 8",
+        "margay_router_discovery_packets_received_total{kind=\"advertisement\"} 3",
+        "margay_router_discovery_packets_discarded_total{reason=\"hop-limit\"} 7",
+        "margay_router_discovery_packets_discarded_total{reason=\"own\"} 0",
         "margay_calico_in_force 1",
         "margay_calico_problems 3",
         "margay_calico_notes 5",

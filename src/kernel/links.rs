@@ -131,6 +131,11 @@ impl Links {
         interfaces.any(|((_, ifindex), _)| self.domain(*ifindex) == domain)
     }
 
+    /// Whether the interface has this address.
+    pub(super) fn has(&self, addr: IpAddr, ifindex: u32) -> bool {
+        self.addresses.contains_key(&(addr, ifindex))
+    }
+
     /// The domain of an interface.
     pub(super) fn domain(&self, ifindex: u32) -> Domain {
         /// Enough for a VLAN on a bridge in a VRF, and one more.

@@ -27,7 +27,7 @@ mod spec;
 mod watch;
 mod worker;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -128,6 +128,27 @@ pub struct Link {
     pub mtu: u32,
     /// Our addresses on it, with the prefix length of their network.
     pub addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Link {
+    /// Our addresses on it; link-local ones with this interface inside
+    /// ([`on_interface`](bgp_proto::types::on_interface)).
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|(addr, _)| bgp_proto::types::on_interface(*addr, self.index))
+    }
+
+    /// The link-local address that the other end of the link can send to: none while the link is down.
+    pub fn usable_link_local(&self) -> Option<Ipv6Addr> {
+        self.link_local().filter(|_| self.up && self.running)
+    }
+
+    /// Its first link-local address.
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addresses.iter().find_map(|(addr, _)| match addr {
+            IpAddr::V6(addr) if addr.is_unicast_link_local() => Some(*addr),
+            _ => None,
+        })
+    }
 }
 
 /// Properties of an interface.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::{Family, Hop, Prefix};
+use bgp_proto::types::{Family, Hop, Prefix, off_interface};
 
 use super::event::{NextHopState, Over};
 use super::fib::plan::Plan;
@@ -100,6 +100,9 @@ impl<'a> Resolver<'a> {
     /// traffic moves to another path at once.
     pub(super) fn resolve(&self, addr: IpAddr) -> Resolution {
         let nothing = |state| Resolution { state, by: None };
+        if let (link_local, Some(ifindex)) = off_interface(addr) {
+            return nothing(self.on_link(link_local, ifindex.get()));
+        }
         if self.is_local(addr) {
             return nothing(NextHopState::Local);
         }
@@ -116,6 +119,23 @@ impl<'a> Resolver<'a> {
         let decided =
             candidates.iter().find_map(|(prefix, route)| self.follow(addr, *prefix, route));
         decided.unwrap_or_else(|| nothing(NextHopState::Unreachable))
+    }
+
+    /// A link-local address is on its interface, whatever the routes say.
+    fn on_link(&self, addr: IpAddr, ifindex: u32) -> NextHopState {
+        if self.links.has(addr, ifindex) {
+            return NextHopState::Local;
+        }
+        if !self.is_ours(ifindex) || self.links.leg(ifindex, Family::Ipv6) != Leg::Usable {
+            return NextHopState::Unreachable;
+        }
+        NextHopState::Via {
+            hops: vec![Hop { gateway: Some(addr), ifindex, onlink: false, weight: 1 }],
+            metric: 0,
+            connected: true,
+            interface: self.links.name(ifindex).map(Arc::from),
+            over: Over::Specific,
+        }
     }
 
     /// The routes of ours that may resolve an address.
@@ -206,7 +226,8 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// A link-local address needs its interface, which the session knows but this module does not.
+/// A link-local address without an interface: the session that it was received on is not between
+/// link-local addresses.
 fn is_link_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(_) => false,

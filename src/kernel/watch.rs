@@ -2,10 +2,10 @@
 //! was reported, and returns the differences. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Prefix, on_interface6};
 
 use super::event::{FibEvent, LearnRule, LearnSource, LearnedRoute};
 use super::learn;
@@ -20,6 +20,8 @@ pub(super) struct Touched {
     addresses: BTreeSet<IpAddr>,
     /// Networks with an address that changed, or over an interface that did.
     networks: BTreeSet<Prefix>,
+    /// Interfaces that changed, or whose addresses did.
+    interfaces: BTreeSet<u32>,
     /// Links or addresses changed.
     pub(super) links: bool,
     /// Everything is to be compared.
@@ -54,10 +56,19 @@ impl Touched {
         }
     }
 
+    pub(super) fn add_interface(&mut self, ifindex: u32) {
+        if self.interfaces.len() < Self::REMEMBERED_MAX {
+            self.interfaces.insert(ifindex);
+        } else {
+            self.all = true;
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.prefixes.is_empty()
             && self.addresses.is_empty()
             && self.networks.is_empty()
+            && self.interfaces.is_empty()
             && !self.links
             && !self.all
     }
@@ -131,6 +142,9 @@ impl Watch {
         let mut addrs = touched.addresses.clone();
         for prefix in &touched.prefixes {
             addrs.extend(self.tracked.range(addresses(*prefix)).map(|(addr, _)| *addr));
+        }
+        for ifindex in &touched.interfaces {
+            addrs.extend(self.tracked.range(link_local(*ifindex)).map(|(addr, _)| *addr));
         }
         self.compare_tracked(addrs, resolver, &mut events);
         for network in &touched.networks {
@@ -224,6 +238,13 @@ fn report(
             }
         }
     }
+}
+
+/// The link-local addresses on an interface.
+fn link_local(ifindex: u32) -> RangeInclusive<IpAddr> {
+    let at =
+        |bits: u64| on_interface6(Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(bits)), ifindex);
+    at(0).into()..=at(u64::MAX).into()
 }
 
 /// The range of addresses of a prefix.

@@ -1,12 +1,12 @@
 //! Sockets to and from one peer: creation and options.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
-use bgp_proto::types::{PeerType, Prefix};
+use bgp_proto::types::{PeerType, Prefix, off_interface};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -26,7 +26,7 @@ const TTL_INTERNAL: u8 = 64;
 
 /// Dials a peer from its source address, with its key and TTL in place.
 pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
-    let remote = SocketAddr::new(config.address, config.port);
+    let remote = remote(config);
     let domain = match config.address {
         IpAddr::V4(_) => Domain::IPV4,
         IpAddr::V6(_) => Domain::IPV6,
@@ -34,7 +34,7 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Some(key) = &config.security.md5 {
-        sockopt::set_md5_key(socket.as_fd(), Prefix::host(config.address), key.octets())?;
+        sockopt::set_md5_key(socket.as_fd(), Prefix::host(remote.ip()), key.octets())?;
     }
     set_ttl(&socket, config)?;
     if let Some(min) = min_ttl(config) {
@@ -50,12 +50,23 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// The neighbour's socket address, with the interface of a link-local one.
+fn remote(config: &PeerConfig) -> SocketAddr {
+    match off_interface(config.address) {
+        (IpAddr::V6(address), Some(ifindex)) => {
+            SocketAddrV6::new(address, config.port, 0, ifindex.get()).into()
+        }
+        (address, _) => SocketAddr::new(address, config.port),
+    }
+}
+
 /// Prepares an accepted connection: sets its TTL, its key, and the options of a dialled one.
 pub(super) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     set_ttl(&SockRef::from(stream), config)?;
     if let Some(key) = &config.security.md5 {
         // The key may have changed while the connection waited.
-        sockopt::set_md5_key(stream.as_fd(), Prefix::host(config.address), key.octets())?;
+        let peer = off_interface(config.address).0;
+        sockopt::set_md5_key(stream.as_fd(), Prefix::host(peer), key.octets())?;
     }
     mark(stream, config)
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
-use bgp_proto::types::{Family, Prefix};
+use bgp_proto::types::{Family, Prefix, address_of};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -392,7 +392,7 @@ impl Door {
                     if std::mem::take(&mut failures) > 1 {
                         info!("accepting connections again");
                     }
-                    self.admit(stream, from.ip().to_canonical());
+                    self.admit(stream, address_of(from).to_canonical());
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);

@@ -36,3 +36,4 @@ pub use peer::spawn_peer;
 pub(crate) use refusal_log::RefusalLog;
 pub use session_counters::SessionCounters;
 pub use shutdown::AdminShutdown;
+pub(crate) use sockopt::{bind_to_interface, pass_router_discovery};

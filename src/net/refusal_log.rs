@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp_proto::types::{LogLimit, Time};
+use bgp_proto::types::{LogLimit, Time, off_interface};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -31,6 +31,7 @@ impl RefusalLog {
     pub(crate) fn note(&mut self, from: IpAddr, why: Refusal, text: impl Display) {
         let now = Time::ZERO + self.epoch.elapsed();
         if let Some(more) = self.admit(why, now) {
+            let from = off_interface(from).0;
             warn!("connection from {from} refused: {text} ({more} more since the last such line)");
         }
     }

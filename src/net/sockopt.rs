@@ -1,5 +1,5 @@
 //! Socket options that no safe crate offers: TCP MD5, the minimum TTL for GTSM, the saved SYN of a
-//! connection, late binding of ports.
+//! connection, late binding of ports, the types that an ICMPv6 socket receives.
 //!
 //! The only `unsafe` code of the project. The result of every call is checked; the structures
 //! passed to the kernel are built here from scratch and their sizes are asserted at compile time.
@@ -119,6 +119,30 @@ pub(super) fn set_bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()>
 /// routes not yet on the wire stay in the update log, where newer state can replace them.
 pub(super) fn set_not_sent_low_water(socket: BorrowedFd<'_>, octets: u32) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &octets)
+}
+
+/// Binds a socket to the interface with this index (Linux 5.0).
+pub(crate) fn bind_to_interface(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
+    let ifindex = c_int::try_from(ifindex).map_err(io::Error::other)?;
+    set(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, &ifindex)
+}
+
+/// ICMPv6 types of Router Discovery (RFC 4861 §4.1, §4.2).
+const ROUTER_SOLICITATION: usize = 133;
+const ROUTER_ADVERTISEMENT: usize = 134;
+/// `linux/icmpv6.h`.
+const ICMPV6_FILTER: c_int = 1;
+
+/// Lets only router solicitations and advertisements through to an ICMPv6 socket (RFC 3542 §3.2).
+pub(crate) fn pass_router_discovery(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // Bits of the types that are blocked.
+    let mut blocked = [u32::MAX; 8];
+    for kind in [ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT] {
+        if let Some(word) = blocked.get_mut(kind / 32) {
+            *word &= !(1 << (kind % 32));
+        }
+    }
+    set(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)
 }
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {

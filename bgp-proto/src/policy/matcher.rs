@@ -19,7 +19,7 @@ impl Match {
             Match::AsPathContains(any) => route.attrs.as_path().asns().any(|a| any.contains(&a)),
             Match::AsPathLength(range) => range.contains(&route.attrs.as_path().length()),
             Match::NextHop(any) => {
-                route.next_hop.is_some_and(|n| any.contains(Prefix::host(n.addr())))
+                route.next_hop.is_some_and(|n| any.contains(Prefix::host(n.off_interface().addr())))
             }
             Match::Source(any) => any.contains(&route.source),
             Match::Interface(globs) => {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::matcher::glob_matches;
 use super::*;
-use crate::types::{Prefix4, Prefix6};
+use crate::types::{Prefix4, Prefix6, on_interface};
 use crate::wire::{AttrEdit, Origin, attr};
 
 /// A route that owns its attributes.
@@ -287,6 +287,10 @@ fn next_hops_source_peer_type_and_interfaces() {
     assert!(!route.meets(Match::PeerType(PeerType::Internal)));
     assert!(route.meets(Match::Interface(vec!["eth*".into(), "cali*".into()])));
     assert!(!route.meets(Match::Interface(vec!["eth*".into()])));
+    // The interface inside a link-local address is not part of it.
+    let on_link = on_interface("fe80::1".parse().unwrap(), 7);
+    route.next_hop = Some(on_link.into());
+    assert!(route.meets(Match::NextHop(PrefixSet::covering(["fe80::1/128".parse().unwrap()]))));
 }
 
 #[test]

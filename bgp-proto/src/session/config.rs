@@ -68,6 +68,52 @@ pub enum RoleMode {
     Strict,
 }
 
+/// The AS that a neighbour may be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteAsn {
+    /// This one.
+    Exactly(Asn),
+    /// Any but ours.
+    External,
+    /// Any. Until its OPEN arrives, the neighbour counts as external.
+    Any,
+}
+
+impl RemoteAsn {
+    /// The AS, if only one is possible.
+    pub fn exactly(self) -> Option<Asn> {
+        match self {
+            RemoteAsn::Exactly(asn) => Some(asn),
+            RemoteAsn::External | RemoteAsn::Any => None,
+        }
+    }
+
+    /// Whether a neighbour in `asn` is accepted on a session on which our AS is `ours`.
+    pub fn accepts(self, asn: Asn, ours: Asn) -> bool {
+        match self {
+            RemoteAsn::Exactly(only) => asn == only,
+            RemoteAsn::External => asn != ours,
+            RemoteAsn::Any => true,
+        }
+    }
+}
+
+impl From<Asn> for RemoteAsn {
+    fn from(asn: Asn) -> Self {
+        RemoteAsn::Exactly(asn)
+    }
+}
+
+impl std::fmt::Display for RemoteAsn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RemoteAsn::Exactly(asn) => asn.fmt(f),
+            RemoteAsn::External => f.write_str("external"),
+            RemoteAsn::Any => f.write_str("any"),
+        }
+    }
+}
+
 /// What BGP does while the BFD session beside it is not up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BfdMode {
@@ -122,14 +168,15 @@ pub struct TransportSecurity {
 /// timers ([`PeerConfig::differs_only_in_timers`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// The neighbour's address.
+    /// The neighbour's address; a link-local one as [`on_interface`](crate::types::on_interface)
+    /// makes it.
     pub address: IpAddr,
     /// TCP port to dial. Default 179.
     pub port: u16,
     /// Address to dial from and to expect connections on. `None`, the default: the system chooses.
     pub source_address: Option<IpAddr>,
-    /// The neighbour's AS.
-    pub remote_asn: Asn,
+    /// The AS that the neighbour may be in.
+    pub remote_asn: RemoteAsn,
     /// Our AS on this session.
     pub local_asn: Asn,
     /// Our BGP Identifier on this session.
@@ -190,7 +237,7 @@ pub struct PeerConfig {
 impl PeerConfig {
     /// A neighbour with every default: both sides dial, hold time 90 s, the family of `address`
     /// only.
-    pub fn new(address: IpAddr, remote_asn: Asn, local: &LocalIdentity) -> Self {
+    pub fn new(address: IpAddr, remote_asn: impl Into<RemoteAsn>, local: &LocalIdentity) -> Self {
         let family = match address {
             IpAddr::V4(_) => crate::types::Family::Ipv4,
             IpAddr::V6(_) => crate::types::Family::Ipv6,
@@ -199,7 +246,7 @@ impl PeerConfig {
             address,
             port: 179,
             source_address: None,
-            remote_asn,
+            remote_asn: remote_asn.into(),
             local_asn: local.asn,
             router_id: local.router_id,
             passive: PassiveMode::Active,
@@ -253,16 +300,22 @@ impl PeerConfig {
         super::timers::send_hold_time(self.send_hold_time, self.hold_time)
     }
 
-    /// Whether the neighbour is a router on a link of ours by all that is configured: an external one
-    /// without more hops in `multihop_ttl` or GTSM.
+    /// Whether the neighbour is a router on a link of ours by all that is configured: one with a
+    /// link-local address, or an external one without more hops in `multihop_ttl` or GTSM.
     pub fn is_single_hop(&self) -> bool {
+        if matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+            return true;
+        }
         self.peer_type() == crate::types::PeerType::External
             && self.multihop_ttl.is_none_or(|ttl| ttl <= 1)
             && self.security.ttl_security_hops.is_none_or(|hops| hops <= 1)
     }
 
-    /// Internal if both AS numbers are the same.
+    /// Internal if both AS numbers are the same; external as long as the neighbour's is not known.
     pub fn peer_type(&self) -> crate::types::PeerType {
-        crate::types::PeerType::of(self.local_asn, self.remote_asn)
+        match self.remote_asn {
+            RemoteAsn::Exactly(asn) => crate::types::PeerType::of(self.local_asn, asn),
+            RemoteAsn::External | RemoteAsn::Any => crate::types::PeerType::External,
+        }
     }
 }

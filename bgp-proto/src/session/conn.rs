@@ -11,7 +11,7 @@ use super::PeerConfig;
 use super::negotiate::Negotiated;
 use super::timers::{Jitter, open_hold_time, send_hold_time};
 use super::{Slot, State};
-use crate::types::{Time, Timer};
+use crate::types::{Time, Timer, address_of};
 use crate::wire::{Capabilities, EXTENDED_MAX_LEN, MAX_LEN, MessageType, Open, UpdateContext};
 
 /// A connection in one of its states. Only dispatches to the structs.
@@ -169,8 +169,8 @@ impl OpenSent {
         let mut hold = Timer::stopped();
         hold.set(now + open_hold_time(slot));
         OpenSent {
-            local: local.ip(),
-            remote: remote.ip(),
+            local: address_of(local),
+            remote: address_of(remote),
             offered_hold_time: Duration::from_secs(open.hold_time_secs.into()),
             offered: open.capabilities,
             hold,

@@ -42,8 +42,8 @@ mod timers;
 
 pub use close::{Close, LastError, Origin};
 pub use config::{
-    AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RoleMode,
-    TransportSecurity,
+    AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RemoteAsn,
+    RoleMode, TransportSecurity,
 };
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::{Close, Keep, PeerConfig, RoleMode};
-use crate::types::{Asn, Family, FamilyMap, FamilySet, PeerType, Role, RouterId};
+use crate::types::{Asn, Family, FamilyMap, FamilySet, PeerType, Role, RouterId, off_interface};
 use crate::wire::{AddPathMode, Capabilities, Code, EXTENDED_MAX_LEN, GracefulRestart, MAX_LEN};
 use crate::wire::{LongLivedFamily, Notification, Open, UpdateContext, max_len_for};
 
@@ -113,6 +113,7 @@ impl Negotiated {
             peer_asn: self.peer_asn,
             enforce_first_as: config.enforce_first_as,
             reject_as_sets: config.reject_as_sets,
+            interface: off_interface(self.remote_addr).1,
         }
     }
 
@@ -162,14 +163,15 @@ pub(super) fn negotiate(
     local_addr: IpAddr,
     remote_addr: IpAddr,
 ) -> Result<Negotiated, Notification> {
-    if open.asn != config.remote_asn {
+    if !config.remote_asn.accepts(open.asn, config.local_asn) {
         return Err(Notification::new(Code::BAD_PEER_AS));
     }
-    if config.peer_type() == PeerType::Internal && open.router_id == config.router_id {
+    let peer_type = PeerType::of(config.local_asn, open.asn);
+    if peer_type == PeerType::Internal && open.router_id == config.router_id {
         return Err(Notification::new(Code::BAD_BGP_IDENTIFIER));
     }
     let theirs = &open.capabilities;
-    check_role(config, theirs)?;
+    check_role(config, peer_type, theirs)?;
     let families = config.families.intersection(offered.families()).intersection(theirs.families());
     if families.is_empty() {
         return Err(Notification::with_data(
@@ -183,7 +185,7 @@ pub(super) fn negotiate(
         peer_router_id: open.router_id,
         peer_asn: open.asn,
         local_asn: config.local_asn,
-        peer_type: config.peer_type(),
+        peer_type,
         local_addr,
         other_addr: None,
         link_local: None,
@@ -201,7 +203,7 @@ pub(super) fn negotiate(
         enhanced_refresh: offered.enhanced_refresh && theirs.enhanced_refresh,
         hold_time,
         keepalive_time: keepalive_time(config.keepalive_time, hold_time),
-        role: config.role.filter(|_| config.peer_type() == PeerType::External),
+        role: config.role.filter(|_| peer_type == PeerType::External),
         graceful_restart: offered
             .graceful_restart
             .as_ref()
@@ -216,8 +218,12 @@ pub(super) fn negotiate(
 }
 
 /// RFC 9234 §4.2. If we have a role, one that the peer sends must be its counterpart.
-fn check_role(config: &PeerConfig, theirs: &Capabilities) -> Result<(), Notification> {
-    let ours = config.role.filter(|_| config.peer_type() == PeerType::External);
+fn check_role(
+    config: &PeerConfig,
+    peer_type: PeerType,
+    theirs: &Capabilities,
+) -> Result<(), Notification> {
+    let ours = config.role.filter(|_| peer_type == PeerType::External);
     let fits = match (ours, theirs.role) {
         (None, _) => true,
         (Some(_), None) => config.role_mode == RoleMode::Lenient,

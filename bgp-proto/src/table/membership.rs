@@ -8,7 +8,7 @@ use super::{CloseReason, Review, Table};
 use crate::export::{Group, GroupKey, LongLived, Reader};
 use crate::rib::{DestId, Meter, NextHopId, SourceId};
 use crate::session::Negotiated;
-use crate::types::{ClusterId, Family, PeerId, PeerType, Time};
+use crate::types::{ClusterId, Family, PeerId, PeerType, Time, off_interface};
 
 /// Maximum number of destinations re-exported one by one; beyond it, the whole family is.
 const LISTED_MAX: usize = 4096;
@@ -27,7 +27,8 @@ impl Table {
             cluster_id: if internal { cluster_id } else { ClusterId::default() },
             local_asn: session.local_asn,
             role: session.role,
-            local_addr: session.local_addr,
+            // As a next hop, without the interface that it has here.
+            local_addr: off_interface(session.local_addr).0,
             other_addr: session.other_addr,
             link_local: session
                 .link_local

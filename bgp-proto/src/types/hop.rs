@@ -22,11 +22,22 @@ pub enum NextHop {
 }
 
 impl NextHop {
-    /// The address that is shown, compared and resolved first.
+    /// The address that is compared and resolved first. A link-local one has its interface inside
+    /// ([`on_interface`](super::on_interface)).
     pub fn addr(self) -> IpAddr {
         match self {
             NextHop::V4(a) => IpAddr::V4(a),
             NextHop::V6(a) | NextHop::V6Both { global: a, .. } => IpAddr::V6(a),
+        }
+    }
+}
+
+impl NextHop {
+    /// As the neighbour sent it: a link-local address without its interface.
+    pub fn off_interface(self) -> NextHop {
+        match self {
+            NextHop::V6(_) => NextHop::from(super::off_interface(self.addr()).0),
+            NextHop::V4(_) | NextHop::V6Both { .. } => self,
         }
     }
 }
@@ -42,7 +53,7 @@ impl From<IpAddr> for NextHop {
 
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.addr().fmt(f)
+        super::off_interface(self.addr()).0.fmt(f)
     }
 }
 

@@ -4,6 +4,7 @@ mod rules;
 mod walk;
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 
 use super::attrs::AttrIter;
 use super::{Nlri, Notification};
@@ -29,11 +30,13 @@ pub struct UpdateContext {
     pub enforce_first_as: bool,
     /// Treat AS_SET and AS_CONFED_SET as withdraw (RFC 9774).
     pub reject_as_sets: bool,
+    /// The interface of a session between link-local addresses: link-local next hops are on it.
+    pub interface: Option<NonZeroU32>,
 }
 
 impl UpdateContext {
     /// Both families, four-octet AS numbers, first-AS check, AS_SETs accepted; no ADD-PATH, no
-    /// IPv6 next hops for IPv4.
+    /// IPv6 next hops for IPv4, no interface.
     pub const fn new(peer_type: PeerType, peer_asn: Asn) -> Self {
         UpdateContext {
             four_octet_as: true,
@@ -44,6 +47,7 @@ impl UpdateContext {
             peer_asn,
             enforce_first_as: true,
             reject_as_sets: false,
+            interface: None,
         }
     }
 }

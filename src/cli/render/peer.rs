@@ -31,8 +31,12 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
             filters => line(out, "from", format_args!("{object}, filters {}", filters.join(" "))),
         }
     }
-    line(out, "address", format_args!("{} port {}", p.address, p.port));
-    line(out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
+    line(out, "address", format_args!("{} port {}", super::address(p), p.port));
+    let accepted = p.remote_asn_accepted.as_deref();
+    let accepted = accepted.filter(|which| *which != kind);
+    let accepted = accepted.map(|which| format!(", {which} accepted")).unwrap_or_default();
+    let asn = super::remote_asn(p);
+    line(out, "AS", format_args!("{asn} ({kind}{accepted}), ours {}", p.local_asn));
     let since = look.since_in_full(p.state_seconds);
     line(out, "state", format_args!("{} for {since}", p.state));
     if let Some(bfd) = &p.bfd {

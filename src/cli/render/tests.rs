@@ -281,8 +281,10 @@ fn a_peer_shows_its_timers() {
     let mut item = serde_json::to_value(Peer {
         name: "tor-1".into(),
         address: "192.0.2.1".parse().unwrap(),
+        interface: None,
         port: 179,
         remote_asn: 65001,
+        remote_asn_accepted: None,
         local_asn: 64512,
         peer_type: PeerType::External,
         dynamic: false,

@@ -194,7 +194,7 @@ fn faults_of_addresses() {
         ("::ffff:192.0.2.1", "is an IPv4 address in IPv6 form; use the neighbour's address"),
         (
             "fe80::1",
-            "link-local neighbours are not supported; use a global or unique-local address",
+            "is link-local, and the link is not named; add interface = \"NAME\", or use a global or unique-local address",
         ),
         ("tor", "\"tor\" is not valid; write an address such as 192.0.2.1 or 2001:db8::1"),
     ] {
@@ -531,4 +531,75 @@ fn faults_of_bfd() {
     ] {
         refused_peer(lines, fault);
     }
+}
+
+#[test]
+fn faults_of_peers_by_interface() {
+    for (lines, fault) in [
+        (
+            "interface = \"eth1\"\naddress = \"192.0.2.1\"",
+            "9:11: bgp.peers[1].address: 192.0.2.1 is not link-local, and interface is for neighbours that are; leave interface out, or address, to find the neighbour by its advertisements",
+        ),
+        (
+            "interface = \"eth1\"\naddress = \"fe80::1\"\nrouter-advertisements = true",
+            "10:1: bgp.peers[1].router-advertisements: excludes address: the neighbour is not to be found by router advertisements; leave one of them out",
+        ),
+        (
+            "interface = \"eth1\"\nsource-address = \"2001:db8::1\"",
+            "9:1: bgp.peers[1].source-address: does not apply to an interface: our link-local address is the source; leave it out",
+        ),
+        (
+            "interface = \"eth1\"\nmultihop-ttl = 2",
+            "9:1: bgp.peers[1].multihop-ttl: does not apply to an interface, whose neighbour is on the link; leave it out",
+        ),
+        (
+            "interface = \"an-interface-name\"",
+            "8:13: bgp.peers[1].interface: is no name of an interface; write at most 15 octets such as \"eth1\" or \"eth*\"",
+        ),
+    ] {
+        let peer = "[[bgp.peers]]\nremote-asn = 65001\nimport = \"all\"\nexport = \"none\"\n";
+        refused(&format!("{peer}{lines}\n"), fault);
+    }
+    refused_peer(
+        "router-advertisements = true",
+        "8:1: bgp.peers[1].router-advertisements: is for peers by interface; leave it out, or name an interface",
+    );
+    let peer = |key: &str| {
+        format!("[[bgp.peers]]\n{key}\nremote-asn = \"any\"\nimport = \"all\"\nexport = \"none\"\n")
+    };
+    refused(
+        &(peer("interface = \"eth1\"") + &peer("interface = \"eth1\"\nname = \"b\"")),
+        "10:13: bgp.peers[2].interface: \"eth1\" is the interface of bgp.peers[1] too; keep one peer for each interface",
+    );
+    refused(
+        &(peer("interface = \"eth*\"")
+            + &peer("interface = \"eth1\"\nname = \"a\"")
+            + &peer("interface = \"lan1\"\nname = \"a\"")),
+        "17:8: bgp.peers[3].name: \"a\" is the name of bgp.peers[2] too; give each peer its own name",
+    );
+    refused(
+        "[[bgp.dynamic-peers]]\nprefix = \"fe80::/10\"\nremote-asn = 64512\n",
+        "5:10: bgp.dynamic-peers[1].prefix: is a range of link-local addresses, which differ from link to link; write [[bgp.peers]] with interface = \"NAME\" instead, which may be a pattern",
+    );
+    refused(
+        "[[bgp.dynamic-peers]]\nprefix = \"10.0.0.0/8\"\nremote-asn = 64512\ninterface = \"eth1\"\n",
+        "7:1: bgp.dynamic-peers[1].interface: does not apply to a range, which is never dialled; leave it out",
+    );
+}
+
+#[test]
+fn faults_of_the_remote_as() {
+    refused_peer_as(
+        "\"inside\"",
+        "6:14: bgp.peers[1].remote-asn: \"inside\" is not valid; write internal, external, any or an AS number",
+    );
+    refused(
+        "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = \"any\"\n",
+        "4:1: bgp.peers[1].import: is missing, and so is export; an external peer needs both (RFC 8212); write import and export = \"all\", \"none\" or the name of a policy",
+    );
+}
+
+fn refused_peer_as(remote_asn: &str, fault: &str) {
+    let peer = "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = ";
+    refused(&format!("{peer}{remote_asn}\nimport = \"all\"\nexport = \"all\"\n"), fault);
 }

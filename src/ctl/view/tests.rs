@@ -142,7 +142,7 @@ fn facts_of(negotiated: bool) -> Value {
             route_refresh: true,
             ..Default::default()
         },
-        ..Negotiated::plain((local.asn, [192, 0, 2, 2].into()), (config.remote_asn, config.address))
+        ..Negotiated::plain((local.asn, [192, 0, 2, 2].into()), (Asn(65001), config.address))
     };
     let counts = PeerCounts {
         received: FamilyMap([10, 3]),
@@ -160,6 +160,7 @@ fn facts_of(negotiated: bool) -> Value {
     let facts = PeerFacts {
         name: "tor-1",
         dynamic: false,
+        interface: None,
         config: &config,
         routes: &routes,
         state: if negotiated { State::Established } else { State::OpenSent },

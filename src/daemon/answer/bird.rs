@@ -10,7 +10,9 @@ use bgp_proto::session::{Negotiated, PassiveMode, State};
 use bgp_proto::table::{
     DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RouteFilter,
 };
-use bgp_proto::types::{Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
+use bgp_proto::types::{
+    Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time, off_interface,
+};
 use bgp_proto::wire::{AttrView, Capabilities};
 use tracing::warn;
 
@@ -402,8 +404,10 @@ impl BirdView {
         };
         let timers = snapshot.timers;
         BgpDetails {
-            neighbor: record.address,
-            neighbor_asn: config.remote_asn.0,
+            neighbor: off_interface(record.address).0,
+            neighbor_asn: (snapshot.negotiated.as_deref().map(|n| n.peer_asn))
+                .or(config.remote_asn.exactly())
+                .map_or(0, |asn| asn.0),
             restarting: counts.restarting.map(|until| until.since(now)),
             error_wait: wait(timers.idle_hold, config.connect_retry_time),
             connect_delay: wait(timers.retry, config.connect_retry_time),
@@ -546,7 +550,7 @@ fn established(
         neighbor_id: negotiated.peer_router_id,
         capabilities: offered(&negotiated.peer_capabilities),
         session: session.into_iter().flatten().collect(),
-        source: negotiated.local_addr,
+        source: off_interface(negotiated.local_addr).0,
         limit: record.routes.limits.prefixes_max.map(|limit| (held, limit)),
         hold: timer(snapshot.timers.hold, negotiated.hold_time),
         keepalive: timer(snapshot.timers.keepalive, negotiated.keepalive_time),
@@ -577,13 +581,14 @@ impl<N: Names> Shown<'_, N> {
         let sender = path.peer.and_then(|id| self.sources.registry.get(id));
         let (protocol, kind) = match (path.source, &sender) {
             (Source::Bgp, Some(record)) => {
-                (reader_name(&record.name, record.address).into(), Kind::Bgp)
+                let address = off_interface(record.address).0;
+                (reader_name(&record.name, address).into(), Kind::Bgp)
             }
             // The peer was removed since the page was made; clients cannot parse a route without a
             // session name.
             (Source::Bgp, None) => {
                 let address = path.next_hop.map_or(IpAddr::from([0; 4]), NextHop::addr);
-                (reader_name("", address).into(), Kind::Bgp)
+                (reader_name("", off_interface(address).0).into(), Kind::Bgp)
             }
             (Source::Static, _) => ("static1".into(), Kind::Static),
             (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
@@ -598,7 +603,7 @@ impl<N: Names> Shown<'_, N> {
             protocol,
             kind,
             since: self.sources.wall(Time::ZERO + Duration::from_secs(second)),
-            from: sender.map(|record| record.address),
+            from: sender.map(|record| off_interface(record.address).0),
             rank: match is_best {
                 false => Rank::Other,
                 true if self.is_failed(prefix) => Rank::BestNotInstalled,
@@ -614,7 +619,7 @@ impl<N: Names> Shown<'_, N> {
                     (false, Some(0)) => IgpMetric::Known(0),
                     (false, _) => IgpMetric::Unknown,
                 },
-                next_hop: path.next_hop,
+                next_hop: path.next_hop.map(NextHop::off_interface),
                 attrs: Arc::clone(&path.attrs),
             }),
         }
@@ -629,7 +634,7 @@ impl<N: Names> Shown<'_, N> {
     fn via(&self, prefix: Prefix, path: &PathView) -> Via {
         let name = |index: u32| self.names.interface(index).unwrap_or_else(|| format!("if{index}"));
         let gateways = |hops: &[bgp_proto::types::Hop]| {
-            let next_hop = path.next_hop.map(NextHop::addr);
+            let next_hop = path.next_hop.map(|hop| hop.off_interface().addr());
             let gateways: Vec<(IpAddr, String)> = hops
                 .iter()
                 .filter_map(|hop| Some((hop.gateway.or(next_hop)?, name(hop.ifindex))))

@@ -127,6 +127,7 @@ impl ControlView {
             let facts = PeerFacts {
                 name: &record.name,
                 dynamic: record.is_dynamic(),
+                interface: record.interface.as_deref(),
                 config: &record.session,
                 routes: &record.routes,
                 state: snapshot.state,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::table::PeerCounts;
-use bgp_proto::types::{Family, PeerId, PeerType, Time};
+use bgp_proto::types::{Family, PeerId, PeerType, Time, off_interface};
 use tokio::time::timeout;
 
 use super::bfd::BfdView;
@@ -23,9 +23,10 @@ use crate::calico::Problem;
 use crate::config::{PeerChoice, PeerSeries};
 use crate::daemon::registry::{Record, traffic};
 use crate::datastore::State;
+use crate::discovery::Statuses;
 use crate::http::{
     CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
-    PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
+    PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
 };
 use crate::logging::Log;
 use crate::net::{PeerNumbers, SessionCounters};
@@ -141,7 +142,7 @@ impl Found {
         let last_error = self.record.handle.snapshot().last_error;
         PeerMetrics {
             name: self.record.name.to_string(),
-            address,
+            address: off_interface(address).0,
             remote_asn,
             kind: self.kind,
             state: self.numbers.state,
@@ -161,6 +162,7 @@ pub(super) struct MetricsView {
     pub(super) liveness: LivenessView,
     pub(super) readiness: ReadinessView,
     pub(super) bfd: BfdView,
+    pub(super) discovery: Statuses,
     pub(super) session_counters: SessionCounters,
     pub(super) ranking: Ranking,
     pub(super) log: Log,
@@ -211,6 +213,8 @@ impl MetricsView {
             table,
             fib,
             bfd: self.bfd.metrics().await,
+            router_discovery: (!self.sources.state().config.interfaces.is_empty())
+                .then(|| RouterDiscoveryMetrics(self.discovery.total())),
             calico: match &state.node {
                 Some(node) => Some(self.calico_metrics(node).await),
                 None => None,

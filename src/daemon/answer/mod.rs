@@ -65,6 +65,7 @@ pub(super) struct Parts {
     pub(super) session_counters: SessionCounters,
     /// The handle to the BFD thread, and the latest status of each peer's session.
     pub(super) bfd: (crate::bfd::Handle, super::bfd_status::Statuses),
+    pub(super) discovery: crate::discovery::Statuses,
     pub(super) log: Log,
     /// The liveness of the daemon's loop.
     pub(super) liveness: Liveness,
@@ -106,6 +107,7 @@ impl Views {
             liveness: liveness.clone(),
             readiness: readiness.clone(),
             bfd: bfd.clone(),
+            discovery: parts.discovery,
             session_counters: parts.session_counters,
             ranking: metrics::Ranking::default(),
             log: parts.log.clone(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bgp_proto::session::{Close, Command, PassiveMode, State};
 use bgp_proto::table::PeerCounts;
-use bgp_proto::types::FamilyMap;
+use bgp_proto::types::{FamilyMap, off_interface};
 use tracing::info;
 
 use super::sources::{Sources, is_stopping};
@@ -89,7 +89,7 @@ impl Steering {
             }
             items.push(Steered {
                 name: record.name.to_string(),
-                address: Some(record.address),
+                address: Some(off_interface(record.address).0),
                 state: Some(state_name(record.handle.state()).to_owned()),
                 done: is_real && obstacle.is_none(),
                 effect: obstacle.is_none().then(|| effect(action, record, counts)),

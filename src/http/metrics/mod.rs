@@ -5,6 +5,7 @@
 //! series, and the creator of the snapshot limits their number.
 
 mod bfd;
+mod discovery;
 mod families;
 mod host;
 mod peers;
@@ -16,6 +17,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 
 pub use bfd::BfdMetrics;
+pub use discovery::RouterDiscoveryMetrics;
 pub use host::{CalicoMetrics, FibMetrics, SourceMetrics};
 pub use peers::{PeerMetrics, PrefixCounts, SessionMetrics, Traffic};
 pub use table::{GROUPS_MAX, GroupMetrics, TableMetrics};
@@ -49,6 +51,8 @@ pub struct MetricsSnapshot {
     pub fib: Option<FibMetrics>,
     /// BFD; `None` if there are no sessions.
     pub bfd: Option<BfdMetrics>,
+    /// Router discovery; `None` if no neighbour is found by it.
+    pub router_discovery: Option<RouterDiscoveryMetrics>,
     /// On a Calico node: the status of its objects.
     pub calico: Option<CalicoMetrics>,
     /// Histograms of other modules, under their own names.
@@ -126,6 +130,9 @@ impl MetricsSnapshot {
         }
         if let Some(bfd) = &self.bfd {
             bfd.collect(&mut families);
+        }
+        if let Some(discovery) = &self.router_discovery {
+            discovery.collect(&mut families);
         }
         if let Some(calico) = &self.calico {
             calico.collect(&mut families);

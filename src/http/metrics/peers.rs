@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use bgp_proto::session::RemoteAsn;
 use bgp_proto::session::{Origin, State, Stats};
 use bgp_proto::table::{PeerCounts, RetainedPhase};
-use bgp_proto::types::{Asn, Family};
+use bgp_proto::types::Family;
 use bgp_proto::wire::Code;
 
 use super::families::{Families, Labels};
@@ -258,8 +259,8 @@ pub struct PeerMetrics {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
-    /// Its AS.
-    pub remote_asn: Asn,
+    /// The AS that is accepted.
+    pub remote_asn: RemoteAsn,
     /// The kind of session.
     pub kind: &'static str,
     /// FSM state.

@@ -275,3 +275,38 @@ proptest! {
         prop_assert_eq!(resolve(wanted.into(), &foreign, &links()), expected);
     }
 }
+
+#[test]
+fn a_link_local_next_hop_is_on_the_interface_of_its_session() {
+    let mut links = Links::default();
+    for (index, running) in [(3, true), (4, false)] {
+        let name = format!("eth{index}");
+        let link = LinkMessage { index, name, up: true, running, ..LinkMessage::default() };
+        links.handle_link(LinkMessage { skipped_without_carrier: [true; 2], ..link });
+    }
+    links.handle_address(AddressMessage {
+        ifindex: 3,
+        local: addr("fe80::9"),
+        network: "fe80::/64".parse().unwrap(),
+        scope: Scope::Narrow,
+        secondary: false,
+    });
+    let foreign = Foreign::default();
+    let resolver = Resolver::new(&foreign, &links, 254);
+    let state = |address: &str, ifindex: u32| {
+        resolver.resolve(bgp_proto::types::on_interface(addr(address), ifindex)).state
+    };
+    let NextHopState::Via { hops, connected, interface, metric, .. } = state("fe80::1", 3) else {
+        panic!("{:?}", state("fe80::1", 3));
+    };
+    assert_eq!((&hops[..], connected, metric), (&[hop("fe80::1", 3)][..], true, 0));
+    assert_eq!(interface.as_deref(), Some("eth3"));
+    assert_eq!(state("fe80::9", 3), NextHopState::Local);
+    assert_eq!(state("fe80::1", 4), NextHopState::Unreachable, "no carrier");
+    assert_eq!(state("fe80::1", 5), NextHopState::Unreachable, "no such interface");
+    assert_eq!(
+        state("fe80::1", 0),
+        NextHopState::Unreachable,
+        "of a session that is not on a link"
+    );
+}

@@ -100,6 +100,7 @@ impl Worker {
             return;
         }
         self.touched.links = true;
+        self.touched.add_interface(ifindex);
         for prefix in self.foreign.prefixes_over(ifindex) {
             self.touched.add(prefix);
         }
@@ -130,6 +131,7 @@ impl Worker {
             return;
         }
         self.touched.links = true;
+        self.touched.add_interface(address.ifindex);
         self.touched.add_address(address.local);
         self.touched.add_network(address.network);
         // A gateway of a learned route may have become one of our own addresses.

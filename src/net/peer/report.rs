@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::PoisonError;
 
 use bgp_proto::session::{Keep, Negotiated, State};
-use bgp_proto::types::{Family, Time};
+use bgp_proto::types::{Family, Time, off_interface};
 use tracing::{debug, info, warn};
 
 use super::PeerTask;
@@ -14,7 +14,7 @@ impl PeerTask {
         info!(
             peer = %self.name,
             "session established with {} (AS {}, id {}, hold time {} s, {:?})",
-            negotiated.remote_addr,
+            off_interface(negotiated.remote_addr).0,
             negotiated.peer_asn,
             negotiated.peer_router_id,
             negotiated.hold_time.as_secs(),
@@ -46,7 +46,13 @@ impl PeerTask {
         if error.is_some() && error != self.said.as_ref() {
             self.said = error.cloned();
             let text = self.said.as_deref().unwrap_or_default();
-            warn!(peer = %self.name, "no session: {text}; retrying, further attempts are not logged");
+            match &self.session.config().idle {
+                Some(_) => warn!(peer = %self.name, "no session: {text}"),
+                None => warn!(
+                    peer = %self.name,
+                    "no session: {text}; retrying, further attempts are not logged"
+                ),
+            }
         }
     }
 

@@ -143,7 +143,7 @@ impl Host {
         self.peer.handle_connected(self.now, slot, local, remote);
         self.drain();
         let mut stream = Vec::new();
-        let asn = self.peer.config().remote_asn;
+        let asn = self.peer.config().remote_asn.exactly().unwrap_or(Asn(1));
         let mut open = open(choices);
         open.asn = asn;
         open.capabilities.four_octet_as = Some(asn);

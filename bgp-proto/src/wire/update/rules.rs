@@ -1,7 +1,8 @@
 //! What is malformed, attribute by attribute (RFC 7606 §7 and the attributes' own documents).
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
-use crate::types::{Asn, Family, NextHop, PeerType};
+use crate::types::{Asn, Family, NextHop, PeerType, on_interface6};
 use crate::wire::attr_table::flag;
 use crate::wire::{Attr, AttrDef, AttrScope, Code, Malformed, SegmentKind, attr};
 
@@ -251,5 +252,20 @@ pub(super) fn mp_next_hop(
         // `::` and a link-local address, from routers without a global address on the link.
         (false, Some(link_local)) if first.is_unspecified() => Ok(NextHop::V6(link_local)),
         (false, _) => Err(BadNextHop::Unusable),
+    }
+}
+
+/// A link-local next hop on the interface of the session. If the session has one, the neighbour is on
+/// that link, and its link-local address is the next hop also if it sent a global one before it.
+/// Without one, the link is unknown.
+pub(super) fn on_link(next_hop: NextHop, interface: Option<NonZeroU32>) -> NextHop {
+    let ifindex = interface.map_or(0, NonZeroU32::get);
+    match next_hop {
+        NextHop::V4(_) => next_hop,
+        NextHop::V6(addr) => NextHop::V6(on_interface6(addr, ifindex)),
+        NextHop::V6Both { link_local, .. } if interface.is_some() => {
+            NextHop::V6(on_interface6(link_local, ifindex))
+        }
+        NextHop::V6Both { .. } => next_hop,
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::{Community, PathId, Prefix, Prefix4, Prefix6};
+use crate::types::{Community, PathId, Prefix, Prefix4, Prefix6, on_interface};
 use crate::wire::{
     ATTRIBUTES, AnnounceFormat, AsPath, AsSegment, AttrEdit, AttrScope, AttrView, Code, Malformed,
     Origin, SegmentKind, UpdateWriter, ValueLength, attr, split_messages,
@@ -321,6 +321,27 @@ fn ipv4_over_ipv6_needs_the_capability() {
     let reach = update.reach().next().unwrap();
     assert_eq!(reach.next_hop, NextHop::V6("fe80::1".parse().unwrap()));
     assert_eq!(reach.nlri.family(), Family::Ipv4);
+}
+
+#[test]
+fn a_link_local_next_hop_is_on_the_interface_of_the_session_and_on_no_other() {
+    let next_hop = |hops: &[&str], interface: u32| {
+        let message = body(&[], &[&mp_reach(1, hops, PREFIX), ORIGIN, PATH], &[]);
+        let interface = std::num::NonZeroU32::new(interface);
+        let cx = UpdateContext { ipv4_over_ipv6: true, interface, ..EBGP };
+        let update = Update::parse(&message, &cx).unwrap();
+        let reach = update.reach().next().unwrap();
+        reach.next_hop
+    };
+    let on = |ifindex| NextHop::from(on_interface("fe80::1".parse().unwrap(), ifindex));
+    for hops in [&["fe80::1"][..], &["fe80::1", "fe80::1"], &["2001:db8::1", "fe80::1"]] {
+        assert_eq!(next_hop(hops, 7), on(7), "{hops:?}");
+    }
+    // What looks like another interface is not one.
+    assert_eq!(next_hop(&["fe80:0:0:9::1"], 7), on(7));
+    assert_eq!(next_hop(&["fe80:0:0:9::1"], 0), on(0));
+    assert_eq!(next_hop(&["2001:db8::1"], 7).to_string(), "2001:db8::1");
+    assert_eq!(on(7).to_string(), "fe80::1");
 }
 
 #[test]

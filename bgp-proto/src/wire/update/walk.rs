@@ -267,7 +267,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         };
         let nlri = prefixes(family, nlri, self.cx)?;
         let next_hop = match rules::mp_next_hop(family, next_hop, self.cx.ipv4_over_ipv6) {
-            Ok(next_hop) => next_hop,
+            Ok(next_hop) => rules::on_link(next_hop, self.cx.interface),
             Err(BadNextHop::Length) => return None,
             Err(BadNextHop::Unusable) => {
                 let code = Code::OPTIONAL_ATTRIBUTE_ERROR;

@@ -200,7 +200,7 @@ fn improvements_of_later_releases_apply_to_all() {
         let plan = resolver.plan();
         let config = Converter::default().convert(&plan, &Touched::All, &host()).unwrap();
         let [mesh] = &config.peers[..] else { panic!("{:?}", config.peers) };
-        assert!(mesh.session.remote_asn != mesh.session.local_asn);
+        assert_ne!(mesh.session.remote_asn, mesh.session.local_asn.into());
         assert_eq!(mesh.session.multihop_ttl, Some(64), "{version}");
         // The environment's range is always announced, even by a node that announces no services.
         let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});

@@ -1,7 +1,7 @@
 //! OPEN: what is refused, what is negotiated, what is offered; collisions.
 
 use super::*;
-use crate::session::Offer;
+use crate::session::{Offer, RemoteAsn};
 use crate::wire::AddPathMode;
 
 /// The answer to an OPEN on our own connection, and its data.
@@ -40,10 +40,21 @@ fn opens_that_contradict_the_configuration_are_refused() {
 
     let twin = Open { router_id: LOCAL_ID, ..good.clone() };
     assert_eq!(answer(config(), &twin).0, "Keepalive", "equal identifiers are legal on eBGP");
-    let internal = PeerConfig { remote_asn: LOCAL_AS, ..config() };
+    let internal = PeerConfig { remote_asn: LOCAL_AS.into(), ..config() };
     let mut twin = Open { asn: LOCAL_AS, ..twin };
     twin.capabilities.four_octet_as = Some(LOCAL_AS);
     assert_eq!(answer(internal, &twin).0, "2/3");
+
+    let accepting = |remote_asn, open: &Open| {
+        answer(PeerConfig { remote_asn, ..config() }, &Open { router_id: PEER_ID, ..open.clone() })
+            .0
+    };
+    assert_eq!(accepting(RemoteAsn::External, &stranger4), "Keepalive");
+    assert_eq!(accepting(RemoteAsn::External, &twin), "2/2", "our own AS");
+    assert_eq!(accepting(RemoteAsn::Any, &stranger4), "Keepalive");
+    assert_eq!(accepting(RemoteAsn::Any, &twin), "Keepalive");
+    let any = PeerConfig { remote_asn: RemoteAsn::Any, ..config() };
+    assert_eq!(answer(any, &twin).0, "2/3", "it is an internal neighbour with our identifier");
 
     for hold_time_secs in [1, 2] {
         assert_eq!(answer(config(), &Open { hold_time_secs, ..good.clone() }).0, "2/6");

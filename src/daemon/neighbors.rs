@@ -1,0 +1,173 @@
+//! Peers by interface: one on each interface that matches, with the neighbour that is configured or that
+//! router discovery has found.
+//!
+//! They are part of the running configuration like all peers, and change by the same comparison: a
+//! neighbour with another address is a changed session parameter. While no neighbour is known, the peer
+//! exists and is idle, and says why.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bgp_proto::types::PeerId;
+use tracing::{info, warn};
+
+use super::Daemon;
+use super::startup::Awaited;
+use crate::config::{Config, InterfacePeers, Neighbor, PeerEntry};
+use crate::discovery::{Discovery, Wanted};
+use crate::kernel::Link;
+
+/// From here on interface indices are not the kernel's, which are positive and signed: they tell apart
+/// interfaces that do not exist.
+const ABSENT: u32 = 1 << 31;
+
+/// Router discovery, and what was said about peers by interface.
+pub(super) struct Neighbors {
+    discovery: Discovery,
+    /// Interfaces without a session, because another peer has the name, each with that name.
+    refused: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Neighbors {
+    pub(super) fn new(discovery: Discovery) -> Neighbors {
+        Neighbors { discovery, refused: BTreeMap::new() }
+    }
+
+    /// Logs which interfaces have no session, once for each.
+    fn refuse(&mut self, refused: Vec<PeerEntry>) {
+        let before = std::mem::take(&mut self.refused);
+        for PeerEntry { interface, name, .. } in refused {
+            let interface = interface.unwrap_or_default();
+            if before.get(&interface) != Some(&name) {
+                warn!("no session on {interface}: there is another peer {name}");
+            }
+            self.refused.insert(interface, name);
+        }
+    }
+}
+
+impl Daemon {
+    /// Adds the peers by interface to a configuration that is to be put into force.
+    pub(super) fn add_by_interface(&mut self, config: &mut Config) {
+        config.peers.retain(|peer| peer.interface.is_none());
+        if config.interfaces.is_empty() {
+            return;
+        }
+        let (found, refused) = peers(config, &self.fib.links(), &self.neighbors.discovery);
+        config.peers.extend(found);
+        self.neighbors.refuse(refused);
+    }
+
+    /// Finds neighbours on the interfaces of the configuration in force, and on no other.
+    pub(super) fn follow_interfaces(&mut self) {
+        let links = self.fib.links();
+        self.neighbors.discovery.follow(wanted(&self.config, &links));
+    }
+
+    /// Before any peer is added: the configuration in force gets its peers by interface.
+    pub(super) fn find_neighbors(&mut self) {
+        let mut config = Config::clone(&self.config);
+        self.add_by_interface(&mut config);
+        self.config = Arc::new(config);
+        self.follow_interfaces();
+        self.views.publish(|state| state.config = Arc::clone(&self.config));
+    }
+
+    /// Interfaces or their neighbours have changed.
+    pub(super) fn review_neighbors(&mut self) {
+        if self.config.interfaces.is_empty() {
+            return;
+        }
+        self.follow_interfaces();
+        let mut config = Config::clone(&self.config);
+        self.add_by_interface(&mut config);
+        let changes = self.config.changes_to(&config);
+        if changes.is_empty() {
+            return;
+        }
+        self.config = Arc::new(config);
+        let added = self.apply(&changes, &HashSet::new());
+        added.into_iter().for_each(|peer| self.await_found(peer));
+        self.views.publish(|state| state.config = Arc::clone(&self.config));
+        self.review_descriptors();
+        changes.lines().iter().for_each(|line| info!("{line}"));
+    }
+
+    fn await_found(&mut self, peer: PeerId) {
+        let Some(record) = self.peers.registry().get(peer) else { return };
+        let restart_time = record.session.graceful_restart_time;
+        let now = self.engine.handle().clock().now();
+        self.convergence.handle_found(now, Awaited { peer, restart_time });
+    }
+}
+
+/// The configured peers of each interface: the first entry that matches.
+fn matching<'a>(
+    config: &'a Config,
+    links: &'a [Link],
+) -> impl Iterator<Item = (&'a Link, &'a InterfacePeers)> {
+    let links = links.iter().filter(|link| !link.traits.loopback);
+    links.filter_map(|link| {
+        Some((link, config.interfaces.iter().find(|peers| peers.matches(&link.name))?))
+    })
+}
+
+/// The interfaces on which neighbours are to be found.
+fn wanted(config: &Config, links: &[Link]) -> Vec<Wanted> {
+    let found = matching(config, links).filter(|(_, peers)| peers.neighbor.is_none());
+    found
+        .map(|(link, peers)| Wanted {
+            ifindex: link.index,
+            name: link.name.as_str().into(),
+            advertises: peers.advertises,
+            local: link.usable_link_local(),
+        })
+        .collect()
+}
+
+/// The peers by interface, each with its neighbour; and those whose name another peer has.
+fn peers(
+    config: &Config,
+    links: &[Link],
+    discovery: &Discovery,
+) -> (Vec<PeerEntry>, Vec<PeerEntry>) {
+    let statuses = discovery.statuses();
+    let mut names: BTreeSet<Arc<str>> =
+        config.peers.iter().map(|peer| Arc::clone(&peer.name)).collect();
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    let mut add = |entry: PeerEntry| {
+        if names.insert(Arc::clone(&entry.name)) {
+            found.push(entry);
+        } else {
+            refused.push(entry);
+        }
+    };
+    for (link, peers) in matching(config, links) {
+        let Some(ifindex) = NonZeroU32::new(link.index) else { continue };
+        let neighbor = match (peers.neighbor, statuses.get(link.index)) {
+            (Some(fixed), _) => Neighbor::At(fixed),
+            (None, Some(status)) => match (status.neighbor, status.fault) {
+                (Some(address), _) => Neighbor::At(address),
+                (None, Some(fault)) => Neighbor::Unknown(fault),
+                (None, None) => Neighbor::Unknown(waiting(&link.name)),
+            },
+            (None, None) => Neighbor::Unknown(waiting(&link.name)),
+        };
+        add(peers.peer(&link.name, ifindex, &neighbor));
+    }
+    let is_absent = |name: &str| !links.iter().any(|link| link.name == name);
+    for (number, peers) in (ABSENT..).zip(&config.interfaces) {
+        if let (true, Some(ifindex)) = (!peers.is_pattern(), NonZeroU32::new(number))
+            && is_absent(&peers.pattern)
+        {
+            let why = format!("there is no interface {}", peers.pattern);
+            add(peers.peer(&peers.pattern, ifindex, &Neighbor::Unknown(why.into())));
+        }
+    }
+    (found, refused)
+}
+
+fn waiting(interface: &str) -> Arc<str> {
+    format!("no router advertisement has been received on {interface}").into()
+}
