@@ -178,6 +178,10 @@ impl KernelEvents {
             }
             self.synchronised.notify_one();
         }
+        if matches!(event, FibEvent::LinksChanged | FibEvent::Synchronised { .. }) {
+            // The first reading may be done before the table exists.
+            self.links.notify_one();
+        }
         let Some(table) = self.table.get() else { return };
         match event {
             FibEvent::NextHop { addr, state } => self.next_hops.handle_report(addr, state, table),
@@ -185,7 +189,7 @@ impl KernelEvents {
             FibEvent::Forgotten { prefix, connected } => {
                 self.routes.handle_forgotten(prefix, connected, table);
             }
-            FibEvent::LinksChanged | FibEvent::Synchronised { .. } => self.links.notify_one(),
+            FibEvent::LinksChanged | FibEvent::Synchronised { .. } => {}
         }
     }
 }
