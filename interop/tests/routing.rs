@@ -390,7 +390,20 @@ fn an_external_neighbour_on_the_link_gets_both_ipv6_next_hops() -> Result<()> {
             let next_hop = shown.lines().find(|line| line.contains("BGP.next_hop"));
             ensure!(next_hop.is_some_and(|line| line.contains(" fe80::") == both), "{shown}");
         }
-        kernel::wait_gateways(&internal, ROUTE, &[host.v6().to_string()])
+        kernel::wait_gateways(&internal, ROUTE, &[host.v6().to_string()])?;
+        // The link-local address changes while the session is up.
+        host.run("ip", &["addr", "add", "fe80::77/64", "dev", "eth0", "nodad"])?;
+        let own = host.run("ip", &["-6", "-o", "addr", "show", "dev", "eth0", "scope", "link"])?;
+        for other in own.split_whitespace().filter(|w| w.ends_with("/64") && *w != "fe80::77/64") {
+            host.run("ip", &["addr", "del", other, "dev", "eth0"])?;
+        }
+        wait_until(PATIENCE, "the new address", || {
+            let shown = birds[0].ask(&format!("show route {ROUTE} all"))?;
+            ensure!(shown.contains(" fe80::77"), "{shown}");
+            Ok(())
+        })?;
+        ensure!(birds[0].sessions(host.v6())? == 1, "the session was restarted");
+        Ok(())
     })
 }
 

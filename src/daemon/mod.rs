@@ -15,6 +15,7 @@ mod fallover;
 mod handover;
 mod last_run;
 mod limits;
+mod link_local;
 mod listening;
 mod neighbors;
 mod next_hops;
@@ -174,6 +175,7 @@ struct Daemon {
     bfd: bfd::Coupling,
     neighbors: Neighbors,
     fallover: Fallover,
+    link_locals: link_local::Known,
     /// Which configured addresses we are not listening on, and why.
     listen_fault: Option<String>,
     /// When to try to listen again.
@@ -334,6 +336,7 @@ impl Daemon {
             bfd,
             neighbors: Neighbors::new(discovery),
             fallover: Fallover::default(),
+            link_locals: link_local::Known::default(),
         };
         daemon.review_descriptors();
         daemon.open_servers(sockets);
@@ -635,6 +638,7 @@ impl Daemon {
             record.handle.end(session, close);
         }
         self.review_neighbors();
+        self.review_link_locals(&links);
         self.peers.handle_links(&links, Instant::now());
         if self.listen_again.is_some() {
             self.listen();
@@ -644,6 +648,7 @@ impl Daemon {
     fn on_peer_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Up(peer) => {
+                self.tell_link_local(peer);
                 let families = self.families_of(peer);
                 let now = self.engine.handle().clock().now();
                 let negotiated = self.negotiated(peer);

@@ -13,7 +13,7 @@ mod thread;
 mod timings;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -83,6 +83,11 @@ enum Input {
     },
     PeerForwardingLost {
         peer: PeerId,
+    },
+    PeerLinkLocal {
+        peer: PeerId,
+        session: SessionId,
+        link_local: Option<Ipv6Addr>,
     },
     PeerDown {
         peer: PeerId,
@@ -183,6 +188,11 @@ impl Handle {
         let (reply, readers) = oneshot::channel();
         self.send(Input::PeerUp { peer, session, negotiated, reply });
         readers
+    }
+
+    /// Our link-local address on the link of a session, which may differ from the one at its start.
+    pub fn peer_link_local(&self, peer: PeerId, session: SessionId, link_local: Option<Ipv6Addr>) {
+        self.send(Input::PeerLinkLocal { peer, session, link_local });
     }
 
     /// A session has ended. The table processes batches that were sent before this call first.

@@ -277,6 +277,9 @@ impl<S: Sink> State<S> {
                 self.replies.insert(session, reply);
                 table.peer_up(peer, session, negotiated);
             }
+            Input::PeerLinkLocal { peer, session, link_local } => {
+                table.peer_link_local(peer, session, link_local);
+            }
             Input::PeerForwardingLost { peer } => table.peer_forwarding_lost(peer),
             Input::PeerDown { peer, session, keep } => {
                 // Dropping the sender ends the wait for the readers of this session.

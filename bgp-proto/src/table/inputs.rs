@@ -4,7 +4,7 @@
 //! may take several turns. A peer whose next input has to wait for a pass over its own routes
 //! delays no other.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::peer::{Pass, Peer, PeerInput, QueuedBatch, Receipt};
@@ -79,6 +79,18 @@ impl Table {
     /// within the next turns (RFC 4724 §4.2, RFC 5882 §4.3.2.2). Ignored while it is up.
     pub fn peer_forwarding_lost(&mut self, peer: PeerId) {
         self.queue(peer, PeerInput::ForwardingLost);
+    }
+
+    /// Our link-local address on the link of a session has changed: it replaces
+    /// [`Negotiated::link_local`], and routes are advertised with it (RFC 2545 §3). Ignored unless it is
+    /// the peer's present session.
+    pub fn peer_link_local(
+        &mut self,
+        peer: PeerId,
+        session: SessionId,
+        link_local: Option<Ipv6Addr>,
+    ) {
+        self.queue(peer, PeerInput::LinkLocal { session, link_local });
     }
 
     /// The peer is removed; its id may be reused. Its remaining paths are withdrawn within the next
@@ -185,6 +197,15 @@ impl Table {
                     self.take_down(now, id, keep, meter);
                 }
             }
+            PeerInput::LinkLocal { session, link_local } => {
+                if peer.up == Some(session)
+                    && let Some(negotiated) = &mut peer.session
+                    && negotiated.link_local != link_local
+                {
+                    Arc::make_mut(negotiated).link_local = link_local;
+                    self.review_export(id);
+                }
+            }
             PeerInput::ForwardingLost => {
                 if peer.up.is_none() {
                     Family::ALL.into_iter().for_each(|family| self.withdraw_stale(id, family));
@@ -212,7 +233,7 @@ impl Peer {
     fn handed_over(&self) -> Option<SessionId> {
         for input in self.inputs.iter().rev() {
             match input {
-                PeerInput::Batch(_) | PeerInput::ForwardingLost => {}
+                PeerInput::Batch(_) | PeerInput::ForwardingLost | PeerInput::LinkLocal { .. } => {}
                 PeerInput::Up { session, .. } => return Some(*session),
                 PeerInput::Add { .. } | PeerInput::Down { .. } | PeerInput::Remove => return None,
             }

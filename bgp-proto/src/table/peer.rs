@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::retention::Retention;
@@ -42,6 +42,11 @@ pub type Receipt = Option<Box<dyn Any + Send>>;
 pub(super) enum PeerInput {
     /// The peer no longer forwards packets.
     ForwardingLost,
+    /// Another link-local address of ours beside the session's.
+    LinkLocal {
+        session: SessionId,
+        link_local: Option<Ipv6Addr>,
+    },
     /// The id was in use when the peer was added: it begins once the previous one is gone.
     Add {
         address: IpAddr,

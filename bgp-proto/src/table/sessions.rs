@@ -177,7 +177,15 @@ impl Table {
             return;
         }
         let import_differs = *import != routes.import || cluster_id_differs;
-        let review = if import_differs { Review::Import } else { Review::Export };
+        self.review(id, if import_differs { Review::Import } else { Review::Export });
+    }
+
+    /// What a peer is sent may differ: the group that it belongs to.
+    pub(super) fn review_export(&mut self, id: PeerId) {
+        self.review(id, Review::Export);
+    }
+
+    fn review(&mut self, id: PeerId, review: Review) {
         // An earlier review may still be pending, and may cover more than this one.
         let noted = self.review_peers.entry(id).or_insert(review);
         *noted = review.max(*noted);

@@ -1,5 +1,7 @@
 //! Policies that match the outgoing interface of a learned route, and routes of competing sources.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 use crate::policy::{Match, Source};
 use crate::rib::{LocalRoute, Over, ViaDefault};
@@ -173,4 +175,40 @@ fn a_reload_sets_which_next_hops_may_resolve_over_the_default_route() {
         let installed = kernel(&mut table).last().is_some_and(|(_, installed)| *installed);
         assert_eq!(installed, expected, "{via_default:?}");
     }
+}
+
+/// RFC 2545 §3.
+#[test]
+fn another_link_local_address_is_advertised_and_the_session_stays() {
+    let mut table = table();
+    table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(routes(2)));
+    let link_local = |number: u16| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number);
+    let mut reader = table
+        .up_now(
+            2,
+            Negotiated {
+                local_addr: "2001:db8::1".parse().unwrap(),
+                link_local: Some(link_local(1)),
+                families: FamilySet::only(Family::Ipv6),
+                ..session(2, 65001)
+            },
+        )
+        .remove(0);
+    let prefix = "2001:db8:65::/48".parse().unwrap();
+    table.handle_local(Time::ZERO, prefix, Source::Static, Some(LocalRoute::default()));
+    settle(&mut table);
+    let has = |octets: &[u8], number| octets.windows(16).any(|w| w == link_local(number).octets());
+    let first = read(&mut reader);
+    assert!(has(&first, 1) && !has(&first, 2));
+    table.peer_link_local(PeerId(2), SessionId(1), Some(link_local(1)));
+    settle(&mut table);
+    assert_eq!(read(&mut reader), [], "it is the same");
+    table.peer_link_local(PeerId(2), SessionId(9), Some(link_local(3)));
+    settle(&mut table);
+    assert_eq!(read(&mut reader), [], "of another session");
+    table.peer_link_local(PeerId(2), SessionId(1), Some(link_local(2)));
+    settle(&mut table);
+    let second = read(&mut reader);
+    assert!(has(&second, 2) && !has(&second, 1));
+    assert_eq!(table.poll_event(), None);
 }
