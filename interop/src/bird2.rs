@@ -30,8 +30,16 @@ impl Bird2 {
     /// # Errors
     /// When BIRD refuses the configuration or cannot be started.
     pub fn start(host: &Host, config: &Config) -> Result<Self> {
+        Self::start_text(host, config, &render(config))
+    }
+
+    /// As [`Bird2::start`], with the configuration in text form; `config` says who the neighbours are.
+    ///
+    /// # Errors
+    /// As [`Bird2::start`].
+    pub fn start_text(host: &Host, config: &Config, text: &str) -> Result<Self> {
         let socket = host.file("bird.ctl");
-        let path = host.write("bird.conf", &render(config))?;
+        let path = host.write("bird.conf", text)?;
         host.run("bird", &["-p", "-c", &path.to_string_lossy()])?;
         let daemon = launch(host, &socket, &[])?;
         Ok(Self { host: host.clone(), config: config.clone(), daemon, socket })

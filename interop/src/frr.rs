@@ -31,12 +31,20 @@ impl Frr {
     /// # Errors
     /// When a daemon cannot be started or bgpd does not know a line of the configuration.
     pub fn start(host: &Host, config: &Config) -> Result<Self> {
+        Self::start_text(host, config, &render(config))
+    }
+
+    /// As [`Frr::start`], with bgpd's configuration in text form; `config` says who its neighbours are.
+    ///
+    /// # Errors
+    /// As [`Frr::start`].
+    pub fn start_text(host: &Host, config: &Config, text: &str) -> Result<Self> {
         let run_dir = host.file("frr");
         fs::create_dir_all(&run_dir)?;
         let run = run_dir.to_string_lossy().into_owned();
         run_command(Command::new("chown").args(["frr:frrvty", &run]))?;
         host.write("zebra.conf", "hostname frr\n")?;
-        let conf = host.write("bgpd.conf", &render(config))?;
+        let conf = host.write("bgpd.conf", text)?;
         // The dry run exits with 0 whatever the file contains.
         let check = host.run("/usr/lib/frr/bgpd", &["-C", "-f", &conf.to_string_lossy()])?;
         ensure!(!check.contains("No such command"), "bgpd -C: {check}");

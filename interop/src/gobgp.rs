@@ -30,7 +30,15 @@ impl Gobgp {
     /// # Errors
     /// When it refuses the configuration or cannot be started.
     pub fn start(host: &Host, config: &Config) -> Result<Self> {
-        let conf = host.write("gobgpd.toml", &render(config))?.to_string_lossy().into_owned();
+        Self::start_text(host, config, &render(config))
+    }
+
+    /// As [`Gobgp::start`], with the configuration in text form; `config` says who the neighbours are.
+    ///
+    /// # Errors
+    /// As [`Gobgp::start`].
+    pub fn start_text(host: &Host, config: &Config, text: &str) -> Result<Self> {
+        let conf = host.write("gobgpd.toml", text)?.to_string_lossy().into_owned();
         host.run("gobgpd", &["-d", "-f", &conf])?;
         let target = format!("unix://{}", host.file("gobgp.sock").display());
         let daemon = launch(host, &target, &[])?;

@@ -163,6 +163,17 @@ impl Lab {
         ip(&["-n", ns, "link", "set", name, "up"]).map(drop)
     }
 
+    /// A cable between two hosts: an interface on each, without an address but the link-local one.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn wire(&self, (a, a_name): (&Host, &str), (b, b_name): (&Host, &str)) -> Result<()> {
+        let (a, b) = (a.namespace.as_str(), b.namespace.as_str());
+        ip(&["link", "add", a_name, "netns", a, "type", "veth", "peer", b_name, "netns", b])?;
+        ip(&["-n", a, "link", "set", a_name, "up"])?;
+        ip(&["-n", b, "link", "set", b_name, "up"]).map(drop)
+    }
+
     /// Cuts the host off: its bridge port goes down, while its own interface keeps its carrier,
     /// so that only timers can notice.
     ///
