@@ -13,6 +13,7 @@
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`kernel`]: the kernel's routes: installed, watched, and imported.
 //! - [`logging`]: the log, its level and its rate limit.
+//! - [`events`]: the recent changes of state, taken from the log; [`event_names`]: their names.
 //! - [`ctl`]: the control socket; [`cli`]: the command line; [`http`]: metrics and health.
 //! - [`liveness`]: how a part of the daemon proves that it still makes progress.
 //! - [`supervise`]: who owns threads and tasks, and what happens when one of them dies.
@@ -39,22 +40,24 @@
 //! client_slots ←
 //! counts       ←
 //! metric_names ←
+//! event_names  ←
+//! events       ← event_names
 //! replace_file ←
 //! supervise    ←
 //! version      ←
 //! datastore    ← config, calico, liveness, supervise
-//! node         ← config, calico, datastore, liveness, replace_file, supervise
+//! node         ← config, calico, datastore, event_names, liveness, replace_file, supervise
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
-//! net          ← engine, metric_names, supervise
+//! net          ← engine, event_names, metric_names, supervise
 //! discovery    ← engine, net, supervise
-//! kernel       ← counts, liveness, metric_names, supervise
+//! kernel       ← counts, event_names, liveness, metric_names, supervise
 //! ctl          ← client_slots
 //! http         ← client_slots, metric_names, version
-//! logging      ← config, supervise
+//! logging      ← config, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, node, doctor, version
-//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, replace_file, supervise, version
+//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, replace_file, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -72,6 +75,8 @@ pub mod datastore;
 pub mod discovery;
 pub mod doctor;
 pub mod engine;
+pub mod event_names;
+pub mod events;
 pub mod http;
 pub mod kernel;
 pub mod liveness;

@@ -225,6 +225,76 @@ fn the_log_follows_its_level_and_keeps_secrets() {
     assert!(!log.contains(PASSWORD) && !log.contains(PASSWORD_FILE), "{log}");
 }
 
+/// Lines of `margay events --follow --json`, as they are printed.
+fn follow(running: &Running, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = margay();
+    command.args(["events", "--follow", "--json"]).args(arguments);
+    command.arg("--socket").arg(&running.socket).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    (child, lines)
+}
+
+#[test]
+fn events_are_kept_followed_and_shown_with_their_peer() {
+    let folder = TempDir::new().unwrap();
+    let (a, mut b) = pair(&folder, 105, Some("error"));
+    wait("session", || established(&a, "second") && established(&b, "first"));
+    let (mut child, mut lines) = follow(&a, &["--peer", "second", "--last", "1"]);
+    let mut next = || -> serde_json::Value {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    let up = next();
+    assert_eq!((&up["event"], &up["level"]), (&"session-up".into(), &"INFO".into()), "{up}");
+    assert_eq!(up["peer"], "second");
+    assert!(b.ask(&["stop", "--shutdown", "--message", "disk"]).status.success());
+    let _ = b.child.wait();
+    let down = next();
+    assert_eq!(
+        (&down["event"], &down["level"]),
+        (&"session-down".into(), &"INFO".into()),
+        "{down}"
+    );
+    assert!(down["reason"].as_str().unwrap().contains("disk"), "{down}");
+    assert_eq!(down["fields"]["direction"], "received");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // The level is error: the log says nothing, the events do.
+    assert!(!a.log().contains("session closed"), "{}", a.log());
+    let all = || text(&a.ask(&["events"]).stdout);
+    wait("failed attempt", || all().contains("session-failed"));
+    let all = all();
+    for wanted in ["started", "session-up", "session-down", "session-failed", "second: "] {
+        assert!(all.contains(wanted), "no {wanted}: {all}");
+    }
+    let of_peer = text(&a.ask(&["show", "peer", "second"]).stdout);
+    assert!(of_peer.contains("session-down: session closed: "), "{of_peer}");
+    let json = a.ask(&["show", "peer", "second", "--json"]);
+    let peer: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(peer["events"].as_array().unwrap().len() >= 2, "{peer}");
+    let list = a.ask(&["events", "--last", "2", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    let typo = a.ask(&["events", "--peer", "secund"]);
+    assert_eq!(typo.status.code(), Some(1));
+    assert!(text(&typo.stderr).contains("did you mean \"second\"?"), "{typo:?}");
+
+    // A refused reload is shown until one succeeds.
+    let file = folder.path().join("a.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{good}nonsense = 1\n")).unwrap();
+    assert_eq!(a.ask(&["reload"]).status.code(), Some(2));
+    let status = || text(&a.ask(&["show", "status"]).stdout);
+    assert!(status().contains("last reload     refused at "), "{}", status());
+    assert!(text(&a.ask(&["events"]).stdout).contains("reload-refused"));
+    std::fs::write(&file, good).unwrap();
+    assert!(a.ask(&["reload"]).status.success());
+    assert!(!status().contains("last reload"), "{}", status());
+}
+
 /// Unknown addresses connect, and a peer that never gets beyond TCP connects again and again.
 #[test]
 fn a_flood_of_connections_is_a_few_lines() {

@@ -162,6 +162,38 @@ fn metric_names_are_in_one_place() {
     assert_eq!(found, Vec::<PathBuf>::new(), "names outside of src/metric_names.rs");
 }
 
+/// `README.md` lists every event as `margay events` names it, and each has a place that reports it.
+#[test]
+fn events_are_documented_and_used() {
+    let is_row = |line: &&str| line.starts_with("| `");
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("| event | meaning |").unwrap();
+    let listed: Vec<&str> = section.lines().skip(2).take_while(is_row).collect();
+    let all = margay::event_names::ALL;
+    let expected: Vec<String> = all.iter().map(|(n, m)| format!("| `{n}` | {m} |")).collect();
+    assert_eq!(listed, expected);
+
+    let is_source = |path: &PathBuf| {
+        path.starts_with("src") && !path.ends_with("event_names.rs") && !path.ends_with("tests.rs")
+    };
+    let sources: Vec<(PathBuf, String)> = files(&["rs"])
+        .into_iter()
+        .filter(is_source)
+        .map(|path| (path.clone(), read(path)))
+        .collect();
+    for (name, _) in all {
+        let constant = name.replace('-', "_").to_uppercase();
+        let is_used = |(_, text): &(PathBuf, String)| text.contains(&format!("event = {constant}"));
+        // Recorded by `margay events` itself.
+        let is_used = *name == "events-dropped" || sources.iter().any(is_used);
+        assert!(is_used, "no line has event = {constant}");
+    }
+    let literal = concat!("event = ", "\"");
+    let found: Vec<&PathBuf> =
+        sources.iter().filter(|(_, text)| text.contains(literal)).map(|(path, _)| path).collect();
+    assert_eq!(found, Vec::<&PathBuf>::new(), "names outside of src/event_names.rs");
+}
+
 /// A test that cannot run is `#[ignore = "needs …"]`, never passed with a printed excuse.
 #[test]
 fn no_test_passes_by_skipping_itself() {

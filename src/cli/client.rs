@@ -94,6 +94,7 @@ impl Client {
             }
             match serde_json::from_slice(&line).map_err(ClientError::Answer)? {
                 Reply::Item(item) => each(&item)?,
+                Reply::Waiting {} => {}
                 Reply::Done { items } => return Ok(items),
                 Reply::Error(refusal) => return Err(refusal.into()),
             }

@@ -8,6 +8,7 @@ mod birdcl;
 mod calico;
 mod client;
 mod drain;
+mod events;
 mod health;
 mod names;
 mod render;
@@ -104,6 +105,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// End drains.
     Undrain(UndrainArgs),
+    /// Print recent events: sessions, links, limits, conflicts, reloads; the last 1,000 are kept.
+    Events(events::EventsArgs),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
         /// error, warn, info, debug, trace, or directives such as info,margay::net=debug.
@@ -343,6 +346,7 @@ impl Command {
             Command::Peer(steer) => Some(&mut steer.peers().output.daemon),
             Command::Drain(args) => Some(&mut args.output.daemon),
             Command::Undrain(args) => Some(&mut args.output.daemon),
+            Command::Events(args) => Some(&mut args.output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
             Command::Run { .. }
             | Command::Check { .. }
@@ -390,6 +394,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         }
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
+        Command::Events(args) => args.into_request(),
         Command::Reload { output } => (Request::Reload, output),
         Command::Stop { how, timeout, message, output } if how.drain => {
             return drain::drain_and_stop(timeout, message, &output);

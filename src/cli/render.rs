@@ -1,7 +1,7 @@
 //! Human-readable output: aligned tables, relative ages, no control characters from peers.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
@@ -17,12 +17,15 @@ use crate::ctl::{Request, StopMode};
 
 mod bfd;
 mod draining;
+mod events;
 mod explain;
+mod json;
 mod look;
 mod peer;
 mod steered;
 mod table;
 
+pub(super) use json::JsonWriter;
 pub(super) use look::{Colour, Look, Times};
 
 use Align::{Left, Right};
@@ -49,6 +52,7 @@ enum View {
     Bfd(Table),
     Steered(Table),
     Draining,
+    Events,
     Explanation(Prefix),
     Reloaded,
     LogLevel,
@@ -74,6 +78,7 @@ impl<W: Write> Renderer<W> {
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
+            Request::Events { .. } => View::Events,
             Request::Reload => View::Reloaded,
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
@@ -105,6 +110,9 @@ impl<W: Write> Renderer<W> {
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
             }
+            View::Events => out
+                .write_all(events::event(&read(item)?, look).as_bytes())
+                .and_then(|()| out.flush()),
             View::Draining => out.write_all(draining(&read(item)?).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
@@ -134,67 +142,6 @@ impl<W: Write> Renderer<W> {
 
 fn read<T: DeserializeOwned>(item: &RawValue) -> Result<T, ClientError> {
     serde_json::from_str(item.get()).map_err(ClientError::Answer)
-}
-
-/// Prints the items of a reply as JSON, unchanged: as one value or one list.
-pub(super) struct JsonWriter<W> {
-    out: W,
-    list: bool,
-    items: u64,
-}
-
-impl<W: Write> JsonWriter<W> {
-    /// A writer for the reply to `request`.
-    pub(super) fn new(request: &Request, out: W) -> Self {
-        let list = matches!(
-            request,
-            Request::ShowPeers
-                | Request::ShowRoutes { .. }
-                | Request::ShowReceived { .. }
-                | Request::ShowAdvertised { .. }
-                | Request::ShowFib
-                | Request::ShowGroups
-                | Request::ShowBfd
-                | Request::Peer { .. }
-        );
-        JsonWriter { out, list, items: 0 }
-    }
-
-    /// Writes the next item.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(super) fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
-        let before = match (self.list, self.items) {
-            (false, _) => "",
-            (true, 0) => "[\n",
-            (true, _) => ",\n",
-        };
-        self.items += 1;
-        self.write(before, item.get())
-    }
-
-    /// Ends the list.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(super) fn finish(mut self) -> Result<(), ClientError> {
-        let end = match (self.list, self.items) {
-            (false, _) => "\n",
-            (true, 0) => "[]\n",
-            (true, _) => "\n]\n",
-        };
-        self.write("", end)?;
-        self.out.flush().map_err(ClientError::Output)
-    }
-
-    fn write(&mut self, before: &str, text: &str) -> Result<(), ClientError> {
-        let written: io::Result<()> = self
-            .out
-            .write_all(before.as_bytes())
-            .and_then(|()| self.out.write_all(text.as_bytes()));
-        written.map_err(ClientError::Output)
-    }
 }
 
 fn text<T: ToString>(value: &Option<T>) -> String {
@@ -238,6 +185,13 @@ fn status(s: &Status, look: &Look) -> String {
         line(&mut out, "configuration", format_args!("{config} (read {})", text(&s.config_read)));
     }
     line(&mut out, "ready", s.not_ready.as_deref().map_or("yes".into(), |r| format!("no: {r}")));
+    if let Some(held) = &s.held_back {
+        line(&mut out, "announcements", format_args!("held back {held}"));
+    }
+    if let Some(refused) = &s.reload_refused {
+        let text = refused.text.replace('\n', "; ");
+        line(&mut out, "last reload", format_args!("refused at {}: {text}", refused.at));
+    }
     for problem in &s.problems {
         line(&mut out, "problem", problem);
     }

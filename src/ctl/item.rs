@@ -65,6 +65,12 @@ pub struct Status {
     /// which it is not listening yet, descriptors, files. Each with its remedy.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Until when announcements are held back after the start, and for whom; `null`: they are not.
+    #[serde(default)]
+    pub held_back: Option<String>,
+    /// The last reload, if it was refused: the next start would fail.
+    #[serde(default)]
+    pub reload_refused: Option<ReloadRefused>,
     /// The log level or directives.
     pub log_level: Option<String>,
     /// Peers, configured and dynamic.
@@ -93,6 +99,41 @@ pub struct Status {
     pub http: Option<HttpStatus>,
     /// On a Calico node: the status of its objects.
     pub calico: Option<Calico>,
+}
+
+/// A reload that was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadRefused {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Every fault, a line each.
+    pub text: String,
+}
+
+/// An event: a change of state, as in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number. Later events have greater numbers; those of one peer have gaps.
+    pub number: u64,
+    /// When, RFC 3339 with milliseconds.
+    pub at: String,
+    /// `INFO`, `WARN` or `ERROR`.
+    pub level: String,
+    /// Its name, one of those in `README.md`.
+    pub event: String,
+    /// The name of the peer that it concerns.
+    pub peer: Option<String>,
+    /// The prefix that it concerns.
+    pub prefix: Option<String>,
+    /// The interface, address, source or Calico object that it concerns.
+    pub object: Option<String>,
+    /// The reason.
+    pub reason: Option<String>,
+    /// The line of the log.
+    pub text: String,
+    /// The other fields of the line.
+    #[serde(default)]
+    pub fields: std::collections::BTreeMap<String, String>,
 }
 
 /// How metrics and health are served.
@@ -277,6 +318,9 @@ pub struct Peer {
     pub messages: Messages,
     /// Why the last session or connection attempt failed.
     pub last_error: Option<LastError>,
+    /// Its last ten events, oldest first; only in the answer for one peer.
+    #[serde(default)]
+    pub events: Option<Vec<Event>>,
     /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null` if BFD is not
     /// configured.
     #[serde(default)]

@@ -25,7 +25,7 @@ pub use server::Server;
 pub use socket::ServerError;
 pub(crate) use socket::connect;
 pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selection};
-pub use timestamp::rfc3339;
+pub use timestamp::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route, state_name};
 
 /// The source of all answers: the daemon.

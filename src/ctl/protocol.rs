@@ -84,6 +84,19 @@ pub enum Request {
     },
     /// The drains and their progress: one [`super::item::Draining`].
     ShowDrain,
+    /// Recent events, oldest first: [`super::item::Event`].
+    Events {
+        /// Only those of this peer, given by name or address; absent: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+        /// Only the last ones; absent: as many as are kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<u32>,
+        /// Whether the answer goes on with further events until the client disconnects. While there
+        /// are none, it contains a [`Reply::Waiting`] from time to time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        follow: bool,
+    },
     /// Reloads the configuration: one [`super::item::Reloaded`].
     Reload,
     /// Stops the daemon: one [`super::item::Stopping`]. The connection closes when the process
@@ -131,6 +144,8 @@ pub enum StopMode {
 pub enum Reply {
     /// An item of the answer, as JSON.
     Item(Box<RawValue>),
+    /// There is nothing to report at present, and the answer goes on.
+    Waiting {},
     /// The end of a complete answer.
     Done {
         /// The number of items in the answer.
@@ -182,7 +197,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 18] = [
+const REQUESTS: [&str; 19] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -199,6 +214,7 @@ const REQUESTS: [&str; 18] = [
     "drain",
     "undrain",
     "show-drain",
+    "events",
     "reload",
     "stop",
 ];
@@ -238,6 +254,8 @@ pub enum Cursor {
     Index(u32),
     /// After this prefix.
     After(Prefix),
+    /// After the event with this number.
+    AfterEvent(u64),
     /// After this name.
     AfterName(std::sync::Arc<str>),
 }
@@ -306,6 +324,11 @@ mod tests {
                 r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest"}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
+            (Request::Events { peer: None, last: None, follow: false }, r#"{"request":"events"}"#),
+            (
+                Request::Events { peer: Some("a".into()), last: Some(9), follow: true },
+                r#"{"request":"events","peer":"a","last":9,"follow":true}"#,
+            ),
             (
                 Request::Drain { peers: Selection::All, reason: "disk".into(), lasts: Lasts::Boot },
                 r#"{"request":"drain","peers":"all","reason":"disk","lasts":"boot"}"#,

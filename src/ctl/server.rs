@@ -141,6 +141,10 @@ async fn answer<B: Backend>(
             Err(refusal) => return write_lines(writer, waits.write, [Reply::Error(refusal)]).await,
         };
         written += items.len() as u64;
+        if items.is_empty() && matches!(request, Request::Events { .. }) && next.is_some() {
+            // Writing also finds out whether the client is still there.
+            write_lines(writer, waits.write, [Reply::Waiting {}]).await?;
+        }
         let done = next.is_none().then_some(Reply::Done { items: written });
         write_lines(writer, waits.write, items.into_iter().map(Reply::Item).chain(done)).await?;
         heard.note();

@@ -11,6 +11,17 @@ pub fn rfc3339(at: SystemTime) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Formats a time as [`rfc3339`], to the millisecond: `2026-11-23T07:15:04.250Z`.
+pub fn rfc3339_millis(at: SystemTime) -> String {
+    let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// Parses a time that one of these functions has formatted.
+pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,6 +38,10 @@ mod tests {
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
         }
+        let at = UNIX_EPOCH + Duration::from_millis(951_782_399_050);
+        assert_eq!(rfc3339_millis(at), "2000-02-28T23:59:59.050Z");
+        assert_eq!(from_rfc3339("2000-02-28T23:59:59.050Z"), Some(at));
+        assert_eq!(from_rfc3339("yesterday"), None);
         assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1969-12-31T23:59:59Z");
         let in_a_million_years = UNIX_EPOCH + Duration::from_secs(31_557_600_000_000);
         assert_eq!(rfc3339(in_a_million_years), "1970-01-01T00:00:00Z");

@@ -103,6 +103,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             advertised: counts.advertised[family],
         }),
         // Set by the caller.
+        events: None,
         shutdown: None,
         drained: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),

@@ -21,6 +21,7 @@ use super::bfd_status::Statuses;
 use super::registry::{Record, Registry};
 use crate::bfd::{Bfd, Handle, Hops, Status, Target, Wanted};
 use crate::config::{BfdHops, BfdSettings};
+use crate::event_names::{BFD_DOWN, BFD_UP};
 
 /// The consequence of a BFD session that failed.
 #[derive(Debug)]
@@ -153,15 +154,19 @@ fn say(record: &Record, before: Option<Status>, status: &Status, follows: Option
     let peer = &record.name;
     match (follows, was, status.state) {
         (Some(Consequence::End(..)), ..) => {
-            warn!(%peer, "BFD session down ({reason}): the BGP session is closed");
+            warn!(event = BFD_DOWN, %peer, reason, "BFD session down ({reason}): the BGP session is closed");
         }
         (Some(Consequence::ForwardingLost), ..) => warn!(
+            event = BFD_DOWN,
             %peer,
+            reason,
             "BFD session down ({reason}), C bit set: routes kept for a restart are withdrawn"
         ),
         (None, BfdState::Up, BfdState::Up) => {}
-        (None, _, BfdState::Up) => info!(%peer, "BFD session up"),
-        (None, BfdState::Up, _) => info!(%peer, "BFD session down ({reason}): BGP is left alone"),
+        (None, _, BfdState::Up) => info!(event = BFD_UP, %peer, "BFD session up"),
+        (None, BfdState::Up, _) => {
+            info!(event = BFD_DOWN, %peer, reason, "BFD session down ({reason}): BGP is left alone")
+        }
         (None, ..) => {}
     }
 }

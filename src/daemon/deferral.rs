@@ -191,6 +191,16 @@ impl Deferral {
         }
     }
 
+    /// When the wait ends at the latest.
+    pub(super) fn ends(&self) -> Time {
+        self.ends
+    }
+
+    /// The peers that are waited for, and for what.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (PeerId, Awaits)> {
+        self.awaiting.pending().map(|(peer, owes, _)| (peer, owes))
+    }
+
     /// The first time at which the wait for some peer ends; `None` if no peer is waited for.
     fn owed_until(&self, now: Time) -> Option<Time> {
         let range = match self.ranges {

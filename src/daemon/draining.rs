@@ -17,6 +17,7 @@ use super::registry::Registry;
 use super::selection::{Chosen, How};
 use crate::calico::model::DRAIN_ANNOTATION;
 use crate::ctl::{Lasts, Refusal, Selection};
+use crate::event_names::{DRAIN, UNDRAIN};
 
 type Names = BTreeSet<Arc<str>>;
 
@@ -44,13 +45,17 @@ impl Daemon {
                     Lasts::Run | Lasts::Object => "for this run",
                     Lasts::Boot => "until undrained",
                 };
-                info!("draining {}, {count} peers, {lasts}{reason}", described(&scope));
+                info!(
+                    event = DRAIN,
+                    "draining {}, {count} peers, {lasts}{reason}",
+                    described(&scope)
+                );
             }
             None => {
                 let scope = to_undrain(&self.drains, &registry, &order.peers)?;
                 self.drains.end(&scope).map_err(Refusal::failed)?;
                 let count = self.peers.review_drains(&scope);
-                info!("drain ended: {}, {count} peers", described(&scope));
+                info!(event = UNDRAIN, "drain ended: {}, {count} peers", described(&scope));
             }
         }
         Ok(())

@@ -7,15 +7,18 @@ mod answer;
 mod awaiting;
 mod bfd;
 mod bfd_status;
+mod closing;
 mod convergence;
 mod deferral;
 mod draining;
 mod drains;
 mod fallover;
 mod handover;
+mod held_back;
 mod last_run;
 mod limits;
 mod link_local;
+mod link_watch;
 mod listening;
 mod neighbors;
 mod next_hops;
@@ -40,8 +43,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Negotiated};
-use bgp_proto::table::{CloseReason, MemoryBound, TableEvent};
-use bgp_proto::types::{FamilySet, PeerId, SessionId};
+use bgp_proto::table::TableEvent;
+use bgp_proto::types::{FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -51,6 +54,7 @@ use crate::config::{Config, HttpSettings};
 use crate::ctl::ServerError;
 use crate::discovery::Discovery;
 use crate::engine::{Engine, Event};
+use crate::event_names::{LIMIT_WARNING, STARTED, STOPPING};
 use crate::http;
 use crate::kernel::{Fib, Leave};
 use crate::liveness::Liveness;
@@ -68,6 +72,7 @@ use drains::Drains;
 use fallover::Fallover;
 use last_run::RunFile;
 use limits::Descriptors;
+use link_watch::LinkWatch;
 use neighbors::Neighbors;
 use next_hops::NextHops;
 use node::{Node, NodeInput};
@@ -176,6 +181,7 @@ struct Daemon {
     neighbors: Neighbors,
     fallover: Fallover,
     link_locals: link_local::Known,
+    link_watch: LinkWatch,
     /// Which configured addresses we are not listening on, and why.
     listen_fault: Option<String>,
     /// When to try to listen again.
@@ -337,6 +343,7 @@ impl Daemon {
             neighbors: Neighbors::new(discovery),
             fallover: Fallover::default(),
             link_locals: link_local::Known::default(),
+            link_watch: LinkWatch::default(),
         };
         daemon.review_descriptors();
         daemon.open_servers(sockets);
@@ -412,6 +419,7 @@ impl Daemon {
             state.not_ready = Some("waiting for the peers' routes".into());
         });
         info!(
+            event = STARTED,
             "margay {} (commit {}) runs as AS {}, router id {}, with {} peers and {} ranges",
             version::VERSION,
             version::COMMIT,
@@ -421,6 +429,7 @@ impl Daemon {
             config.dynamic.len(),
         );
         say_memory_limits(&config, self.memory_key());
+        self.say_held_back();
     }
 
     /// How the start-up treats dynamic peers.
@@ -481,9 +490,8 @@ impl Daemon {
                     return stop;
                 }
                 Input::Reload => {
-                    if let Err(errors) = self.reload() {
-                        warn!("configuration not changed: {errors}");
-                    }
+                    // The refusal is logged there.
+                    let _ = self.reload();
                 }
                 Input::Stop(stop) => return stop,
                 Input::Node(input) => self.on_node_input(input),
@@ -543,23 +551,6 @@ impl Daemon {
         }
     }
 
-    /// Checks whether routes may be advertised; returns when to check again.
-    fn check_deferral(&mut self) -> Option<Instant> {
-        let table = self.engine.handle();
-        let registry = self.peers.registry();
-        let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
-        let now = table.clock().now();
-        match self.convergence.deferral.as_mut()?.poll(now, is_slow, || self.next_hops.lookups()) {
-            Progress::WaitingUntil(at) => Some(Instant::from_std(table.clock().instant(at))),
-            Progress::Over => {
-                self.convergence.deferral = None;
-                table.release_export();
-                info!("advertising routes: every peer that helped our restart has sent End-of-RIB");
-                None
-            }
-        }
-    }
-
     fn on_table_event(&mut self, event: Event) {
         match event {
             Event::EndOfRib { peer, family } => {
@@ -571,6 +562,7 @@ impl Daemon {
             Event::Table(TableEvent::PrefixWarning { peer, family, count, bound }) => {
                 let Some(record) = self.peers.registry().get(peer) else { return };
                 warn!(
+                    event = LIMIT_WARNING,
                     peer = %record.name,
                     "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
                 );
@@ -587,40 +579,6 @@ impl Daemon {
         }
     }
 
-    fn close_for_table(&self, peer: PeerId, session: SessionId, reason: CloseReason) {
-        let Some(record) = self.peers.registry().get(peer) else { return };
-        match reason {
-            CloseReason::PrefixLimit { family, bound } => warn!(
-                peer = %record.name,
-                "more than {bound} {family} prefixes: the session is closed (prefixes-max)"
-            ),
-            CloseReason::MemoryLimit { bound_of: MemoryBound::Peer, held, bound } => warn!(
-                peer = %record.name,
-                "its routes hold {} MiB, more than {}: the session is closed (memory-max)",
-                held >> 20,
-                bound >> 20
-            ),
-            CloseReason::MemoryLimit { bound_of: MemoryBound::Table, held, bound } => warn!(
-                peer = %record.name,
-                "all routes hold {} MiB, more than {}, and this peer's routes hold most of it: the \
-                 session is closed ({})",
-                held >> 20,
-                bound >> 20,
-                self.memory_key()
-            ),
-            CloseReason::TooManyGroups { bound } => warn!(
-                peer = %record.name,
-                "it would need one update group more than {bound}: the session is closed \
-                 (groups-max)"
-            ),
-            CloseReason::TooSlow => {
-                warn!(peer = %record.name, "reads too slowly: the session is closed");
-            }
-            other => warn!(peer = %record.name, "the session is closed: {other:?}"),
-        }
-        record.handle.end(session, reason.to_close());
-    }
-
     fn on_bfd_changes(&mut self) {
         for (record, consequence) in self.bfd.take_failures(&self.peers.registry()) {
             match consequence {
@@ -634,6 +592,8 @@ impl Daemon {
     fn on_links(&mut self) {
         self.tell_tunnels();
         let links = self.fib.links();
+        let next_hops = || self.next_hops.wanted();
+        self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), next_hops);
         for (record, session, close) in self.fallover.cut_off(&links, &self.peers.registry()) {
             record.handle.end(session, close);
         }
@@ -690,12 +650,18 @@ impl Daemon {
         self.gate.close();
         let (close, leave) = match stop {
             Stop::Graceful => {
-                info!("stopping gracefully: peers and the kernel keep our routes");
+                info!(
+                    event = STOPPING,
+                    "stopping gracefully: peers and the kernel keep our routes"
+                );
                 stop_fib(self.fib, Leave::Keep).await;
                 (Close::GracefulStop, Leave::Keep)
             }
             Stop::Shutdown { message } => {
-                info!("shutting down: withdrawing our routes from peers and the kernel");
+                info!(
+                    event = STOPPING,
+                    "shutting down: withdrawing our routes from peers and the kernel"
+                );
                 let text = message.unwrap_or_else(|| "margay is shut down".into());
                 (Close::Shutdown { text }, Leave::Withdraw)
             }

@@ -68,6 +68,11 @@ impl NextHops {
         }
     }
 
+    /// The next hops that the table tracks.
+    pub(super) fn wanted(&self) -> BTreeSet<IpAddr> {
+        self.lock().wanted.clone()
+    }
+
     /// Whether the kernel module has reported on every address that the table tracks.
     pub(super) fn lookups(&self) -> Lookups {
         let state = self.lock();

@@ -10,7 +10,9 @@ use bgp_proto::types::{PeerId, Prefix, off_interface};
 use tracing::{info, warn};
 
 use super::Daemon;
+use super::answer::ReloadRefused;
 use crate::config::{Changes, Config, Document, Redistribute, RedistributeFrom};
+use crate::event_names::{RELOAD_REFUSED, RELOADED};
 use crate::kernel::{LearnRule, LearnSource};
 use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
@@ -21,11 +23,20 @@ impl Daemon {
     /// # Errors
     /// The file is invalid, or an address cannot be bound.
     pub(super) fn reload(&mut self) -> Result<Changes, String> {
-        let changes = self.read_again()?;
-        // Tools check this time to see that the reload was done, also if nothing differs.
+        let read = self.read_again();
         let now = self.engine.handle().clock().now();
-        self.views.publish(|state| state.read_at = now);
-        Ok(changes)
+        match &read {
+            // Tools check this time to see that the reload was done, also if nothing differs.
+            Ok(_) => {
+                self.views.publish(|state| (state.read_at, state.reload_refused) = (now, None))
+            }
+            Err(text) => {
+                warn!(event = RELOAD_REFUSED, reason = text, "configuration not changed: {text}");
+                let refused = ReloadRefused { at: now, text: text.clone() };
+                self.views.publish(|state| state.reload_refused = Some(refused));
+            }
+        }
+        read
     }
 
     fn read_again(&mut self) -> Result<Changes, String> {
@@ -65,7 +76,7 @@ impl Daemon {
         let now = self.engine.handle().clock().now();
         self.views.publish(|state| (state.config, state.read_at) = (Arc::clone(&self.config), now));
         self.review_descriptors();
-        info!("configuration reloaded: {}", one_line(&changes));
+        info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));
         Ok(changes)
     }
 
@@ -86,7 +97,7 @@ impl Daemon {
             (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
         node.follow_anew(settings);
         self.views.set_node(node.follower());
-        info!("configuration reloaded: {}", one_line(&changes));
+        info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));
         changes
     }
 

@@ -4,6 +4,7 @@ use bgp_proto::table::{RetainedPhase, Returned, TableEvent};
 use tracing::info;
 
 use super::Daemon;
+use crate::event_names::{STALE_LONG_LIVED, STALE_REMOVED};
 
 impl Daemon {
     /// Logs an event of stale routes; others are not about them.
@@ -33,8 +34,13 @@ impl Daemon {
             }
             _ => return,
         };
-        if let Some(record) = self.peers.registry().get(*peer) {
-            info!(peer = %record.name, "{text}");
+        let Some(record) = self.peers.registry().get(*peer) else { return };
+        let name = &record.name;
+        match event {
+            TableEvent::LongLivedStale { .. } => {
+                info!(event = STALE_LONG_LIVED, peer = %name, "{text}")
+            }
+            _ => info!(event = STALE_REMOVED, peer = %name, "{text}"),
         }
     }
 }

@@ -29,6 +29,7 @@ use super::objects::Objects;
 use super::spec::RouteSpec;
 use super::watch::{Touched, Watch};
 use super::{Error, FibConfig, Leave, Link, ResolveOver};
+use crate::event_names::{ROUTE_FOREIGN, ROUTE_REFUSED, ROUTE_REPAIRED};
 use crate::liveness::Liveness;
 use crate::metric_names as names;
 use crate::supervise::fault;
@@ -338,6 +339,7 @@ impl Worker {
         drop(plan);
         if let Some((prefix, spec, reason)) = report.example {
             tracing::warn!(
+                event = ROUTE_REFUSED,
                 route = %describe(prefix, &spec, &self.links),
                 %reason,
                 others = report.refused.saturating_sub(1),
@@ -347,6 +349,7 @@ impl Worker {
         }
         if let Some((part, reason)) = report.part {
             tracing::warn!(
+                event = ROUTE_REFUSED,
                 next_hop = %describe_part(&part, &self.links),
                 %reason,
                 others = report.parts.saturating_sub(1),
@@ -356,6 +359,7 @@ impl Worker {
         }
         if let Some((op, reason)) = report.object {
             tracing::warn!(
+                event = ROUTE_REFUSED,
                 next_hop = %describe_object(&op, &self.links),
                 %reason,
                 others = report.objects.saturating_sub(1),
@@ -365,6 +369,7 @@ impl Worker {
         }
         if let Some((prefix, holder)) = report.holder {
             tracing::warn!(
+                event = ROUTE_FOREIGN,
                 %prefix,
                 reason = %holder,
                 others = report.held.saturating_sub(1),
@@ -375,6 +380,7 @@ impl Worker {
             let names: Vec<String> =
                 report.repaired_examples.iter().map(ToString::to_string).collect();
             tracing::info!(
+                event = ROUTE_REPAIRED,
                 routes = report.repaired,
                 among = %names.join(", "),
                 "our routes were removed or changed in the kernel by another program; writing them again"

@@ -9,6 +9,7 @@
 //! verbose levels they log what they send, which may include a password. To see a library's lines,
 //! name it: `info,etcd_client=debug`.
 
+mod fields;
 mod limit;
 mod writer;
 
@@ -18,16 +19,19 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
+use crate::events::{self, Events};
 
+use fields::TextFields;
 use limit::{Limit, Reporter};
 use writer::Queue;
 
@@ -47,6 +51,7 @@ struct Inner {
     filter: reload::Handle<EnvFilter, Registry>,
     format: LogFormat,
     queue: Queue,
+    events: Events,
     state: Mutex<State>,
 }
 
@@ -91,14 +96,17 @@ pub fn start(settings: LogSettings) -> io::Result<Log> {
         );
         formed(format, "WARN", &text)
     })?;
-    let lines = lines(format, limit.clone(), io::stderr().is_terminal(), queue.clone());
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    let filter = filter.and(limit.clone());
+    let lines = lines(format, filter, io::stderr().is_terminal(), queue.clone());
+    let events = Events::default();
+    // The level applies to lines only: events are recorded at any level.
+    tracing_subscriber::registry().with(lines).with(events::layer(events.clone())).init();
     Reporter::start(limit);
     if let Some(error) = refused {
         tracing::warn!("RUST_LOG: {error}");
     }
     let state = Mutex::new(State { directives, from_environment });
-    Ok(Log { inner: Arc::new(Inner { filter: handle, format, queue, state }) })
+    Ok(Log { inner: Arc::new(Inner { filter: handle, format, queue, events, state }) })
 }
 
 /// Formats a line that does not come from `tracing` as `tracing` would.
@@ -119,7 +127,7 @@ fn formed(format: LogFormat, level: &str, text: &str) -> Vec<u8> {
 /// The layer that turns events into lines.
 fn lines<S, W>(
     format: LogFormat,
-    limit: Limit,
+    filter: impl Filter<S> + Send + Sync + 'static,
     colour: bool,
     writer: W,
 ) -> Box<dyn Layer<S> + Send + Sync>
@@ -131,9 +139,9 @@ where
     match format {
         LogFormat::Text => {
             let text = OneLine(tracing_subscriber::fmt::format().with_ansi(colour));
-            lines.event_format(text).with_filter(limit).boxed()
+            lines.event_format(text).fmt_fields(TextFields).with_filter(filter).boxed()
         }
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(limit).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     }
 }
 
@@ -236,6 +244,11 @@ impl Log {
         if let Err(error) = self.set_level(level.as_str()) {
             tracing::warn!("{error}");
         }
+    }
+
+    /// The events of the lines so far.
+    pub fn events(&self) -> &Events {
+        &self.inner.events
     }
 
     /// The number of lines that were dropped because the reader of the log was too slow.

@@ -30,11 +30,12 @@ fn logged(format: LogFormat, directives: &str, act: impl FnOnce(&Log)) -> String
     let written = Written::default();
     let writer = written.clone();
     let (filter, handle) = reload::Layer::new(read(directives).unwrap());
-    let lines = lines(format, Limit::default(), false, move || writer.clone());
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    let lines = lines(format, filter.and(Limit::default()), false, move || writer.clone());
+    let events = Events::default();
+    let subscriber = tracing_subscriber::registry().with(lines).with(events::layer(events.clone()));
     let state = State { directives: directives.to_owned(), from_environment: false };
     let queue = Queue::default();
-    let inner = Inner { filter: handle, format, queue, state: Mutex::new(state) };
+    let inner = Inner { filter: handle, format, queue, events, state: Mutex::new(state) };
     let log = Log { inner: Arc::new(inner) };
     tracing::subscriber::with_default(subscriber, || act(&log));
     written.text()
@@ -56,6 +57,34 @@ fn the_level_changes_while_the_process_runs() {
     });
     let numbers: Vec<&str> = text.lines().filter_map(|line| line.split("number ").nth(1)).collect();
     assert_eq!(numbers, ["2", "3"], "{text}");
+}
+
+#[test]
+fn events_are_recorded_at_any_level_and_named_in_the_line() {
+    let change = || tracing::info!(target: "margay::net", event = "session-up", "established");
+    let text = logged(LogFormat::Json, "info", |log| {
+        change();
+        log.configure(LogLevel::Error);
+        change();
+        assert_eq!(log.events().after(0, 9, None).entries.len(), 2);
+    });
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&line["event"], &line["message"]), (&"session-up".into(), &"established".into()));
+}
+
+#[test]
+fn a_line_of_text_does_not_repeat_itself() {
+    let text = logged(LogFormat::Text, "info", |_| {
+        tracing::warn!(
+            target: "margay::net", event = "session-down", peer = %"tor-1", reason = "reset",
+            code = 6, "session closed: reset"
+        );
+        tracing::warn!(target: "margay::kernel", reason = "no memory", "refused");
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].ends_with("session closed: reset peer=tor-1"), "{text}");
+    assert!(lines[1].ends_with("refused reason=\"no memory\""), "{text}");
 }
 
 #[test]

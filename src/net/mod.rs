@@ -15,6 +15,7 @@ mod handle;
 mod keys;
 mod listener;
 mod mailbox;
+mod meant;
 mod peer;
 mod refusal_log;
 mod session_counters;

@@ -424,7 +424,7 @@ impl PeerTask {
                     };
                     self.stream.down(keep, batch);
                     self.grace.keep_until(keep.map(|keep| self.now() + keep.longest()));
-                    self.log_down(keep);
+                    self.log_down(&reason, keep.as_ref());
                     let _ = self.events.send(PeerEvent::Down(self.id));
                 }
                 Action::Note(text) => warn!(peer = %self.name, "{text}"),

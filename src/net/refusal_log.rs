@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Refusal;
+use crate::event_names::CONNECTION_REFUSED;
 
 /// At most one line in this time about connections that are refused for the same reason.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -32,7 +33,10 @@ impl RefusalLog {
         let now = Time::ZERO + self.epoch.elapsed();
         if let Some(more) = self.admit(why, now) {
             let from = off_interface(from).0;
-            warn!("connection from {from} refused: {text} ({more} more since the last such line)");
+            warn!(
+                event = CONNECTION_REFUSED,
+                "connection from {from} refused: {text} ({more} more since the last such line)"
+            );
         }
     }
 

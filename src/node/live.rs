@@ -28,6 +28,7 @@ use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{
     self, Change, Event, Followed, Receiver, Services, Source, State, Wanted, Watcher,
 };
+use crate::event_names::{DATASTORE_BACK, DATASTORE_LOST, OBJECT_PROBLEM, OBJECTS_RESOLVED};
 use crate::liveness::Liveness;
 use crate::supervise::{self, Ending};
 
@@ -630,9 +631,11 @@ fn log_state(source: &SourceStatus, state: &State) {
     match (&source.state, state) {
         (State::Away { reason: before, .. }, State::Away { reason, .. }) if before == reason => {}
         (_, State::Away { reason, .. }) => {
-            warn!("cannot read {}, keeping the last known objects: {reason}", source.name);
+            warn!(event = DATASTORE_LOST, object = %source.name, reason = %reason, "cannot read {}, keeping the last known objects: {reason}", source.name);
         }
-        (State::Away { .. }, State::Current) => info!("{} is read again", source.name),
+        (State::Away { .. }, State::Current) => {
+            info!(event = DATASTORE_BACK, object = %source.name, "{} is read again", source.name);
+        }
         _ => {}
     }
 }
@@ -656,14 +659,18 @@ fn log_problems(before: &[Problem], now: &[Problem]) {
     let fresh: Vec<&Problem> =
         now.iter().filter(|problem| before.binary_search(problem).is_err()).collect();
     for problem in fresh.iter().take(LINES_MAX) {
-        warn!("{}: {}", problem.object, problem.text);
+        warn!(event = OBJECT_PROBLEM, object = %problem.object, "{}: {}", problem.object, problem.text);
     }
     if fresh.len() > LINES_MAX {
         warn!("{} more objects have problems: see margay show status", fresh.len() - LINES_MAX);
     }
     let gone = before.iter().filter(|problem| now.binary_search(problem).is_err()).count();
     if gone > 0 {
-        info!("{gone} object problems are resolved, {} remain", now.len());
+        info!(
+            event = OBJECTS_RESOLVED,
+            "{gone} object problems are resolved, {} remain",
+            now.len()
+        );
     }
 }
 

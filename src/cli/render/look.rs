@@ -58,6 +58,11 @@ impl Look {
         format!("{} (since {})", age(seconds), self.at(seconds))
     }
 
+    /// A time as the host's local time.
+    pub(super) fn time(&self, at: SystemTime) -> String {
+        self.clock.long(at)
+    }
+
     fn at(&self, seconds: u64) -> String {
         let began = self.clock.now().checked_sub(Duration::from_secs(seconds));
         self.clock.long(began.unwrap_or(SystemTime::UNIX_EPOCH))

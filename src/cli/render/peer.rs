@@ -2,6 +2,7 @@
 
 use bgp_proto::types::PeerType;
 
+use super::events::event_of_peer;
 use super::{Look, clean, drained, line, text};
 use crate::ctl::Lasts;
 use crate::ctl::item::{LastError, Messages, Peer, Retained, RetainedPhase};
@@ -14,6 +15,10 @@ pub(super) fn peer(p: &Peer, look: &Look) -> String {
     messages(&p.messages, &mut out);
     if let Some(error) = &p.last_error {
         last_error(error, &mut out);
+    }
+    for (index, event) in p.events.iter().flatten().enumerate() {
+        let label = if index == 0 { "events" } else { "" };
+        line(&mut out, label, event_of_peer(event, look));
     }
     out
 }

@@ -316,6 +316,7 @@ fn a_peer_shows_its_timers() {
         groups: PerFamily::default(),
         messages: Messages::default(),
         last_error: None,
+        events: None,
         bfd: None,
         bfd_strict: true,
     })

@@ -10,6 +10,7 @@ use bgp_proto::types::Time;
 use super::bfd::BfdView;
 use super::contested::contested;
 use super::draining::DrainView;
+use super::events::EventsView;
 use super::explain::explain;
 use super::liveness::LivenessView;
 use super::orders::{DrainOrder, Orders};
@@ -24,6 +25,7 @@ use crate::ctl::{
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
 use crate::daemon::registry::Record;
+use crate::event_names::LOG_LEVEL;
 use crate::logging::Log;
 use crate::node::SessionOrigin;
 use crate::version;
@@ -40,6 +42,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) orders: Orders,
     pub(super) steering: Steering,
     pub(super) drains: DrainView,
+    pub(super) events: EventsView,
     pub(super) log: Log,
 }
 
@@ -103,6 +106,11 @@ impl ControlView {
                 next_hop_objects: kernel.next_hop_objects,
             },
             problems,
+            held_back: state.held_back.clone(),
+            reload_refused: state.reload_refused.as_ref().map(|refused| item::ReloadRefused {
+                at: rfc3339(clock.wall(refused.at)),
+                text: refused.text.clone(),
+            }),
             http,
             calico: node.zip(contested).map(|(node, contested)| {
                 super::calico::describe(&node, liveness, &state.parting, contested)
@@ -113,11 +121,14 @@ impl ControlView {
         Page::last([status])
     }
 
-    async fn peers(
-        &self,
-        records: Vec<Arc<Record>>,
-        next: Option<Cursor>,
-    ) -> Result<Page, Refusal> {
+    async fn peer(&self, record: Arc<Record>) -> Result<Page, Refusal> {
+        let events = self.events.of_peer(&record.name);
+        let mut items = self.peer_items(vec![record]).await?;
+        items.iter_mut().for_each(|item| item.events = Some(events.clone()));
+        Page::last(items)
+    }
+
+    async fn peer_items(&self, records: Vec<Arc<Record>>) -> Result<Vec<item::Peer>, Refusal> {
         let ids = records.iter().map(|record| record.id).collect();
         let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
         let clock = WallClock { zero: self.sources.wall(Time::ZERO), now: self.sources.now() };
@@ -149,7 +160,7 @@ impl ControlView {
             }
             peer
         });
-        Page::new(items, next)
+        Ok(items.collect())
     }
 
     async fn routes(&self, filter: RouteFilter, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
@@ -191,7 +202,7 @@ impl ControlView {
                     kind: ctl::ErrorKind::BadRequest,
                     text: error.to_string(),
                 })?;
-                tracing::warn!("log level is {level}, was {before}");
+                tracing::info!(event = LOG_LEVEL, "log level is {level}, was {before}");
                 Some(before)
             }
         };
@@ -229,9 +240,12 @@ impl Backend for ControlView {
                 };
                 let (records, more) = self.sources.registry.page(after, PAGE);
                 let last = records.last().filter(|_| more).map(|record| Arc::clone(&record.name));
-                self.peers(records, last.map(Cursor::AfterName)).await
+                Page::new(self.peer_items(records).await?, last.map(Cursor::AfterName))
             }
-            Request::ShowPeer { name } => self.peers(vec![self.find(name)?], None).await,
+            Request::ShowPeer { name } => self.peer(self.find(name)?).await,
+            Request::Events { peer, last, follow } => {
+                self.events.page(peer.as_deref(), *last, *follow, cursor).await
+            }
             Request::ShowRoutes { prefix } => {
                 let filter = RouteFilter { exact: *prefix, ..RouteFilter::default() };
                 self.routes(filter, cursor).await

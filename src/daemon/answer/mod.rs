@@ -10,6 +10,7 @@ mod calico;
 mod contested;
 mod control;
 mod draining;
+mod events;
 mod explain;
 mod http;
 mod liveness;
@@ -38,12 +39,13 @@ use crate::node::{Environment, Follower};
 
 pub(super) use http::HttpView;
 pub(super) use orders::{DrainOrder, Order};
-pub(super) use state::{Publisher, RunState};
+pub(super) use state::{Publisher, ReloadRefused, RunState};
 
 use bfd::BfdView;
 use bird::BirdView;
 use control::ControlView;
 use draining::DrainView;
+use events::EventsView;
 use liveness::LivenessView;
 use metrics::MetricsView;
 use orders::Orders;
@@ -123,8 +125,10 @@ impl Views {
             drains: drains.clone(),
             file: parts.file,
         };
+        let events = EventsView { sources: sources.clone(), events: parts.log.events().clone() };
         let control = ControlView {
             sources,
+            events,
             liveness: liveness.clone(),
             readiness,
             bfd,

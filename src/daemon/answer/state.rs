@@ -27,12 +27,25 @@ pub(in crate::daemon) struct RunState {
     pub(in crate::daemon) listen_fault: Option<String>,
     /// Why metrics and health are not served; `None`: they are, or are not configured.
     pub(in crate::daemon) http_fault: Option<String>,
+    /// Until when announcements are held back after the start, and for whom; `None`: they are not.
+    pub(in crate::daemon) held_back: Option<String>,
+    /// The last reload, if it was refused.
+    pub(in crate::daemon) reload_refused: Option<ReloadRefused>,
     /// Other problems with the environment of the process, such as too few descriptors.
     pub(in crate::daemon) problems: Vec<String>,
     /// Sessions that stay up only until others carry their routes.
     pub(in crate::daemon) parting: Vec<String>,
     /// On a Calico node: the status of following its objects.
     pub(in crate::daemon) node: Option<Node>,
+}
+
+/// A reload that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::daemon) struct ReloadRefused {
+    /// When.
+    pub(in crate::daemon) at: Time,
+    /// Why: every fault.
+    pub(in crate::daemon) text: String,
 }
 
 /// The status of the task that follows Calico's objects.
@@ -52,6 +65,8 @@ impl RunState {
             not_ready: None,
             listen_fault: None,
             http_fault: None,
+            held_back: None,
+            reload_refused: None,
             problems: Vec::new(),
             parting: Vec::new(),
             node: None,
@@ -81,6 +96,13 @@ impl Publisher {
     /// Changes the state and publishes the result. Readers keep the state that they have.
     pub(in crate::daemon) fn publish(&self, change: impl FnOnce(&mut RunState)) {
         self.0.send_modify(|state| change(Arc::make_mut(state)));
+    }
+
+    /// Publishes until when announcements are held back, if that has changed.
+    pub(in crate::daemon) fn hold_back(&self, text: String) {
+        if self.0.borrow().held_back.as_deref() != Some(&text) {
+            self.publish(|state| state.held_back = Some(text));
+        }
     }
 
     pub(super) fn published(&self) -> Published {

@@ -20,6 +20,7 @@ use crate::ctl::{
 use crate::daemon::registry::Record;
 use crate::daemon::selection::{Chosen, How};
 use crate::daemon::shutdowns::Shutdowns;
+use crate::event_names::PEER_COMMAND;
 use crate::net::AdminShutdown;
 
 /// Carries out operators' commands to sessions.
@@ -207,7 +208,7 @@ impl Steering {
             PeerAction::Retry => "connect retried",
         };
         for record in records {
-            info!(peer = %record.name, "{word} {who}");
+            info!(event = PEER_COMMAND, peer = %record.name, "{word} {who}");
             tell(action, record);
             if matches!(action, PeerAction::Stop { .. }) {
                 // It is not to return: what was retained for its restart, perhaps for days (RFC 9494),
@@ -215,7 +216,7 @@ impl Steering {
                 self.sources.table.peer_forwarding_lost(record.id);
             }
         }
-        absent.iter().for_each(|name| info!(peer = %name, "{word} {who}"));
+        absent.iter().for_each(|name| info!(event = PEER_COMMAND, peer = %name, "{word} {who}"));
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::{NO_DEADLINE, PeerEvent, PeerTask};
+use crate::event_names::SESSION_FAULT;
 use crate::net::allowance::Allowance;
 use crate::net::closers::Closers;
 
@@ -54,7 +55,7 @@ impl PeerTask {
         self.closers = Closers::default();
         let had_session = self.stream.abandon();
         let text = format!("internal error: started again in {} s", pause.as_secs());
-        error!(peer = %self.name, "{text}");
+        error!(event = SESSION_FAULT, peer = %self.name, "{text}");
         self.stats_before += self.session.stats();
         self.seed = self.seed.wrapping_add(1);
         self.session = Peer::new(Arc::clone(self.session.config()), self.seed);

@@ -3,33 +3,53 @@
 use std::fmt::Write;
 use std::sync::PoisonError;
 
-use bgp_proto::session::{Keep, Negotiated, State};
+use bgp_proto::session::{Close, Keep, LastError, Negotiated, Origin, State};
 use bgp_proto::types::{Family, Time, off_interface};
 use tracing::{debug, info, warn};
 
 use super::PeerTask;
+use crate::event_names::{SESSION_DOWN, SESSION_FAILED, SESSION_UP, STALE_KEPT};
+use crate::net::meant::{is_meant, is_request};
+
+/// Writes a line at INFO if what it reports was meant, otherwise at WARN.
+macro_rules! info_or_warn {
+    ($is_meant:expr, $($line:tt)*) => {
+        if $is_meant { info!($($line)*) } else { warn!($($line)*) }
+    };
+}
 
 impl PeerTask {
     pub(super) fn log_up(&self, negotiated: &Negotiated) {
         info!(
+            event = SESSION_UP,
             peer = %self.name,
-            "session established with {} (AS {}, id {}, hold time {} s, {:?})",
+            "session established with {} (AS {}, id {}, hold time {} s, {})",
             off_interface(negotiated.remote_addr).0,
             negotiated.peer_asn,
             negotiated.peer_router_id,
             negotiated.hold_time.as_secs(),
-            negotiated.families,
+            listed(negotiated.families),
         );
     }
 
-    pub(super) fn log_down(&mut self, keep: Option<Keep>) {
-        let error = self.session.last_error().map(|error| error.text.clone());
-        let kept = keep.map(|keep| kept(&keep)).unwrap_or_default();
-        match &error {
-            Some(text) => warn!(peer = %self.name, "session closed: {text}{kept}"),
-            None => warn!(peer = %self.name, "session closed{kept}"),
+    pub(super) fn log_down(&mut self, reason: &Close, keep: Option<&Keep>) {
+        let error = self.session.last_error();
+        let text = error.map(|error| error.text.clone()).unwrap_or_default();
+        let colon = if text.is_empty() { "" } else { ": " };
+        info_or_warn!(
+            is_meant(reason),
+            event = SESSION_DOWN,
+            peer = %self.name,
+            reason = text,
+            direction = error.map(direction),
+            code = error.and_then(|error| error.code).map(|code| code.code),
+            subcode = error.and_then(|error| error.code).map(|code| code.subcode),
+            "session closed{colon}{text}"
+        );
+        for text in keep.iter().flat_map(|keep| kept(keep)) {
+            info!(event = STALE_KEPT, peer = %self.name, "{text}");
         }
-        self.said = error;
+        self.said = Some(text);
     }
 
     /// Logs state changes at `debug`, and at `warn` why there is no session, when that has changed.
@@ -42,17 +62,24 @@ impl PeerTask {
             self.said = None;
             return;
         }
-        let error = self.session.last_error().map(|error| &error.text);
-        if error.is_some() && error != self.said.as_ref() {
-            self.said = error.cloned();
-            let text = self.said.as_deref().unwrap_or_default();
-            match &self.session.config().idle {
-                Some(_) => warn!(peer = %self.name, "no session: {text}"),
-                None => warn!(
-                    peer = %self.name,
-                    "no session: {text}; retrying, further attempts are not logged"
-                ),
-            }
+        let Some(error) = self.session.last_error() else { return };
+        if Some(&error.text) != self.said.as_ref() {
+            let text = error.text.clone();
+            let more = match &self.session.config().idle {
+                Some(_) => "",
+                None => "; retrying, further attempts are not logged",
+            };
+            info_or_warn!(
+                error.code.is_some_and(is_request),
+                event = SESSION_FAILED,
+                peer = %self.name,
+                reason = text,
+                direction = direction(error),
+                code = error.code.map(|code| code.code),
+                subcode = error.code.map(|code| code.subcode),
+                "no session: {text}{more}"
+            );
+            self.said = Some(text);
         }
     }
 
@@ -90,16 +117,26 @@ impl PeerTask {
     }
 }
 
-/// How long the routes of a session that has ended are retained, as the peer asked for.
-fn kept(keep: &Keep) -> String {
-    let mut text = String::new();
+/// How long the routes of a session that has ended are retained, as the peer asked for; a line for
+/// each family.
+fn kept(keep: &Keep) -> Vec<String> {
+    let mut lines = Vec::new();
     for family in Family::ALL {
         if let Some((restart, long_lived)) = keep.of(family) {
-            let _ = write!(text, "; {family} routes are kept for {} s", restart.as_secs());
+            let mut line = format!("its {family} routes are kept for {} s", restart.as_secs());
             if !long_lived.is_zero() {
-                let _ = write!(text, ", then as long-lived stale for {} s", long_lived.as_secs());
+                let _ = write!(line, ", then as long-lived stale for {} s", long_lived.as_secs());
             }
+            lines.push(line);
         }
     }
-    text
+    lines
+}
+
+fn direction(error: &LastError) -> &'static str {
+    match error.origin {
+        Origin::Sent => "sent",
+        Origin::Received => "received",
+        Origin::Local => "local",
+    }
 }

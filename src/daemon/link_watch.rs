@@ -1,0 +1,234 @@
+//! Links and addresses that come and go, with the sessions and next hops that use them.
+//!
+//! Only what something depends on is reported: a Calico node has an interface for each pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::types::Prefix;
+use tracing::{info, warn};
+
+use super::registry::{Record, Registry};
+use crate::event_names::{ADDRESS_ADDED, ADDRESS_REMOVED, LINK_DOWN, LINK_UP};
+use crate::kernel::Link;
+
+/// Maximum number of peers that one line names.
+const NAMES_MAX: usize = 10;
+
+/// Compares the links with those of the last check.
+#[derive(Debug, Default)]
+pub(super) struct LinkWatch {
+    before: Arc<[Link]>,
+    /// Reported links, by name, that have not come back.
+    down: BTreeSet<String>,
+    /// Reported addresses that have not come back.
+    removed: BTreeSet<IpAddr>,
+}
+
+/// One change of a link or address.
+#[derive(Debug, PartialEq, Eq)]
+enum Change<'l> {
+    /// The link went down, lost its carrier or was removed; the text says which.
+    Down(&'l Link, &'static str),
+    /// The link has a carrier again.
+    Up(&'l str),
+    /// An address was removed from a link that still exists.
+    Removed(IpAddr, &'l str),
+    /// The address is there again.
+    Added(IpAddr, &'l str),
+}
+
+/// What uses a link or an address.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Users {
+    peers: Vec<Arc<str>>,
+    next_hops: usize,
+}
+
+impl LinkWatch {
+    /// Reports what has changed. `next_hops` returns the next hops in use.
+    pub(super) fn handle(
+        &mut self,
+        links: Arc<[Link]>,
+        registry: &Registry,
+        next_hops: impl FnOnce() -> BTreeSet<IpAddr>,
+    ) {
+        let before = std::mem::replace(&mut self.before, Arc::clone(&links));
+        let changes = self.changes(&before, &links);
+        let is_loss =
+            |change: &Change<'_>| matches!(change, Change::Down(..) | Change::Removed(..));
+        if !changes.iter().any(is_loss) {
+            changes.into_iter().for_each(|change| self.report(&change, &Users::default()));
+            return;
+        }
+        let (records, next_hops) = (registry.all(), next_hops());
+        for change in changes {
+            let users = users(&change, &records, &next_hops);
+            self.report(&change, &users);
+        }
+    }
+
+    fn changes<'l>(&self, before: &'l [Link], now: &'l [Link]) -> Vec<Change<'l>> {
+        let by_index: BTreeMap<u32, &Link> = now.iter().map(|link| (link.index, link)).collect();
+        let mut changes = Vec::new();
+        for link in before {
+            let is_lost = match by_index.get(&link.index) {
+                None => link.up.then_some("was removed"),
+                Some(now) if link.up && !now.up => Some("is down"),
+                Some(now) if link.running && !now.running => Some("has no carrier"),
+                Some(_) => None,
+            };
+            changes.extend(is_lost.map(|how| Change::Down(link, how)));
+            if let Some(now) = by_index.get(&link.index) {
+                let has = |addr: &IpAddr| now.addresses.iter().any(|(other, _)| other == addr);
+                let gone = link.addresses.iter().map(|(addr, _)| *addr).filter(|addr| !has(addr));
+                changes.extend(gone.map(|addr| Change::Removed(addr, &link.name)));
+            }
+        }
+        for link in now {
+            if link.running && self.down.contains(&link.name) {
+                changes.push(Change::Up(&link.name));
+            }
+            let back = link.addresses.iter().filter(|(addr, _)| self.removed.contains(addr));
+            changes.extend(back.map(|(addr, _)| Change::Added(*addr, &link.name)));
+        }
+        changes
+    }
+
+    fn report(&mut self, change: &Change<'_>, users: &Users) {
+        match change {
+            Change::Down(link, how) if !users.is_empty() => {
+                self.down.insert(link.name.clone());
+                warn!(event = LINK_DOWN, object = %link.name, "{} {how}: {users}", link.name);
+            }
+            Change::Removed(addr, link) if !users.peers.is_empty() => {
+                self.removed.insert(*addr);
+                warn!(event = ADDRESS_REMOVED, object = %addr, "{addr} was removed from {link}: {users}");
+            }
+            Change::Up(name) => {
+                self.down.remove(*name);
+                info!(event = LINK_UP, object = %name, "{name} is up again");
+            }
+            Change::Added(addr, link) => {
+                self.removed.remove(addr);
+                info!(event = ADDRESS_ADDED, object = %addr, "{addr} is on {link} again");
+            }
+            Change::Down(..) | Change::Removed(..) => {}
+        }
+    }
+}
+
+impl Users {
+    fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.next_hops == 0
+    }
+}
+
+impl std::fmt::Display for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Users { peers, next_hops } = self;
+        write!(f, "{} peers and {next_hops} next hops use it", peers.len())?;
+        if !peers.is_empty() {
+            let more = if peers.len() > NAMES_MAX { ", …" } else { "" };
+            let names: Vec<&str> = peers.iter().take(NAMES_MAX).map(|name| &**name).collect();
+            write!(f, " ({}{more})", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The peers and next hops that use a lost link or address.
+fn users(change: &Change<'_>, records: &[Arc<Record>], next_hops: &BTreeSet<IpAddr>) -> Users {
+    let (addresses, networks): (Vec<IpAddr>, Vec<Prefix>) = match change {
+        Change::Down(link, _) => (
+            link.addresses.iter().map(|(addr, _)| *addr).collect(),
+            link.addresses.iter().map(|(addr, len)| Prefix::new(*addr, *len)).collect(),
+        ),
+        Change::Removed(addr, _) => (vec![*addr], Vec::new()),
+        Change::Up(_) | Change::Added(..) => return Users::default(),
+    };
+    let is_in_network = |addr: &IpAddr| networks.iter().any(|net| net.contains_addr(*addr));
+    let uses = |record: &&Arc<Record>| {
+        let source = record.session.source_address;
+        source.is_some_and(|source| addresses.contains(&source)) || {
+            let local = record.handle.snapshot().negotiated.map(|session| session.local_addr);
+            match local {
+                Some(local) => addresses.contains(&local),
+                None => source.is_none() && is_in_network(&record.address),
+            }
+        }
+    };
+    let peers = records.iter().filter(uses).map(|record| Arc::clone(&record.name)).collect();
+    Users { peers, next_hops: next_hops.iter().filter(|addr| is_in_network(addr)).count() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::LinkTraits;
+
+    fn link(index: u32, up: bool, running: bool, addresses: &[&str]) -> Link {
+        Link {
+            index,
+            name: format!("eth{index}"),
+            up,
+            running,
+            traits: LinkTraits::default(),
+            mtu: 1500,
+            addresses: addresses.iter().map(|addr| (addr.parse().unwrap(), 24)).collect(),
+        }
+    }
+
+    fn changes(watch: &LinkWatch, before: &[Link], now: &[Link]) -> Vec<String> {
+        let text = |change: Change<'_>| match change {
+            Change::Down(link, how) => format!("{} {how}", link.name),
+            Change::Up(name) => format!("{name} up"),
+            Change::Removed(addr, name) => format!("{addr} off {name}"),
+            Change::Added(addr, name) => format!("{addr} on {name}"),
+        };
+        watch.changes(before, now).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn losses_are_found_and_returns_only_of_what_was_reported() {
+        let mut watch = LinkWatch::default();
+        let good = [link(1, true, true, &["192.0.2.1", "192.0.2.2"])];
+        let of = |before: &[Link], now: &[Link]| changes(&LinkWatch::default(), before, now);
+        assert_eq!(of(&good, &good), [""; 0]);
+        assert_eq!(
+            of(&good, &[link(1, false, false, &["192.0.2.1", "192.0.2.2"])]),
+            ["eth1 is down"]
+        );
+        let no_carrier = [link(1, true, false, &["192.0.2.1", "192.0.2.2"])];
+        assert_eq!(of(&good, &no_carrier), ["eth1 has no carrier"]);
+        assert_eq!(of(&no_carrier, &good), [""; 0], "it was not reported");
+        assert_eq!(of(&good, &[]), ["eth1 was removed"]);
+        let one = [link(1, true, true, &["192.0.2.2"])];
+        assert_eq!(of(&good, &one), ["192.0.2.1 off eth1"]);
+        watch.down.insert("eth1".into());
+        watch.removed.insert("192.0.2.1".parse().unwrap());
+        assert_eq!(changes(&watch, &no_carrier, &good), ["eth1 up", "192.0.2.1 on eth1"]);
+    }
+
+    #[test]
+    fn only_what_is_used_is_reported() {
+        let change = |n| link(n, true, true, &["192.0.2.1"]);
+        let next_hops = BTreeSet::from(["192.0.2.9", "10.0.0.1"].map(|a| a.parse().unwrap()));
+        let pod = link(7, true, true, &[]);
+        let unused = users(&Change::Down(&pod, "is down"), &[], &next_hops);
+        assert!(unused.is_empty());
+        let eth = change(1);
+        let used = users(&Change::Down(&eth, "is down"), &[], &next_hops);
+        assert_eq!(used.to_string(), "0 peers and 1 next hops use it");
+        let mut watch = LinkWatch::default();
+        watch.report(&Change::Down(&pod, "is down"), &unused);
+        assert!(watch.down.is_empty());
+        watch.report(&Change::Down(&eth, "is down"), &used);
+        assert_eq!(watch.down.len(), 1);
+        let peers = (0..11).map(|n| format!("p{n}").into()).collect();
+        let text = Users { peers, next_hops: 0 }.to_string();
+        assert!(text.starts_with("11 peers and 0 next hops use it (p0, p1, "), "{text}");
+        assert!(text.ends_with("p9, …)"), "{text}");
+    }
+}
