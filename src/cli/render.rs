@@ -274,7 +274,7 @@ fn calico_status(c: &Calico, out: &mut String) {
     }
 }
 
-const PEER_COLUMNS: [(&str, Align); 9] = [
+const PEER_COLUMNS: [(&str, Align); 10] = [
     ("NAME", Left),
     ("ADDRESS", Left),
     ("AS", Right),
@@ -283,6 +283,7 @@ const PEER_COLUMNS: [(&str, Align); 9] = [
     ("RECV", Right),
     ("ACCEPT", Right),
     ("SENT", Right),
+    ("FLAPS", Right),
     ("LAST ERROR", Left),
 ];
 
@@ -319,11 +320,13 @@ fn remote_asn(p: &Peer) -> String {
 }
 
 fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
-    let error = p.last_error.as_ref().filter(|_| p.state != "Established");
     let state = match &p.shutdown {
         Some(_) => Cell::painted(format!("{} (stopped)", p.state), Paint::Bad),
         None if p.drained.is_some() => {
             Cell::painted(format!("{} (drained)", p.state), Paint::Pending)
+        }
+        None if p.passive && p.state != "Established" => {
+            Cell::painted(format!("{} (passive)", p.state), state_paint(&p.state))
         }
         None => Cell::painted(p.state.clone(), state_paint(&p.state)),
     };
@@ -336,7 +339,8 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
         p.prefixes_received.to_string().into(),
         p.prefixes_accepted.to_string().into(),
         p.prefixes_advertised.to_string().into(),
-        error.map(|e| e.text.clone()).unwrap_or_default().into(),
+        p.flaps.to_string().into(),
+        peer::why_down(p).into(),
     ]
 }
 

@@ -321,6 +321,16 @@ pub struct Peer {
     /// Its last ten events, oldest first; only in the answer for one peer.
     #[serde(default)]
     pub events: Option<Vec<Event>>,
+    /// Why the last session ended, or the last failure since then for which there was a
+    /// NOTIFICATION: failures of TCP do not replace it.
+    #[serde(default)]
+    pub last_bgp_error: Option<LastError>,
+    /// Whether we wait for the peer to connect, and never dial.
+    #[serde(default)]
+    pub passive: bool,
+    /// Sessions that ended since the peer was configured.
+    #[serde(default)]
+    pub flaps: u64,
     /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null` if BFD is not
     /// configured.
     #[serde(default)]

@@ -63,6 +63,8 @@ pub struct PeerFacts<'a> {
     pub counts: &'a PeerCounts,
     /// The last failure.
     pub last_error: Option<&'a session::LastError>,
+    /// The last failure of BGP.
+    pub last_bgp_error: Option<&'a session::LastError>,
     /// State of its BFD session; `None`: BFD is not configured.
     pub bfd: Option<bgp_proto::bfd::State>,
 }
@@ -132,18 +134,28 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         messages: messages(facts.stats),
         bfd: facts.bfd.map(|state| state.to_string()),
         bfd_strict: config.bfd_mode == session::BfdMode::Strict,
-        last_error: facts.last_error.map(|error| LastError {
-            at: clock.text(error.at),
-            direction: match error.origin {
-                session::Origin::Sent => "sent",
-                session::Origin::Received => "received",
-                session::Origin::Local => "local",
-            }
-            .to_owned(),
-            code: error.code.map(|c| c.code),
-            subcode: error.code.map(|c| c.subcode),
-            text: error.text.clone(),
-        }),
+        last_error: facts.last_error.map(|error| last_error(error, clock)),
+        last_bgp_error: facts.last_bgp_error.map(|error| last_error(error, clock)),
+        passive: config.passive.is_passive(),
+        flaps: facts
+            .stats
+            .established_transitions
+            .saturating_sub(u64::from(facts.state == State::Established)),
+    }
+}
+
+fn last_error(error: &session::LastError, clock: &WallClock) -> LastError {
+    LastError {
+        at: clock.text(error.at),
+        direction: match error.origin {
+            session::Origin::Sent => "sent",
+            session::Origin::Received => "received",
+            session::Origin::Local => "local",
+        }
+        .to_owned(),
+        code: error.code.map(|c| c.code),
+        subcode: error.code.map(|c| c.subcode),
+        text: error.text.clone(),
     }
 }
 

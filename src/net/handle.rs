@@ -128,6 +128,8 @@ pub struct PeerSnapshot {
     pub negotiated: Option<Arc<Negotiated>>,
     /// Why the last session or connection attempt failed.
     pub last_error: Option<LastError>,
+    /// Why the last session ended, or the last failure with a NOTIFICATION since then.
+    pub last_bgp_error: Option<LastError>,
     /// What currently keeps the peer from connecting to us. [`PeerHandle::snapshot`] returns it as
     /// `last_error`.
     pub fault: Option<LastError>,

@@ -66,6 +66,7 @@ pub fn spawn_peer(
         session: None,
         negotiated: None,
         last_error: None,
+        last_bgp_error: None,
         fault: None,
         stats: Stats::default(),
         sent: Sent::default(),
@@ -97,7 +98,7 @@ pub fn spawn_peer(
         closers: Closers::default(),
         terminating: false,
         grace: Grace::default(),
-        said: None,
+        said: Vec::new(),
         allowance: Allowance::new(),
         rests_until: None,
         spent: 0,
@@ -156,8 +157,9 @@ struct PeerTask {
     terminating: bool,
     /// When a dynamic peer without a connection is removed.
     grace: Grace,
-    /// Why there is no session, as it was last logged; logged again only when it changes.
-    said: Option<String>,
+    /// The reasons why there is no session that were logged since there was one; each is logged
+    /// once.
+    said: Vec<String>,
     allowance: Allowance,
     /// Until when reading is paused; see [`Allowance`].
     rests_until: Option<Time>,

@@ -62,7 +62,7 @@ fn reason(close: &Close) -> &'static str {
         Close::BfdDown { .. } => "bfd-down",
         Close::HoldTimerExpired => "hold-timer",
         Close::SendHoldTimerExpired => "send-hold-timer",
-        Close::Protocol(_) => "protocol-error",
+        Close::Protocol(_) | Close::OpenRefused { .. } => "protocol-error",
         Close::Received(notification) => received(notification.code),
         Close::Transport { .. } => "connection-lost",
     }

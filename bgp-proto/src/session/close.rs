@@ -63,6 +63,13 @@ pub enum Close {
     SendHoldTimerExpired,
     /// The peer violated the protocol: this NOTIFICATION is sent.
     Protocol(Notification),
+    /// The peer's OPEN does not fit the configuration: this NOTIFICATION is sent.
+    OpenRefused {
+        /// The NOTIFICATION.
+        notification: Notification,
+        /// What does not fit, with the values of both sides, for operators.
+        text: String,
+    },
     /// The peer sent a NOTIFICATION.
     Received(Notification),
     /// TCP failed or was closed.
@@ -104,7 +111,9 @@ impl Close {
             Close::Rejected => Notification::new(Code::CONNECTION_REJECTED),
             Close::BfdDown { .. } => Notification::new(Code::BFD_DOWN),
             Close::HoldTimerExpired => Notification::new(Code::HOLD_TIMER_EXPIRED),
-            Close::Protocol(notification) => notification.clone(),
+            Close::Protocol(notification) | Close::OpenRefused { notification, .. } => {
+                notification.clone()
+            }
             // Nothing can be written to a peer that does not read (RFC 9687 §3.1), and a
             // NOTIFICATION is never answered.
             Close::SendHoldTimerExpired
@@ -156,6 +165,7 @@ impl Close {
             | Close::HoldTimerExpired
             | Close::SendHoldTimerExpired
             | Close::Protocol(_)
+            | Close::OpenRefused { .. }
             | Close::Received(_)
             | Close::Transport { .. } => Severity::Soft,
         }
@@ -186,7 +196,7 @@ impl Close {
             _ => self.notification(None),
         };
         let text = match self {
-            Close::Transport { text } => text.clone(),
+            Close::Transport { text } | Close::OpenRefused { text, .. } => text.clone(),
             Close::BfdDown { text } => format!("BFD Down: {text}"),
             Close::GracefulStop => "graceful stop".to_owned(),
             Close::Replaced => "the peer opened a new connection".to_owned(),
@@ -208,9 +218,16 @@ fn wrap_hard_reset(inner: &Notification) -> Notification {
 }
 
 fn describe(notification: &Notification) -> String {
+    let name = match (notification.code, notification.data.as_slice()) {
+        // RFC 8538 §3: the data begins with the code that would have been sent otherwise.
+        (Code::HARD_RESET, [code, subcode, ..]) => {
+            format!("{} ({})", Code::HARD_RESET, Code::new(*code, *subcode))
+        }
+        (code, _) => code.to_string(),
+    };
     match notification.text() {
-        Some(text) if !text.is_empty() => format!("{}: {text}", notification.code),
-        _ => notification.code.to_string(),
+        Some(text) if !text.is_empty() => format!("{name}: {text}"),
+        _ => name,
     }
 }
 

@@ -30,6 +30,7 @@
 //!   session, nor does a connection that crossed ours. Any other outcome ends that connection
 //!   alone; if that happens repeatedly, the next connection is delayed (`intake`).
 
+mod blame;
 mod close;
 mod collision;
 mod config;

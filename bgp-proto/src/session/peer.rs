@@ -294,6 +294,7 @@ pub struct Peer {
     outbox: Outbox,
     stats: Stats,
     last_error: Option<LastError>,
+    last_bgp_error: Option<LastError>,
     state: State,
     state_since: Time,
     session_since: Time,
@@ -319,6 +320,7 @@ impl Peer {
             outbox: Outbox::new(),
             stats: Stats::default(),
             last_error: None,
+            last_bgp_error: None,
             state: State::Idle,
             state_since: Time::ZERO,
             session_since: Time::ZERO,
@@ -529,6 +531,12 @@ impl Peer {
         self.last_error.as_ref()
     }
 
+    /// Why the last session ended, or the last failure since then for which there was a
+    /// NOTIFICATION. A failure of TCP does not replace it.
+    pub fn last_bgp_error(&self) -> Option<&LastError> {
+        self.last_bgp_error.as_ref()
+    }
+
     /// When the session last came up, or last went down; the epoch if it never was up.
     pub fn session_since(&self) -> Time {
         self.session_since
@@ -556,6 +564,9 @@ impl Peer {
 
     /// Sets the last failure, for one that the host noticed outside this state machine.
     pub fn set_last_error(&mut self, error: LastError) {
+        if error.code.is_some() {
+            self.last_bgp_error = Some(error.clone());
+        }
         self.last_error = Some(error);
     }
 

@@ -12,9 +12,12 @@ pub(super) fn peer(p: &Peer, look: &Look) -> String {
     session(p, look, &mut out);
     routes(p, &mut out);
     line(&mut out, "capabilities", p.capabilities.join(", "));
-    messages(&p.messages, &mut out);
+    messages(&p.messages, p.flaps, &mut out);
     if let Some(error) = &p.last_error {
-        last_error(error, &mut out);
+        last_error("last error", error, &mut out);
+    }
+    if let Some(error) = p.last_bgp_error.as_ref().filter(|e| p.last_error.as_ref() != Some(*e)) {
+        last_error("last BGP error", error, &mut out);
     }
     for (index, event) in p.events.iter().flatten().enumerate() {
         let label = if index == 0 { "events" } else { "" };
@@ -43,7 +46,11 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     let asn = super::remote_asn(p);
     line(out, "AS", format_args!("{asn} ({kind}{accepted}), ours {}", p.local_asn));
     let since = look.since_in_full(p.state_seconds);
-    line(out, "state", format_args!("{} for {since}", p.state));
+    let passive = match p.passive && p.state != "Established" {
+        true => ", passive: waits for the neighbour to connect",
+        false => "",
+    };
+    line(out, "state", format_args!("{} for {since}{passive}", p.state));
     if let Some(bfd) = &p.bfd {
         let waits = p.bfd_strict && bfd != "Up" && p.state != "Established";
         let strict = if waits { ", which the session waits for (strict)" } else { "" };
@@ -141,7 +148,7 @@ fn stale(p: &Peer, retained: &Retained) -> String {
     format!("{paths} paths are kept {until}, {seconds} s more at most")
 }
 
-fn messages(m: &Messages, out: &mut String) {
+fn messages(m: &Messages, flaps: u64, out: &mut String) {
     line(
         out,
         "received",
@@ -172,14 +179,36 @@ fn messages(m: &Messages, out: &mut String) {
     line(
         out,
         "sessions",
-        format_args!("{established} established, {failures} failures to connect"),
+        format_args!("{established} established, {flaps} ended, {failures} failures to connect"),
     );
 }
 
-fn last_error(e: &LastError, out: &mut String) {
+fn last_error(label: &str, e: &LastError, out: &mut String) {
     let code = match (e.code, e.subcode) {
         (Some(code), Some(subcode)) => format!(" {code}/{subcode}"),
         _ => String::new(),
     };
-    line(out, "last error", format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
+    line(out, label, format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
+}
+
+/// Why there is no session, and what happens next: the last reason of BGP, the failure of TCP that
+/// followed it, the next attempt, and routes that are kept meanwhile. Empty while there is one.
+pub(super) fn why_down(p: &Peer) -> String {
+    if p.state == "Established" {
+        return String::new();
+    }
+    let mut parts = Vec::new();
+    let texts = [&p.last_bgp_error, &p.last_error].map(|e| e.as_ref().map(|e| e.text.clone()));
+    match texts {
+        [Some(bgp), Some(last)] if bgp != last => parts.push(format!("{bgp}; then {last}")),
+        [_, Some(last)] => parts.push(last),
+        [bgp, None] => parts.extend(bgp),
+    }
+    if let Some(seconds) = p.timers.connect_retry.or(p.timers.idle_hold) {
+        parts.push(format!("next attempt in {seconds} s"));
+    }
+    if let Some(seconds) = p.stale_seconds {
+        parts.push(format!("{} stale routes kept for {seconds} s", p.prefixes_received));
+    }
+    parts.join("; ")
 }

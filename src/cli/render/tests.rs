@@ -317,6 +317,9 @@ fn a_peer_shows_its_timers() {
         messages: Messages::default(),
         last_error: None,
         events: None,
+        last_bgp_error: None,
+        passive: false,
+        flaps: 2,
         bfd: None,
         bfd_strict: true,
     })
@@ -332,6 +335,18 @@ fn a_peer_shows_its_timers() {
     has(&text, "timers", "hold 240 s");
     has(&text, "next attempt", "in 3 s");
     has(&text, "stale", "5 prefixes are kept for 113 s more");
+    let error =
+        |text: &str| json!({"at": "", "direction": "sent", "code": 2, "subcode": 2, "text": text});
+    let mut failed = item.clone();
+    failed["last_bgp_error"] = error("Bad Peer AS: …");
+    failed["last_error"] = error("Connection refused");
+    failed["passive"] = json!(true);
+    let text = shown(&failed);
+    assert!(text.contains("last BGP error  Bad Peer AS: …"), "{text}");
+    assert!(text.contains("2 ended"), "{text}");
+    let row = rendered(&Request::ShowPeers, &[failed]);
+    let why = "Bad Peer AS: …; then Connection refused; next attempt in 3 s; 5 stale routes kept for 113 s";
+    assert!(row.contains(why) && row.contains("Active (passive)"), "{row}");
     item["retained"]["ipv4"] = json!({"phase": "restart", "paths": 3, "seconds": 13});
     item["retained"]["ipv6"] = json!({"phase": "long-lived", "paths": 2, "seconds": 3600});
     let text = shown(&item);

@@ -174,6 +174,7 @@ fn facts_of(negotiated: bool) -> Value {
         stats: &Stats { updates_received: 7, ..Stats::default() },
         counts: &counts,
         last_error: negotiated.then_some(&last_error),
+        last_bgp_error: None,
         bfd: negotiated.then_some(bgp_proto::bfd::State::Up),
     };
     let clock = WallClock {

@@ -148,6 +148,7 @@ impl ControlView {
                 stats: &snapshot.stats,
                 counts,
                 last_error: snapshot.last_error.as_ref(),
+                last_bgp_error: snapshot.last_bgp_error.as_ref(),
                 bfd: record.bfd.is_some().then(|| self.bfd.state(record.id)),
             };
             let mut peer = ctl::peer(&facts, &clock);

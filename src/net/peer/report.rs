@@ -18,6 +18,9 @@ macro_rules! info_or_warn {
     };
 }
 
+/// Maximum number of different reasons that are remembered as logged.
+const SAID_MAX: usize = 8;
+
 impl PeerTask {
     pub(super) fn log_up(&self, negotiated: &Negotiated) {
         info!(
@@ -49,7 +52,7 @@ impl PeerTask {
         for text in keep.iter().flat_map(|keep| kept(keep)) {
             info!(event = STALE_KEPT, peer = %self.name, "{text}");
         }
-        self.said = Some(text);
+        self.said = vec![text];
     }
 
     /// Logs state changes at `debug`, and at `warn` why there is no session, when that has changed.
@@ -59,11 +62,11 @@ impl PeerTask {
             debug!(peer = %self.name, "state {before:?} to {state:?}");
         }
         if state == State::Established {
-            self.said = None;
+            self.said.clear();
             return;
         }
         let Some(error) = self.session.last_error() else { return };
-        if Some(&error.text) != self.said.as_ref() {
+        if !self.said.contains(&error.text) {
             let text = error.text.clone();
             let more = match &self.session.config().idle {
                 Some(_) => "",
@@ -79,7 +82,10 @@ impl PeerTask {
                 subcode = error.code.map(|code| code.subcode),
                 "no session: {text}{more}"
             );
-            self.said = Some(text);
+            if self.said.len() == SAID_MAX {
+                self.said.clear();
+            }
+            self.said.push(text);
         }
     }
 
@@ -109,6 +115,7 @@ impl PeerTask {
             snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at);
         if errors_differ {
             snapshot.last_error = self.session.last_error().cloned();
+            snapshot.last_bgp_error = self.session.last_bgp_error().cloned();
         }
         snapshot.stats = self.stats_before;
         snapshot.stats += self.session.stats();

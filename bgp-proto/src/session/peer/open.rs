@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Action, Close, Conn, MessageType, Notification, Offer, Peer, RouteBatch, Slot, Tcp};
+use crate::session::blame;
 use crate::session::collision::{Resolution, keepalive_held_time, resolve};
 use crate::session::conn::{FirstKeepalive, OpenSent, expects, unexpected_subcode};
 use crate::session::negotiate::negotiate;
@@ -63,13 +64,18 @@ impl Peer {
     /// RFC 4271 §8.2.2 OpenSent, events 19 and 22, with §6.8.
     fn handle_open(&mut self, now: Time, slot: Slot, body: &[u8]) {
         let Some(Conn::OpenSent(conn)) = self.conn(slot) else { return };
-        let negotiated = Open::decode(body).and_then(|open| {
-            let offered = (&conn.offered, conn.offered_hold_time);
-            negotiate(&self.config, offered, &open, conn.local, conn.remote)
-        });
+        let open = match Open::decode(body) {
+            Ok(open) => open,
+            Err(answer) => return self.close(now, slot, Close::Protocol(answer)),
+        };
+        let offered = (&conn.offered, conn.offered_hold_time);
+        let negotiated = negotiate(&self.config, offered, &open, conn.local, conn.remote);
         let negotiated = match negotiated {
             Ok(negotiated) => Arc::new(negotiated),
-            Err(answer) => return self.close(now, slot, Close::Protocol(answer)),
+            Err(notification) => {
+                let text = blame::of_peers_open(&self.config, &open, &notification);
+                return self.close(now, slot, Close::OpenRefused { notification, text });
+            }
         };
         let mut sends_keepalive = true;
         for other in Slot::ALL.into_iter().filter(|other| *other != slot) {

@@ -1,8 +1,8 @@
 //! The end of a connection.
 
 use super::{Action, Close, Conn, Peer, Slot};
-use crate::session::HoldExpiry;
 use crate::session::timers::STABLE_TIME;
+use crate::session::{HoldExpiry, blame};
 use crate::types::Time;
 use crate::wire::Code;
 
@@ -25,7 +25,7 @@ impl Peer {
     pub(super) fn end(&mut self, now: Time, slot: Slot, reason: Close, tcp: Tcp) {
         let Some(conn) = self.take(slot) else { return };
         let standing = Standing::of(slot, &conn, &reason);
-        self.record(now, standing, &reason);
+        self.record(now, standing, &conn, &reason);
         if tcp == Tcp::Open {
             self.notify_peer(slot, &conn, &reason);
         }
@@ -75,18 +75,27 @@ impl Peer {
         }
     }
 
-    /// Records the end of a connection in `last_error`, counters and notes.
-    fn record(&mut self, now: Time, standing: Standing, reason: &Close) {
+    /// Records the end of a connection in `last_error`, `last_bgp_error`, counters and notes.
+    fn record(&mut self, now: Time, standing: Standing, conn: &Conn, reason: &Close) {
+        let mut error = reason.to_error(now);
+        if let (Close::Received(refusal), Conn::OpenSent(_) | Conn::OpenConfirm(_)) = (reason, conn)
+            && let Some(text) = blame::of_our_open(&self.config, refusal)
+        {
+            error.text = text;
+        }
         match standing {
-            Standing::Session | Standing::Attempt => self.last_error = Some(reason.to_error(now)),
+            Standing::Session => {
+                self.last_bgp_error = Some(error.clone());
+                self.last_error = Some(error);
+            }
+            Standing::Attempt => self.set_last_error(error),
             Standing::Stray => {
                 self.stats.stray_connections += 1;
-                let error = reason.to_error(now);
                 match self.established() {
                     Some(_) => self.outbox.note_stray(now, &error.text),
                     // A connection that was merely closed does not explain why there is no session.
                     None if matches!(reason, Close::Transport { .. } | Close::Rejected) => {}
-                    None => self.last_error = Some(error),
+                    None => self.set_last_error(error),
                 }
             }
             Standing::Loser => {}

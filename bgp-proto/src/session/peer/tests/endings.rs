@@ -260,3 +260,67 @@ fn the_last_error_says_who_and_why() {
     host.peer.handle_connect_failed(host.now, "ignored while nobody dials");
     assert_eq!(host.peer.last_error().unwrap().text, "Hold Timer Expired");
 }
+
+/// A failure of TCP says nothing about why BGP did not work before.
+#[test]
+fn the_last_bgp_error_outlives_failures_of_tcp() {
+    let mut host = Host::in_state(State::Established);
+    host.pass(Duration::from_secs(90));
+    while host.peer.last_error().unwrap().text != "refused" {
+        host.pass(Duration::from_secs(1));
+        host.peer.handle_connect_failed(host.now, "refused");
+    }
+    assert_eq!(host.peer.last_bgp_error().unwrap().text, "Hold Timer Expired");
+    // The end of a session counts, whatever ended it.
+    let mut host = Host::in_state(State::Established);
+    host.peer.handle_closed(host.now, Slot::Outgoing, "reset by peer");
+    assert_eq!(host.peer.last_bgp_error().unwrap().text, "reset by peer");
+}
+
+#[test]
+fn a_refused_open_names_both_sides() {
+    use crate::types::{Asn, RouterId};
+    let config = config();
+    let (ours, theirs) = (config.local_asn, config.remote_asn);
+    let refused = |open: &Open| {
+        let mut host = Host::in_state(State::OpenSent);
+        host.receive(Slot::Outgoing, &open_message(open));
+        host.peer.last_bgp_error().unwrap().text.clone()
+    };
+    let mut open = Open { asn: Asn(65009), ..peer_open() };
+    open.capabilities.four_octet_as = Some(open.asn);
+    let expected = format!(
+        "Bad Peer AS: the neighbour is AS 65009, we expect AS {theirs} (remote-asn): correct one of \
+         them"
+    );
+    assert_eq!(refused(&open), expected);
+    let mut own = Open { asn: ours, router_id: config.router_id, ..peer_open() };
+    own.capabilities.four_octet_as = Some(ours);
+    assert!(refused(&own).contains("is an address of this machine"), "{}", refused(&own));
+    let mut other = peer_open();
+    other.router_id = RouterId(7);
+    other.capabilities.multiprotocol = vec![crate::types::Family::Ipv6.afi_safi()];
+    let expected = "Unsupported Capability: the neighbour offers ipv6, we want ipv4: no family in \
+                    common (families)";
+    assert_eq!(refused(&other), expected);
+
+    let mut host = Host::in_state(State::OpenSent);
+    let mut out = Vec::new();
+    Notification::new(Code::BAD_PEER_AS).encode(&mut out);
+    host.receive(Slot::Outgoing, &out);
+    let text = host.peer.last_error().unwrap().text.clone();
+    assert!(text.contains(&format!("does not expect AS {ours} (ours)")), "{text}");
+    // In a session, it is no answer to our OPEN.
+    let mut host = Host::in_state(State::Established);
+    host.receive(Slot::Outgoing, &out);
+    assert_eq!(host.peer.last_error().unwrap().text, "Bad Peer AS");
+}
+
+#[test]
+fn a_hard_reset_says_what_it_carries() {
+    let mut host = Host::in_state(State::Established);
+    let mut out = Vec::new();
+    Notification::with_data(Code::HARD_RESET, [6, 3]).encode(&mut out);
+    host.receive(Slot::Outgoing, &out);
+    assert_eq!(host.peer.last_error().unwrap().text, "Hard Reset (Peer De-configured)");
+}
