@@ -225,6 +225,80 @@ fn the_log_follows_its_level_and_keeps_secrets() {
     assert!(!log.contains(PASSWORD) && !log.contains(PASSWORD_FILE), "{log}");
 }
 
+#[test]
+fn routes_are_sorted_selected_and_counted() {
+    const ROUTES: usize = 1200;
+    let folder = TempDir::new().unwrap();
+    let net = 109;
+    let speaker = |own: u8, other: u8, more: &str| {
+        format!(
+            "[bgp]\nasn = 6451{own}\nrouter-id = \"10.0.0.{own}\"\n\
+             listen = [\"127.{net}.0.{own}:1790\"]\nconnect-retry-time = 1\n{more}\
+             [[bgp.peers]]\nname = \"p{other}\"\naddress = \"127.{net}.0.{other}\"\nport = 1790\n\
+             remote-asn = 6451{other}\nsource-address = \"127.{net}.0.{own}\"\nimport = \"all\"\n\
+             export = \"tagged\"\n[[policy]]\nname = \"tagged\"\n[[policy.rules]]\n\
+             then = {{ add-communities = [\"no-export\", \"64512:7\"], accept = true }}\n"
+        )
+    };
+    let origin = |n: usize| {
+        let (third, fourth) = (n * 7 % ROUTES / 250, n * 7 % ROUTES % 250);
+        format!("[[originate]]\nprefix = \"10.1.{third}.{fourth}/32\"\nkind = \"none\"\n")
+    };
+    let origins: String = (0..ROUTES).map(origin).collect();
+    let wide = "[[originate]]\nprefix = \"10.1.0.0/16\"\nkind = \"none\"\n";
+    let a = Running::start(&folder, "a", &speaker(1, 2, ""), None);
+    let b = Running::start(&folder, "b", &(speaker(2, 1, "") + &origins + wide), None);
+    let count = |arguments: &[&str]| {
+        let asked = [&["show", "routes"], arguments, &["--count"]].concat();
+        text(&a.ask(&asked).stdout)
+    };
+    let all = format!("{} prefixes, {} paths\n", ROUTES + 1, ROUTES + 1);
+    wait("routes", || count(&[]) == all);
+    let prefixes = |arguments: &[&str]| -> Vec<String> {
+        let answer = a.ask(&[arguments, &["--json"]].concat());
+        let routes: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+        let prefix = |route: &serde_json::Value| route["prefix"].as_str().unwrap().to_owned();
+        routes.as_array().unwrap().iter().map(prefix).collect()
+    };
+    let sorted = |found: &[String]| {
+        let key = |text: &String| {
+            let (addr, len) = text.split_once('/').unwrap();
+            (addr.parse::<std::net::Ipv4Addr>().unwrap(), len.parse::<u8>().unwrap())
+        };
+        found.iter().map(key).collect::<Vec<_>>().is_sorted()
+    };
+    for list in [&["show", "routes"][..], &["sh", "ro"], &["show", "received", "p2"]] {
+        let found = prefixes(list);
+        assert_eq!((found.len(), sorted(&found)), (ROUTES + 1, true), "{list:?}");
+    }
+    let found = prefixes(&["show", "routes", "--limit", "501"]);
+    assert_eq!((found.len(), sorted(&found), &*found[0]), (501, true, "10.1.0.0/16"));
+    assert_eq!(prefixes(&["show", "routes", "10.1.1.0/24", "--longer"]).len(), 250);
+    assert_eq!(prefixes(&["show", "routes", "10.1.200.9"]), ["10.1.0.0/16"], "the longest match");
+    assert_eq!(prefixes(&["show", "routes", "10.1.200.9/32"]), [""; 0]);
+    assert_eq!(prefixes(&["show", "received", "p2", "10.1.0.7/32"]), ["10.1.0.7/32"]);
+    let none = "0 prefixes, 0 paths\n";
+    for (arguments, expected) in [
+        (&["--community", "no-export"][..], &*all),
+        (&["--community", "64512:7", "--peer", "p2"], &all),
+        (&["--community", "64512:8"], none),
+        (&["--as-path", "64512"], &all),
+        (&["--as-path", "64512 ? *"], none),
+        (&["--source", "static"], none),
+        (&["--unusable"], none),
+    ] {
+        assert_eq!(count(arguments), expected, "{arguments:?}");
+    }
+    let advertised = b.ask(&["show", "advertised", "p1", "10.1.1.0/24", "--longer", "--count"]);
+    assert_eq!(text(&advertised.stdout), "250 prefixes, 250 paths\n");
+    let shown = text(&a.ask(&["show", "routes", "10.1.0.7/32"]).stdout);
+    assert!(shown.contains("no-export 64512:7"), "{shown}");
+    let wrong = a.ask(&["show", "routes", "--peer", "p3"]);
+    assert!(text(&wrong.stderr).contains("there is no peer"), "{wrong:?}");
+    let wrong = a.ask(&["show", "routes", "--as-path", "x"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
 /// Lines of `margay events --follow --json`, as they are printed.
 fn follow(running: &Running, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = margay();
@@ -238,7 +312,7 @@ fn follow(running: &Running, arguments: &[&str]) -> (Child, BufReader<std::proce
 #[test]
 fn events_are_kept_followed_and_shown_with_their_peer() {
     let folder = TempDir::new().unwrap();
-    let (a, mut b) = pair(&folder, 105, Some("error"));
+    let (a, mut b) = pair(&folder, 108, Some("error"));
     wait("session", || established(&a, "second") && established(&b, "first"));
     let (mut child, mut lines) = follow(&a, &["--peer", "second", "--last", "1"]);
     let mut next = || -> serde_json::Value {

@@ -1,6 +1,6 @@
 //! Sends a request to the daemon and prints the reply.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError};
+use super::pager::Pager;
 use super::render::{Colour, JsonWriter, Look, Renderer};
 use super::{FAILED, Output, WRONG, When};
 use crate::ctl::{ErrorKind, Refusal, Request};
@@ -106,17 +107,39 @@ pub(super) fn print(
     output: &Output,
     feed: impl FnOnce(&mut dyn FnMut(&RawValue) -> Result<(), ClientError>) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
-    let out = BufWriter::new(io::stdout().lock());
     if output.json {
+        let out = BufWriter::new(io::stdout().lock());
         let mut writer = JsonWriter::new(request, out);
         feed(&mut |item| writer.item(item))?;
         writer.finish()
     } else {
         let look = Look::new(terminal_width(), colour(output.color), output.times());
-        let mut renderer = Renderer::new(request, look, out);
+        let out: Box<dyn Write> = if is_paged(request) {
+            Box::new(Pager::start())
+        } else {
+            Box::new(io::stdout().lock())
+        };
+        let mut renderer = Renderer::new(request, look, BufWriter::new(out));
         feed(&mut |item| renderer.item(item))?;
         renderer.finish()
     }
+}
+
+/// Whether the answer may be longer than a screen.
+fn is_paged(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::ShowPeers
+            | Request::ShowPeer { .. }
+            | Request::ShowRoutes { .. }
+            | Request::ShowReceived { .. }
+            | Request::ShowAdvertised { .. }
+            | Request::ShowFib { .. }
+            | Request::ShowGroups
+            | Request::ShowBfd
+            | Request::Explain { .. }
+            | Request::Events { follow: false, .. }
+    )
 }
 
 /// Sends a request and prints the reply. The exit code says whether the condition is met.

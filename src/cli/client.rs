@@ -151,16 +151,16 @@ mod tests {
 
             let mut client = Client::connect(&path).unwrap();
             let mut sum = 0;
-            let items = client.ask(&Request::ShowFib, |item| {
+            let fib = Request::ShowFib { select: Default::default() };
+            let items = client.ask(&fib, |item| {
                 sum += item.get().parse::<u64>().unwrap();
                 Ok(())
             });
             assert_eq!((items.unwrap(), sum), (1000, 999 * 1000 / 2));
             let refused = client.ask(&Request::ShowPeer { name: "x".into() }, |_| Ok(()));
             assert_eq!(refused.unwrap_err().to_string(), "there is no peer \"x\"");
-            let failed = client.ask(&Request::ShowFib, |_| {
-                Err(ClientError::Output(io::ErrorKind::BrokenPipe.into()))
-            });
+            let failed =
+                client.ask(&fib, |_| Err(ClientError::Output(io::ErrorKind::BrokenPipe.into())));
             assert!(matches!(failed, Err(ClientError::Output(_))));
             Client::connect(&path).unwrap()
         })

@@ -11,7 +11,9 @@ mod drain;
 mod events;
 mod health;
 mod names;
+mod pager;
 mod render;
+mod routes;
 mod steering;
 
 use std::ffi::OsString;
@@ -35,6 +37,7 @@ use client::ClientError;
 use drain::{DrainArgs, UndrainArgs, read_timeout};
 pub use names::{CalledAs, stand_in};
 use render::Times;
+pub use routes::{PathArgs, PrefixArgs, RouteSource};
 use steering::Steer;
 
 /// Exit code of a command that failed.
@@ -79,7 +82,8 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
-    /// Show the state of the running daemon.
+    /// Show the state of the running daemon. Names of what is shown may be abbreviated.
+    #[command(aliases = ["sh", "sho"], infer_subcommands = true)]
     Show(Shown),
     /// Explain a destination: each path with what ranked it, the kernel, the peers it goes to.
     Explain {
@@ -171,36 +175,62 @@ pub enum Show {
         fail_if_not_ready: bool,
     },
     /// Every peer.
+    #[command(aliases = ["neighbors", "neighbours", "summary"])]
     Peers {
         /// Exit with 1 if any peer is not established.
         #[arg(long)]
         fail_if_down: bool,
     },
     /// Everything about one peer.
+    #[command(aliases = ["neighbor", "neighbour"])]
     Peer {
         /// Its name or address.
         name: String,
     },
-    /// The Loc-RIB and its other paths. Marks: * best, = used beside the best, s stale, S long-lived stale, ! unusable.
+    /// The Loc-RIB and its other paths, in the order of prefixes. Marks: * best, = used beside the
+    /// best, s stale, S long-lived stale, ! unusable.
+    #[command(alias = "route")]
     Routes {
-        /// Only this destination.
-        prefix: Option<Prefix>,
+        /// Which prefixes.
+        #[command(flatten)]
+        prefixes: PrefixArgs,
+        /// Only paths from this peer, given by name or address.
+        #[arg(long, value_name = "PEER")]
+        peer: Option<String>,
+        /// Which paths.
+        #[command(flatten)]
+        paths: PathArgs,
     },
     /// The Adj-RIB-In of a peer, rejected routes included.
     Received {
         /// The peer's name or address.
         peer: String,
+        /// Which prefixes.
+        #[command(flatten)]
+        prefixes: PrefixArgs,
+        /// Which paths.
+        #[command(flatten)]
+        paths: PathArgs,
     },
     /// The Adj-RIB-Out of a peer.
     Advertised {
         /// The peer's name or address.
         peer: String,
+        /// Which prefixes.
+        #[command(flatten)]
+        prefixes: PrefixArgs,
+        /// Which paths.
+        #[command(flatten)]
+        paths: PathArgs,
     },
     /// Routes that margay wrote to the kernel.
     Fib {
         /// Exit with 1 if the kernel does not hold all of them.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "count")]
         fail_if_missing: bool,
+        /// Which prefixes.
+        #[command(flatten)]
+        prefixes: PrefixArgs,
     },
     /// The update groups.
     Groups,
@@ -321,11 +351,22 @@ impl Show {
                 (Request::ShowPeers, demand(fail_if_down, Demand::Established))
             }
             Show::Peer { name } => (Request::ShowPeer { name }, Demand::Nothing),
-            Show::Routes { prefix } => (Request::ShowRoutes { prefix }, Demand::Nothing),
-            Show::Received { peer } => (Request::ShowReceived { peer }, Demand::Nothing),
-            Show::Advertised { peer } => (Request::ShowAdvertised { peer }, Demand::Nothing),
-            Show::Fib { fail_if_missing } => {
-                (Request::ShowFib, demand(fail_if_missing, Demand::Installed))
+            Show::Routes { prefixes, peer, paths } => {
+                let mut select = prefixes.with(paths, peer);
+                let prefix = select.prefix.take();
+                (Request::ShowRoutes { prefix, select }, Demand::Nothing)
+            }
+            Show::Received { peer, prefixes, paths } => {
+                let select = prefixes.with(paths, None);
+                (Request::ShowReceived { peer, select }, Demand::Nothing)
+            }
+            Show::Advertised { peer, prefixes, paths } => {
+                let select = prefixes.with(paths, None);
+                (Request::ShowAdvertised { peer, select }, Demand::Nothing)
+            }
+            Show::Fib { fail_if_missing, prefixes } => {
+                let select = prefixes.into_selection();
+                (Request::ShowFib { select }, demand(fail_if_missing, Demand::Installed))
             }
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),

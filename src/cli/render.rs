@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Community, Prefix};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::client::ClientError;
 use crate::ctl::item::{
     AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily,
-    Reloaded, Route, Status, Stopping,
+    Reloaded, Route, RouteCount, Status, Stopping,
 };
 use crate::ctl::{Request, StopMode};
 
@@ -47,6 +47,7 @@ enum View {
     Peers(Table),
     Peer,
     Routes(Table),
+    Count,
     Fib(Table),
     Groups(Table),
     Bfd(Table),
@@ -69,10 +70,18 @@ impl<W: Write> Renderer<W> {
             Request::ShowStatus => View::Status,
             Request::ShowPeers => View::Peers(table(&PEER_COLUMNS)),
             Request::ShowPeer { .. } => View::Peer,
+            Request::ShowRoutes { select, .. }
+            | Request::ShowReceived { select, .. }
+            | Request::ShowAdvertised { select, .. }
+            | Request::ShowFib { select }
+                if select.count =>
+            {
+                View::Count
+            }
             Request::ShowRoutes { .. }
             | Request::ShowReceived { .. }
             | Request::ShowAdvertised { .. } => View::Routes(table(&ROUTE_COLUMNS)),
-            Request::ShowFib => View::Fib(table(&FIB_COLUMNS)),
+            Request::ShowFib { .. } => View::Fib(table(&FIB_COLUMNS)),
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
@@ -103,6 +112,7 @@ impl<W: Write> Renderer<W> {
                     table.row(path_row(&route, index, path, look), &mut *out)
                 })
             }
+            View::Count => out.write_all(count(&read(item)?).as_bytes()),
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),
             View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
@@ -344,7 +354,7 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
     ]
 }
 
-const ROUTE_COLUMNS: [(&str, Align); 10] = [
+const ROUTE_COLUMNS: [(&str, Align); 12] = [
     ("", Left),
     ("PREFIX", Left),
     ("NEXT HOP", Left),
@@ -355,6 +365,8 @@ const ROUTE_COLUMNS: [(&str, Align); 10] = [
     ("AGE", Right),
     ("ORIGIN", Left),
     ("AS PATH", Left),
+    ("COMMUNITIES", Left),
+    ("UNUSABLE", Left),
 ];
 
 /// `*` best, `=` also used (multipath), `s` stale, `S` long-lived stale, `!` unusable.
@@ -386,7 +398,19 @@ fn path_row(route: &Route, index: usize, p: &Path, look: &Look) -> Vec<Cell> {
         look.since(p.age_seconds).into(),
         p.origin.clone().into(),
         as_path(&p.as_path).into(),
+        communities(p).into(),
+        p.unusable.clone().unwrap_or_default().into(),
     ]
+}
+
+/// All communities, well-known ones by name.
+fn communities(p: &Path) -> String {
+    let named = |text: &String| {
+        let name = text.parse::<Community>().ok().and_then(Community::name);
+        name.map_or_else(|| text.clone(), str::to_owned)
+    };
+    let others = p.large_communities.iter().chain(&p.extended_communities).cloned();
+    p.communities.iter().map(named).chain(others).collect::<Vec<_>>().join(" ")
 }
 
 fn source(p: &Path) -> String {
@@ -463,6 +487,10 @@ fn group_row(g: &Group) -> Vec<Cell> {
         g.evictions.to_string().into(),
         who.into(),
     ]
+}
+
+fn count(c: &RouteCount) -> String {
+    format!("{} prefixes, {} paths\n", c.prefixes, c.paths)
 }
 
 fn log_level(l: &LogLevel) -> String {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ctl::{RouteSelection, Span};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())
@@ -15,6 +16,10 @@ fn asks(line: &str) -> (Request, Output) {
     }
 }
 
+fn all() -> RouteSelection {
+    RouteSelection::default()
+}
+
 #[test]
 fn the_clap_definitions_are_valid() {
     Cli::command().debug_assert();
@@ -27,11 +32,14 @@ fn each_view_is_parsed_into_its_request() {
         ("margay show status", Request::ShowStatus),
         ("margay show peers", Request::ShowPeers),
         ("margay show peer tor-1", Request::ShowPeer { name: "tor-1".into() }),
-        ("margay show routes", Request::ShowRoutes { prefix: None }),
-        ("margay show routes 10.0.0.0/8", Request::ShowRoutes { prefix: Some(prefix) }),
-        ("margay show received a", Request::ShowReceived { peer: "a".into() }),
-        ("margay show advertised a", Request::ShowAdvertised { peer: "a".into() }),
-        ("margay show fib", Request::ShowFib),
+        ("margay show routes", Request::ShowRoutes { prefix: None, select: all() }),
+        (
+            "margay show routes 10.0.0.0/8",
+            Request::ShowRoutes { prefix: Some(prefix), select: all() },
+        ),
+        ("margay show received a", Request::ShowReceived { peer: "a".into(), select: all() }),
+        ("margay show advertised a", Request::ShowAdvertised { peer: "a".into(), select: all() }),
+        ("margay show fib", Request::ShowFib { select: all() }),
         ("margay show groups", Request::ShowGroups),
         ("margay show bfd", Request::ShowBfd),
         ("margay show drain", Request::ShowDrain),
@@ -45,6 +53,59 @@ fn each_view_is_parsed_into_its_request() {
         assert_eq!(output.daemon.socket, PathBuf::from("/s"));
         let in_front = line.replace("show", "show --json --socket /s");
         assert_eq!(asks(&in_front), (asked, output), "{in_front}");
+    }
+}
+
+#[test]
+fn routes_are_selected_by_prefix_and_by_path() {
+    let prefix: Prefix = "10.0.0.0/8".parse().unwrap();
+    let host: Prefix = "10.0.0.9/32".parse().unwrap();
+    let routes = |line: &str| match asks(line).0 {
+        Request::ShowRoutes { prefix, select } => (prefix, select),
+        other => panic!("{other:?}"),
+    };
+    let span = |span| RouteSelection { span, ..all() };
+    assert_eq!(
+        routes("margay show routes 10.0.0.0/8 --longer"),
+        (Some(prefix), span(Span::Longer))
+    );
+    assert_eq!(routes("margay show routes 10.0.0.9"), (Some(host), span(Span::Lookup)));
+    assert_eq!(routes("margay show route 10.0.0.9/32"), (Some(host), all()));
+    assert_eq!(routes("margay sh ro 10.0.0.9/32 --lookup"), (Some(host), span(Span::Lookup)));
+    let (_, select) = routes(
+        "margay show routes --peer a --community no-export --source bgp --unusable --limit 7",
+    );
+    let wanted = RouteSelection {
+        peer: Some("a".into()),
+        community: Some("no-export".into()),
+        source: Some(bgp_proto::types::Source::Bgp),
+        unusable: true,
+        limit: Some(7),
+        ..all()
+    };
+    assert_eq!(select, wanted);
+    let received = asks("margay show received a 10.0.0.0/8 --count").0;
+    let select = RouteSelection { prefix: Some(prefix), count: true, ..all() };
+    assert_eq!(received, Request::ShowReceived { peer: "a".into(), select });
+    for (line, request) in [
+        ("margay show neighbors", Request::ShowPeers),
+        ("margay show summary", Request::ShowPeers),
+        ("margay show neighbor a", Request::ShowPeer { name: "a".into() }),
+        ("margay sh stat", Request::ShowStatus),
+    ] {
+        assert_eq!(asks(line).0, request, "{line}");
+    }
+    for wrong in [
+        "show routes --longer",
+        "show routes 10.0.0.0/8 --longer --lookup",
+        "show routes --as-path x",
+        "show routes --community x",
+        "show routes --limit 1 --count",
+        "show fib --peer a",
+        "show p",
+        "dr",
+    ] {
+        assert!(parse(&format!("margay {wrong}")).is_err(), "{wrong}");
     }
 }
 

@@ -462,6 +462,15 @@ pub struct LastError {
     pub text: String,
 }
 
+/// The number of selected routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCount {
+    /// Prefixes.
+    pub prefixes: u64,
+    /// Paths to them; of kernel routes, the same number.
+    pub paths: u64,
+}
+
 /// A destination and its paths, best first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {

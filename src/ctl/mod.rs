@@ -12,6 +12,7 @@
 pub mod bird;
 pub mod item;
 mod protocol;
+mod selection;
 mod server;
 mod socket;
 mod steering;
@@ -20,7 +21,10 @@ mod view;
 
 use std::future::Future;
 
-pub use protocol::{Cursor, ErrorKind, Lookup, Page, Refusal, Reply, Request, StopMode};
+pub use protocol::{
+    Cursor, ErrorKind, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
+};
+pub use selection::{RouteSelection, Span};
 pub use server::Server;
 pub use socket::ServerError;
 pub(crate) use socket::connect;

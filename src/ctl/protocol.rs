@@ -4,6 +4,7 @@ use bgp_proto::types::Prefix;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::selection::RouteSelection;
 use super::steering::{Lasts, PeerAction, Rehearsal, Selection};
 
 /// A request of a client. Each variant names the items of its answer.
@@ -21,21 +22,34 @@ pub enum Request {
     },
     /// The table: [`super::item::Route`].
     ShowRoutes {
-        /// Only this prefix; absent: all.
+        /// Only this prefix, as `select.prefix`; absent: all.
         prefix: Option<Prefix>,
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "RouteSelection::is_all")]
+        select: RouteSelection,
     },
     /// The routes received from a peer, including rejected ones: [`super::item::Route`].
     ShowReceived {
         /// The peer's name or address.
         peer: String,
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "RouteSelection::is_all")]
+        select: RouteSelection,
     },
     /// The routes advertised to a peer, as they are sent: [`super::item::Route`].
     ShowAdvertised {
         /// The peer's name or address.
         peer: String,
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "RouteSelection::is_all")]
+        select: RouteSelection,
     },
     /// Our routes in the kernel: [`super::item::FibRoute`].
-    ShowFib,
+    ShowFib {
+        /// Which of them, by prefix, limit and count; its other fields are refused.
+        #[serde(default, skip_serializing_if = "RouteSelection::is_all")]
+        select: RouteSelection,
+    },
     /// The update groups: [`super::item::Group`].
     ShowGroups,
     /// The BFD sessions: [`super::item::BfdSession`].
@@ -254,10 +268,25 @@ pub enum Cursor {
     Index(u32),
     /// After this prefix.
     After(Prefix),
+    /// After this many of these prefixes.
+    Prefixes(PrefixCursor),
     /// After the event with this number.
     AfterEvent(u64),
     /// After this name.
     AfterName(std::sync::Arc<str>),
+}
+
+/// A position in a sorted list of prefixes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixCursor {
+    /// A part of the list, sorted.
+    pub prefixes: std::sync::Arc<[Prefix]>,
+    /// How many of them have been shown.
+    pub at: usize,
+    /// Whether there may be more prefixes after the last one of the part.
+    pub has_more: bool,
+    /// How many prefixes may still be shown; `None`: any number.
+    pub left: Option<u32>,
 }
 
 /// A page of an answer.
@@ -300,6 +329,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::Span;
 
     #[test]
     fn requests_keep_their_form() {
@@ -308,12 +338,23 @@ mod tests {
             (Request::ShowStatus, r#"{"request":"show-status"}"#),
             (Request::Health, r#"{"request":"health"}"#),
             (
-                Request::ShowRoutes { prefix: Some(prefix) },
+                Request::ShowRoutes { prefix: Some(prefix), select: RouteSelection::default() },
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8"}"#,
             ),
             (
-                Request::ShowReceived { peer: "a".into() },
+                Request::ShowReceived { peer: "a".into(), select: RouteSelection::default() },
                 r#"{"request":"show-received","peer":"a"}"#,
+            ),
+            (
+                Request::ShowRoutes {
+                    prefix: Some(prefix),
+                    select: RouteSelection {
+                        span: Span::Longer,
+                        count: true,
+                        ..Default::default()
+                    },
+                },
+                r#"{"request":"show-routes","prefix":"10.0.0.0/8","select":{"span":"longer","count":true}}"#,
             ),
             (
                 Request::Explain { prefix, lookup: Lookup::Exact },
@@ -350,7 +391,8 @@ mod tests {
             assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
         }
         let all: Request = serde_json::from_str(r#"{"request":"show-routes"}"#).unwrap();
-        assert_eq!(all, Request::ShowRoutes { prefix: None }, "absent is null");
+        let select = RouteSelection::default();
+        assert_eq!(all, Request::ShowRoutes { prefix: None, select }, "absent is null");
         for bad in [r#"{"request":"show"}"#, r#"{"request":"explain","prefix":"10.0.0.1/8"}"#] {
             assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
         }

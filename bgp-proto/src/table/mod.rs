@@ -23,6 +23,7 @@ mod peers;
 mod refusals;
 mod retention;
 mod schedule;
+mod select;
 mod sessions;
 mod show;
 mod stale;
@@ -47,6 +48,7 @@ pub use pace::Pace;
 pub use peer::Receipt;
 pub use refusals::{Refused, RefusedBy};
 pub use schedule::{NextTurn, Progress, Work};
+pub use select::{AnyCommunity, AsPathPattern, PrefixPage};
 pub use sessions::Dependence;
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,

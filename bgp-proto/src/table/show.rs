@@ -52,17 +52,13 @@ impl Table {
         }
         let mut views = Vec::new();
         let mut looked_at = 0;
-        let (mut family, mut at) = match cursor & CURSOR_IPV6 {
-            0 => (Family::Ipv4, cursor),
-            _ => (Family::Ipv6, cursor & !CURSOR_IPV6),
-        };
+        let (mut family, mut at) = of_cursor(cursor);
         loop {
             let wanted = filter.family.is_none_or(|wanted| wanted == family);
             let dests = self.loc_rib.dests(family);
             while wanted && at < dests.slots() {
                 if views.len() >= limit || looked_at >= LOOKED_AT_MAX.max(limit_u32(limit)) {
-                    let mark = if family == Family::Ipv6 { CURSOR_IPV6 } else { 0 };
-                    return (views, Some(at | mark));
+                    return (views, Some(self::cursor(family, at)));
                 }
                 let dest = DestId(at);
                 at += 1;
@@ -79,7 +75,7 @@ impl Table {
     }
 
     /// One destination, if any of its paths matches the filter.
-    fn destination(
+    pub(super) fn destination(
         &self,
         filter: &RouteFilter,
         family: Family,
@@ -87,22 +83,17 @@ impl Table {
         now: Time,
     ) -> Option<DestinationView> {
         let prefix = self.loc_rib.dests(family).prefix(dest);
+        if !filter.is_within(prefix) {
+            return None;
+        }
         // Building a view costs much more than seeing that it would be empty.
         let held = self.loc_rib.dests(family).paths(dest);
-        let is_from = |source: SourceId| {
-            filter.received_from.is_none_or(|peer| source.peer() == Some(peer))
-                && filter.source.is_none_or(|wanted| source.source() == wanted)
-        };
         let paths = match filter.advertised_to {
             Some(peer) => self.advertised_paths(peer, family, dest, now),
-            None if !held.iter().any(|path| is_from(path.source)) => return None,
+            None if !held.iter().any(|path| self.path_matches(filter, path)) => return None,
             None => self.path_views(family, dest, now),
         };
-        let from = |path: &PathView| {
-            filter.received_from.is_none_or(|peer| path.peer == Some(peer))
-                && filter.source.is_none_or(|wanted| path.source == wanted)
-        };
-        let paths: Vec<PathView> = paths.into_iter().filter(from).collect();
+        let paths: Vec<PathView> = paths.into_iter().filter(|path| filter.matches(path)).collect();
         (!paths.is_empty()).then_some(DestinationView { prefix, paths })
     }
 
@@ -192,7 +183,7 @@ impl Table {
             .is_some_and(|held| held.retention.is_stale() && path.stamp != held.marks.present)
     }
 
-    fn why_unusable(&self, path: &Path) -> Option<Unusable> {
+    pub(super) fn why_unusable(&self, path: &Path) -> Option<Unusable> {
         let refusal = path.flags.refusal().map(Unusable::of);
         refusal.or_else(|| match self.loc_rib.hops.reach(path.next_hop) {
             Reach::Unresolved => Some(Unusable::NextHopUnresolved),
@@ -512,6 +503,19 @@ fn retained(held: &PeerFamily) -> Option<Retained> {
         Phase::Fresh | Phase::Overdue => return None,
     };
     Some(Retained { phase, paths: held.marks.old, until: held.retention.phase_ends()? })
+}
+
+/// The position that a cursor stands for.
+pub(super) fn of_cursor(cursor: u32) -> (Family, u32) {
+    match cursor & CURSOR_IPV6 {
+        0 => (Family::Ipv4, cursor),
+        _ => (Family::Ipv6, cursor & !CURSOR_IPV6),
+    }
+}
+
+/// The cursor of a position.
+pub(super) fn cursor(family: Family, at: u32) -> u32 {
+    at | if family == Family::Ipv6 { CURSOR_IPV6 } else { 0 }
 }
 
 fn limit_u32(limit: usize) -> u32 {

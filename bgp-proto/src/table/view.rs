@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::{AnyCommunity, AsPathPattern};
 use crate::export::ExportCounts;
 use crate::policy::Source;
 use crate::rib::{LocalRoute, Reason, Refusal};
@@ -24,6 +25,16 @@ pub struct RouteFilter {
     pub advertised_to: Option<PeerId>,
     /// Only paths from this source.
     pub source: Option<Source>,
+    /// Only prefixes that this one contains, itself included.
+    pub within: Option<Prefix>,
+    /// Only paths with this community.
+    pub community: Option<AnyCommunity>,
+    /// Only paths whose AS_PATH this pattern describes.
+    pub as_path: Option<AsPathPattern>,
+    /// Only paths that cannot be used.
+    pub unusable: bool,
+    /// Leave out paths that import refused.
+    pub hides_refused: bool,
 }
 
 /// Why a path cannot be used.

@@ -28,6 +28,11 @@ impl Community {
     /// Discard traffic (RFC 7999).
     pub const BLACKHOLE: Community = Community(0xFFFF_029A);
 
+    /// The name, if it is well known.
+    pub fn name(self) -> Option<&'static str> {
+        Community::NAMES.iter().find(|(_, known)| *known == self).map(|(name, _)| *name)
+    }
+
     const NAMES: [(&'static str, Community); 8] = [
         ("no-export", Community::NO_EXPORT),
         ("no-advertise", Community::NO_ADVERTISE),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::value::RawValue;
 
 use crate::cli::client::ClientError;
-use crate::ctl::Request;
+use crate::ctl::{Request, RouteSelection};
 
 /// How the items of a reply are written as JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl<W: Write> JsonWriter<W> {
         let is_list = matches!(
             request,
             Request::ShowPeers
-                | Request::ShowRoutes { .. }
-                | Request::ShowReceived { .. }
-                | Request::ShowAdvertised { .. }
-                | Request::ShowFib
+                | Request::ShowRoutes { select: RouteSelection { count: false, .. }, .. }
+                | Request::ShowReceived { select: RouteSelection { count: false, .. }, .. }
+                | Request::ShowAdvertised { select: RouteSelection { count: false, .. }, .. }
+                | Request::ShowFib { select: RouteSelection { count: false, .. } }
                 | Request::ShowGroups
                 | Request::ShowBfd
                 | Request::Events { follow: false, .. }

@@ -2,8 +2,8 @@ use bgp_proto::types::PeerType;
 use serde_json::json;
 
 use super::*;
-use crate::ctl::Lookup;
 use crate::ctl::item::{Messages, Peer, PerFamily, Timers};
+use crate::ctl::{Lookup, RouteSelection};
 
 fn rendered(request: &Request, items: &[serde_json::Value]) -> String {
     looking(Look::piped(Times::Relative), request, items)
@@ -40,9 +40,17 @@ fn path(best: bool, prefix_peer: &str) -> serde_json::Value {
            "igp_metric": 5, "import_rule": "policy \"all\" default", "reason": "med"})
 }
 
+fn routes() -> Request {
+    Request::ShowRoutes { prefix: None, select: RouteSelection::default() }
+}
+
+fn fib() -> Request {
+    Request::ShowFib { select: RouteSelection::default() }
+}
+
 #[test]
 fn json_is_a_list_or_a_single_value_by_request() {
-    for list in [Request::ShowRoutes { prefix: None }, Request::ShowBfd] {
+    for list in [routes(), Request::ShowBfd] {
         assert_eq!(json_of(&list, &[]), "[]\n");
         assert_eq!(json_of(&list, &["{\"b\":1}"]), "[\n{\"b\":1}\n]\n");
         assert_eq!(json_of(&list, &["1", "2"]), "[\n1,\n2\n]\n");
@@ -53,7 +61,7 @@ fn json_is_a_list_or_a_single_value_by_request() {
 #[test]
 fn routes_are_a_table_with_one_line_per_path() {
     let text = rendered(
-        &Request::ShowRoutes { prefix: None },
+        &routes(),
         &[json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a"), path(false, "tor-1")]})],
     );
     let lines = [
@@ -61,7 +69,20 @@ fn routes_are_a_table_with_one_line_per_path() {
         "*  10.0.0.0/8  192.0.2.1  10.0.0.1 eth0 onlink  a       100    -  1m01s  igp     65001 {7 8}",
         "s              192.0.2.1  10.0.0.1 eth0 onlink  tor-1   100    -  1m01s  igp     65001 {7 8}",
     ];
-    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    for (line, begins) in text.lines().zip(lines) {
+        assert!(line.starts_with(begins), "{text}");
+    }
+    assert_eq!(text.lines().count(), 3);
+    let mut marked = path(true, "a");
+    marked["communities"] = json!(["64512:1", "65535:65281", "65535:0"]);
+    marked["unusable"] = json!("AS loop");
+    let text = rendered(&routes(), &[json!({"prefix": "10.0.0.0/8", "paths": [marked]})]);
+    assert!(text.contains("64512:1 no-export graceful-shutdown"), "{text}");
+    assert!(text.trim_end().ends_with("AS loop"), "{text}");
+    let select = RouteSelection { count: true, ..RouteSelection::default() };
+    let count = Request::ShowRoutes { prefix: None, select };
+    let text = rendered(&count, &[json!({"prefixes": 3, "paths": 5})]);
+    assert_eq!(text, "3 prefixes, 5 paths\n");
 }
 
 fn explained(prefix: &str, item: serde_json::Value) -> String {
@@ -185,14 +206,14 @@ fn each_step_of_the_decision_has_its_own_text() {
 fn times_are_absolute_on_request() {
     let look = Look::piped(Times::Absolute);
     let route = json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")]});
-    let text = looking(look, &Request::ShowRoutes { prefix: None }, &[route]);
+    let text = looking(look, &routes(), &[route]);
     assert!(text.contains("2026-11-23 05:11:48"), "{text}");
 }
 
 #[test]
 fn colours_are_used_only_on_request() {
     let route = json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")]});
-    let request = Request::ShowRoutes { prefix: None };
+    let request = routes();
     assert!(!rendered(&request, std::slice::from_ref(&route)).contains('\u{1b}'));
     let mut look = Look::piped(Times::Relative);
     look.colour = Colour::On;
@@ -213,16 +234,16 @@ fn an_item_of_the_wrong_kind_is_an_error() {
     let item = serde_json::value::to_raw_value(&json!({"prefix": 7})).unwrap();
     let mut out = Vec::new();
     let look = Look::piped(Times::Relative);
-    let mut renderer = Renderer::new(&Request::ShowFib, look, &mut out);
+    let mut renderer = Renderer::new(&fib(), look, &mut out);
     assert!(matches!(renderer.item(&item), Err(ClientError::Answer(_))));
 }
 
 #[test]
 fn kernel_routes_and_groups_are_tables() {
-    let fib = json!({"prefix": "10.0.0.0/8", "kind": "blackhole", "gateways": [], "metric": 0,
+    let route = json!({"prefix": "10.0.0.0/8", "kind": "blackhole", "gateways": [], "metric": 0,
                      "table": 254, "protocol": 12, "state": "installed", "error": null});
     assert_eq!(
-        rendered(&Request::ShowFib, &[fib]),
+        rendered(&fib(), &[route]),
         "PREFIX      KIND       VIA  METRIC  STATE      ERROR\n\
          10.0.0.0/8  blackhole  -         0  installed\n"
     );

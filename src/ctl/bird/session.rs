@@ -213,7 +213,9 @@ pub fn last_error(error: &LastError) -> Option<String> {
             "graceful stop" | "the peer opened a new connection" => {
                 "Error: Graceful restart".to_owned()
             }
-            "no answer in time" => "Socket: Connection timed out".to_owned(),
+            text if text.starts_with("no answer in time") => {
+                "Socket: Connection timed out".to_owned()
+            }
             text => format!("Socket: {}", plain(text)),
         }),
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bgp_proto::session::State;
-use bgp_proto::table::RouteFilter;
 use bgp_proto::types::Time;
 
 use super::bfd::BfdView;
@@ -15,12 +14,14 @@ use super::explain::explain;
 use super::liveness::LivenessView;
 use super::orders::{DrainOrder, Orders};
 use super::readiness::ReadinessView;
-use super::sources::{PAGE, Sources, is_in_table, is_stopping};
+use super::routes::{Listed, RoutesView};
+use super::sources::{PAGE, Sources, is_stopping};
 use super::steering::Steering;
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, Health, PerFamily, Reloaded, Status, Stopping};
 use crate::ctl::{
-    Backend, Cursor, Page, PeerFacts, Refusal, Request, StopMode, WallClock, rfc3339,
+    Backend, Cursor, Page, PeerFacts, Refusal, Request, RouteSelection, StopMode, WallClock,
+    rfc3339,
 };
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
@@ -43,6 +44,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) steering: Steering,
     pub(super) drains: DrainView,
     pub(super) events: EventsView,
+    pub(super) routes: RoutesView,
     pub(super) log: Log,
 }
 
@@ -164,32 +166,6 @@ impl ControlView {
         Ok(items.collect())
     }
 
-    async fn routes(&self, filter: RouteFilter, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
-        let from = index(cursor);
-        // The list of routes received from a peer also shows those that import rejected.
-        let whole = filter.received_from.is_some();
-        let (mut views, next) =
-            self.sources.ask(move |table, now| table.view(&filter, from, PAGE, now)).await?;
-        if !whole {
-            views.iter_mut().for_each(|view| view.paths.retain(is_in_table));
-            views.retain(|view| !view.paths.is_empty());
-        }
-        let names = self.sources.names();
-        Page::new(views.iter().map(|view| ctl::route(view, &names)), next.map(Cursor::Index))
-    }
-
-    fn kernel_routes(&self, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
-        let after = match cursor {
-            Some(Cursor::After(prefix)) => Some(*prefix),
-            _ => None,
-        };
-        let views = self.sources.kernel.view(after, PAGE);
-        let next = (views.len() == PAGE)
-            .then(|| views.last().map(|view| Cursor::After(view.prefix)))
-            .flatten();
-        Page::new(views, next)
-    }
-
     async fn reload(&self) -> Result<Page, Refusal> {
         let changes = self.orders.reload().await?.map_err(Refusal::configuration)?;
         Page::last([Reloaded { changes: changes.lines() }])
@@ -247,19 +223,17 @@ impl Backend for ControlView {
             Request::Events { peer, last, follow } => {
                 self.events.page(peer.as_deref(), *last, *follow, cursor).await
             }
-            Request::ShowRoutes { prefix } => {
-                let filter = RouteFilter { exact: *prefix, ..RouteFilter::default() };
-                self.routes(filter, cursor).await
+            Request::ShowRoutes { prefix, select } => {
+                let select = RouteSelection { prefix: prefix.or(select.prefix), ..select.clone() };
+                self.routes.page(Listed::Table, &select, cursor).await
             }
-            Request::ShowReceived { peer } => {
-                let received_from = Some(self.find(peer)?.id);
-                self.routes(RouteFilter { received_from, ..RouteFilter::default() }, cursor).await
+            Request::ShowReceived { peer, select } => {
+                self.routes.page(Listed::Received(self.find(peer)?.id), select, cursor).await
             }
-            Request::ShowAdvertised { peer } => {
-                let advertised_to = Some(self.find(peer)?.id);
-                self.routes(RouteFilter { advertised_to, ..RouteFilter::default() }, cursor).await
+            Request::ShowAdvertised { peer, select } => {
+                self.routes.page(Listed::Advertised(self.find(peer)?.id), select, cursor).await
             }
-            Request::ShowFib => self.kernel_routes(cursor),
+            Request::ShowFib { select } => self.routes.kernel(select, cursor),
             Request::ShowBfd => self.bfd.sessions().await,
             Request::ShowGroups => {
                 let groups = self.sources.ask(|table, _| table.groups()).await?;
@@ -296,11 +270,4 @@ fn checked(reason: &str) -> Result<String, Refusal> {
         return Err(Refusal { kind: ctl::ErrorKind::BadRequest, text });
     }
     Ok(reason.to_owned())
-}
-
-fn index(cursor: Option<&Cursor>) -> u32 {
-    match cursor {
-        Some(Cursor::Index(index)) => *index,
-        _ => 0,
-    }
 }

@@ -17,6 +17,7 @@ mod liveness;
 mod metrics;
 mod orders;
 mod readiness;
+mod routes;
 mod sources;
 mod state;
 mod steering;
@@ -50,6 +51,7 @@ use liveness::LivenessView;
 use metrics::MetricsView;
 use orders::Orders;
 use readiness::ReadinessView;
+use routes::RoutesView;
 use sources::Sources;
 use state::Node;
 use steering::Steering;
@@ -126,9 +128,11 @@ impl Views {
             file: parts.file,
         };
         let events = EventsView { sources: sources.clone(), events: parts.log.events().clone() };
+        let routes = RoutesView { sources: sources.clone() };
         let control = ControlView {
             sources,
             events,
+            routes,
             liveness: liveness.clone(),
             readiness,
             bfd,

@@ -154,7 +154,12 @@ impl Peer {
             // pace is steady.
             Admin::Running { dial: Dial::Connecting { .. } } => {
                 self.outbox.push(Action::AbortConnect);
-                self.fail_dial(now, "no answer in time");
+                // A segment with another key is dropped without an answer (RFC 2385 §2.0).
+                let text = match self.config.security.md5 {
+                    Some(_) => "no answer in time: check the password on both sides",
+                    None => "no answer in time",
+                };
+                self.fail_dial(now, text);
             }
         }
     }

@@ -1,0 +1,333 @@
+//! Answers about routes: selected, in the order of prefixes, a page at a time.
+//!
+//! The table keeps routes in the order of memory. A sorted list is made in parts of bounded size:
+//! the table is searched for the first prefixes after those already shown, in queries that each
+//! examine a bounded number of destinations, so that no turn of the table waits for long. Routes
+//! that change meanwhile are shown as they are when their page is made.
+
+use bgp_proto::table::{AnyCommunity, AsPathPattern, DestinationView, RouteFilter};
+use bgp_proto::types::{ParseError, PeerId, Prefix};
+
+use super::sources::{PAGE, Sources};
+use crate::ctl::item::RouteCount;
+use crate::ctl::{self, Cursor, ErrorKind, Page, PrefixCursor, Refusal, RouteSelection, Span};
+use crate::kernel::FibView;
+
+/// Maximum number of prefixes of one sorted part.
+const PART_MAX: usize = 1 << 16;
+/// Maximum number of kernel routes examined for one page.
+const EXAMINED_MAX: usize = 1 << 14;
+
+/// The routes that are listed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Listed {
+    /// The Loc-RIB.
+    Table,
+    /// The Adj-RIB-In of a peer, routes that import refused included.
+    Received(PeerId),
+    /// The Adj-RIB-Out of a peer.
+    Advertised(PeerId),
+}
+
+/// The view for requests about routes.
+#[derive(Clone)]
+pub(super) struct RoutesView {
+    pub(super) sources: Sources,
+}
+
+impl RoutesView {
+    /// One page of routes. The answer to a count is one page.
+    pub(super) async fn page(
+        &self,
+        listed: Listed,
+        select: &RouteSelection,
+        cursor: Option<&Cursor>,
+    ) -> Result<Page, Refusal> {
+        let filter = self.filter(listed, select)?;
+        if let Some(prefix) = select.prefix.filter(|_| select.span != Span::Longer) {
+            return self.one(filter, prefix, select).await;
+        }
+        if select.count {
+            return self.count(filter).await;
+        }
+        let mut place = match cursor {
+            Some(Cursor::Prefixes(place)) => place.clone(),
+            _ => self.part(&filter, None, select.limit).await?,
+        };
+        if place.at == place.prefixes.len() && place.has_more {
+            place = self.part(&filter, place.prefixes.last().copied(), place.left).await?;
+        }
+        let left = usize::try_from(place.left.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
+        let end = place.prefixes.len().min(place.at.saturating_add(PAGE.min(left)));
+        let prefixes = place.prefixes.get(place.at..end).unwrap_or_default().to_vec();
+        let views = self
+            .sources
+            .ask(move |table, now| {
+                let exact = |prefix| RouteFilter { exact: Some(prefix), ..filter.clone() };
+                let views = prefixes.into_iter().map(|p| table.view(&exact(p), 0, 1, now).0);
+                views.flatten().collect::<Vec<DestinationView>>()
+            })
+            .await?;
+        let shown = u32::try_from(end - place.at).unwrap_or(u32::MAX);
+        place.left = place.left.map(|left| left.saturating_sub(shown));
+        place.at = end;
+        let is_over = (end == place.prefixes.len() && !place.has_more) || place.left == Some(0);
+        let names = self.sources.names();
+        let items = views.iter().map(|view| ctl::route(view, &names));
+        Page::new(items, (!is_over).then_some(Cursor::Prefixes(place)))
+    }
+
+    fn filter(&self, listed: Listed, select: &RouteSelection) -> Result<RouteFilter, Refusal> {
+        let peer = select.peer.as_deref().map(|name| self.peer(name)).transpose()?;
+        let mut filter = RouteFilter {
+            source: select.source,
+            within: select.prefix.filter(|_| select.span == Span::Longer),
+            community: read::<AnyCommunity>(select.community.as_deref())?,
+            as_path: read::<AsPathPattern>(select.as_path.as_deref())?,
+            unusable: select.unusable,
+            received_from: peer,
+            // Rejected paths are not part of the table, unless it is asked for what is unusable.
+            hides_refused: !select.unusable,
+            ..RouteFilter::default()
+        };
+        match listed {
+            Listed::Table => {}
+            Listed::Received(id) => {
+                (filter.received_from, filter.hides_refused) = (Some(id), false);
+            }
+            Listed::Advertised(id) => filter.advertised_to = Some(id),
+        }
+        if peer.is_some() && matches!(listed, Listed::Received(_)) {
+            return Err(bad("--peer does not apply to the routes received from one peer"));
+        }
+        Ok(filter)
+    }
+
+    fn peer(&self, name: &str) -> Result<PeerId, Refusal> {
+        let record = self.sources.registry.find(name);
+        record.map(|record| record.id).ok_or_else(|| {
+            let peers = self.sources.registry.all();
+            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
+        })
+    }
+
+    /// The routes to one prefix, or to the longest that contains it.
+    async fn one(
+        &self,
+        filter: RouteFilter,
+        prefix: Prefix,
+        select: &RouteSelection,
+    ) -> Result<Page, Refusal> {
+        let is_lookup = select.span == Span::Lookup;
+        let view = self
+            .sources
+            .ask(move |table, now| {
+                let exact = |prefix| {
+                    let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
+                    table.view(&filter, 0, 1, now).0.pop()
+                };
+                let lengths = (0..=prefix.len()).rev();
+                let mut wider = lengths.map(|len| Prefix::new(prefix.addr(), len));
+                if is_lookup { wider.find_map(exact) } else { exact(prefix) }
+            })
+            .await?;
+        if select.count {
+            let paths = view.as_ref().map_or(0, |view| view.paths.len() as u64);
+            return Page::last([RouteCount { prefixes: u64::from(view.is_some()), paths }]);
+        }
+        let names = self.sources.names();
+        Page::last(view.iter().map(|view| ctl::route(view, &names)))
+    }
+
+    async fn count(&self, filter: RouteFilter) -> Result<Page, Refusal> {
+        let mut count = RouteCount::default();
+        let mut at = Some(0);
+        while let Some(from) = at {
+            let filter = filter.clone();
+            let ask =
+                move |table: &bgp_proto::table::Table, now| table.prefixes(&filter, from, now);
+            let page = self.sources.ask(ask).await?;
+            count.prefixes += page.prefixes.len() as u64;
+            count.paths += page.paths;
+            at = page.next;
+        }
+        Page::last([count])
+    }
+
+    /// The first prefixes after `after`, sorted.
+    async fn part(
+        &self,
+        filter: &RouteFilter,
+        after: Option<Prefix>,
+        left: Option<u32>,
+    ) -> Result<PrefixCursor, Refusal> {
+        let wanted = usize::try_from(left.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
+        let mut first = First::new(PART_MAX.min(wanted));
+        let mut at = Some(0);
+        while let Some(from) = at {
+            let filter = filter.clone();
+            let ask =
+                move |table: &bgp_proto::table::Table, now| table.prefixes(&filter, from, now);
+            let page = self.sources.ask(ask).await?;
+            let fresh = page.prefixes.into_iter().filter(|p| after.is_none_or(|after| *p > after));
+            first.extend(fresh);
+            at = page.next;
+        }
+        let (prefixes, has_more) = first.sorted();
+        Ok(PrefixCursor { prefixes: prefixes.into(), at: 0, has_more, left })
+    }
+
+    /// One page of kernel routes.
+    pub(super) fn kernel(
+        &self,
+        select: &RouteSelection,
+        cursor: Option<&Cursor>,
+    ) -> Result<Page, Refusal> {
+        let RouteSelection { prefix, span, limit, count, .. } = select;
+        let plain = RouteSelection {
+            prefix: *prefix,
+            span: *span,
+            limit: *limit,
+            count: *count,
+            ..RouteSelection::default()
+        };
+        if plain != *select {
+            return Err(bad("kernel routes are selected by prefix only"));
+        }
+        let kernel = &self.sources.kernel;
+        match (*prefix, *span) {
+            (Some(prefix), Span::Exact) => kernel_one(kernel.lookup(prefix), *count),
+            (Some(prefix), Span::Lookup) => {
+                let mut wider = (0..=prefix.len()).rev();
+                let found = wider.find_map(|len| kernel.lookup(Prefix::new(prefix.addr(), len)));
+                kernel_one(found, *count)
+            }
+            (within, _) => self.kernel_range(within, *limit, *count, cursor),
+        }
+    }
+
+    fn kernel_range(
+        &self,
+        within: Option<Prefix>,
+        limit: Option<u32>,
+        count: bool,
+        cursor: Option<&Cursor>,
+    ) -> Result<Page, Refusal> {
+        let kernel = &self.sources.kernel;
+        let (mut after, mut left) = match cursor {
+            Some(Cursor::Prefixes(place)) => (place.prefixes.last().copied(), place.left),
+            _ => (None, limit),
+        };
+        let mut routes: Vec<FibView> = Vec::new();
+        // Prefixes follow those that contain them: a range begins with its own prefix.
+        if let (None, Some(within)) = (after, within) {
+            routes.extend(kernel.lookup(within));
+            after = Some(within);
+        }
+        let (mut counted, mut examined, mut is_over) = (0, 0, false);
+        while !is_over && (count || (routes.len() < PAGE && examined < EXAMINED_MAX)) {
+            let views = kernel.view(after, PAGE);
+            examined += views.len();
+            is_over = views.len() < PAGE;
+            after = views.last().map(|view| view.prefix).or(after);
+            for view in views {
+                if within.is_some_and(|within| !within.contains(view.prefix)) {
+                    is_over = true;
+                    break;
+                }
+                routes.push(view);
+            }
+            if count {
+                counted += routes.drain(..).count() as u64;
+            }
+        }
+        if count {
+            return Page::last([RouteCount { prefixes: counted, paths: counted }]);
+        }
+        if let Some(left) = &mut left {
+            routes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= u32::try_from(routes.len()).unwrap_or(*left);
+            is_over |= *left == 0;
+        }
+        let prefixes = after.into_iter().collect();
+        let place = PrefixCursor { prefixes, at: 0, has_more: true, left };
+        Page::new(routes, (!is_over).then_some(Cursor::Prefixes(place)))
+    }
+}
+
+fn kernel_one(found: Option<FibView>, count: bool) -> Result<Page, Refusal> {
+    if count {
+        let routes = u64::from(found.is_some());
+        return Page::last([RouteCount { prefixes: routes, paths: routes }]);
+    }
+    Page::last(found)
+}
+
+/// The first prefixes, in order, of those that come in any order.
+struct First {
+    max: usize,
+    kept: Vec<Prefix>,
+    has_dropped: bool,
+}
+
+impl First {
+    fn new(max: usize) -> Self {
+        First { max, kept: Vec::new(), has_dropped: false }
+    }
+
+    fn extend(&mut self, prefixes: impl Iterator<Item = Prefix>) {
+        self.kept.extend(prefixes);
+        if self.kept.len() > 2 * self.max {
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.kept.len() > self.max {
+            self.kept.select_nth_unstable(self.max);
+            self.kept.truncate(self.max);
+            self.has_dropped = true;
+        }
+    }
+
+    /// The prefixes, and whether others were dropped.
+    fn sorted(mut self) -> (Vec<Prefix>, bool) {
+        self.shrink();
+        self.kept.sort_unstable();
+        (self.kept, self.has_dropped)
+    }
+}
+
+fn read<T: std::str::FromStr<Err = ParseError>>(text: Option<&str>) -> Result<Option<T>, Refusal> {
+    text.map(str::parse).transpose().map_err(|error: ParseError| bad(&error.to_string()))
+}
+
+fn bad(text: &str) -> Refusal {
+    Refusal { kind: ErrorKind::BadRequest, text: text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_prefixes_are_found_in_bounded_memory() {
+        let prefix = |n: u32| Prefix::new(std::net::Ipv4Addr::from_bits(n << 8).into(), 24);
+        // A permutation of 0..10_000.
+        let mut mixed = (0..10_000_u32).map(|n| prefix(n * 7919 % 10_000));
+        let mut first = First::new(100);
+        loop {
+            let some: Vec<Prefix> = mixed.by_ref().take(64).collect();
+            if some.is_empty() {
+                break;
+            }
+            first.extend(some.into_iter());
+            assert!(first.kept.len() <= 2 * 100 + 64);
+        }
+        let (sorted, has_more) = first.sorted();
+        assert_eq!((sorted, has_more), ((0..100).map(prefix).collect(), true));
+        let mut all = First::new(3);
+        all.extend([2, 0, 1].into_iter().map(prefix));
+        assert_eq!(all.sorted(), ((0..3).map(prefix).collect(), false));
+    }
+}
