@@ -237,7 +237,7 @@ fn routes_are_sorted_selected_and_counted() {
              [[bgp.peers]]\nname = \"p{other}\"\naddress = \"127.{net}.0.{other}\"\nport = 1790\n\
              remote-asn = 6451{other}\nsource-address = \"127.{net}.0.{own}\"\nimport = \"all\"\n\
              export = \"tagged\"\n[[policy]]\nname = \"tagged\"\n[[policy.rules]]\n\
-             then = {{ add-communities = [\"no-export\", \"64512:7\"], accept = true }}\n"
+             add-communities = [\"no-export\", \"64512:7\"]\nthen = \"accept\"\n"
         )
     };
     let origin = |n: usize| {
@@ -356,9 +356,28 @@ fn events_are_kept_followed_and_shown_with_their_peer() {
     assert_eq!(typo.status.code(), Some(1));
     assert!(text(&typo.stderr).contains("did you mean \"second\"?"), "{typo:?}");
 
-    // A refused reload is shown until one succeeds.
+    // A dry run says what would happen, and nothing happens.
     let file = folder.path().join("a.toml");
     let good = std::fs::read_to_string(&file).unwrap();
+    let other = good
+        .replace("remote-asn = 64512", "remote-asn = 64513\nimport = \"all\"\nexport = \"all\"");
+    std::fs::write(&file, other).unwrap();
+    let dry = text(&a.ask(&["reload", "--dry-run"]).stdout);
+    assert!(dry.contains("peer nobody: session parameters changed, session restarts ("), "{dry}");
+    assert!(dry.contains("remote-asn 64512 → 64513"), "{dry}");
+    assert!(dry.contains("session second restarts: "), "{dry}");
+    assert!(dry.ends_with("dry run: nothing was changed\n"), "{dry}");
+    std::fs::write(&file, &good).unwrap();
+    assert_eq!(text(&a.ask(&["reload"]).stdout), "nothing changed\n");
+    let config = text(&a.ask(&["show", "config"]).stdout);
+    for line in
+        ["connect-retry-time = 1\n", "hold-time = 90  # default\n", "# password: (hidden)\n"]
+    {
+        assert!(config.contains(line), "no {line}: {config}");
+    }
+    assert!(!config.contains(PASSWORD) && !config.contains(PASSWORD_FILE), "{config}");
+
+    // A refused reload is shown until one succeeds.
     std::fs::write(&file, format!("{good}nonsense = 1\n")).unwrap();
     assert_eq!(a.ask(&["reload"]).status.code(), Some(2));
     let status = || text(&a.ask(&["show", "status"]).stdout);

@@ -137,6 +137,7 @@ fn is_paged(request: &Request) -> bool {
             | Request::ShowFib { .. }
             | Request::ShowGroups
             | Request::ShowBfd
+            | Request::ShowConfig
             | Request::Explain { .. }
             | Request::Events { follow: false, .. }
     )

@@ -27,7 +27,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
-use crate::ctl::{Lookup, Request, StopMode};
+use crate::ctl::{Lookup, Rehearsal, Request, StopMode};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -98,6 +98,9 @@ pub enum Command {
     Health(health::Probe),
     /// Read the configuration again and print what changed; a wrong file changes nothing.
     Reload {
+        /// Print what would change, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
         /// How to ask and print.
         #[command(flatten)]
         output: Output,
@@ -238,6 +241,8 @@ pub enum Show {
     Bfd,
     /// The drains, and whether peers have moved to other paths.
     Drain,
+    /// The configuration in force: every key, marked where it is the default; secrets are hidden.
+    Config,
 }
 
 /// Which daemon to query.
@@ -371,6 +376,7 @@ impl Show {
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
             Show::Drain => (Request::ShowDrain, Demand::Nothing),
+            Show::Config => (Request::ShowConfig, Demand::Nothing),
         }
     }
 }
@@ -382,7 +388,7 @@ impl Command {
             Command::Show(Shown { output, .. })
             | Command::Explain { output, .. }
             | Command::LogLevel { output, .. }
-            | Command::Reload { output }
+            | Command::Reload { output, .. }
             | Command::Stop { output, .. } => Some(&mut output.daemon),
             Command::Peer(steer) => Some(&mut steer.peers().output.daemon),
             Command::Drain(args) => Some(&mut args.output.daemon),
@@ -436,7 +442,10 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
         Command::Events(args) => args.into_request(),
-        Command::Reload { output } => (Request::Reload, output),
+        Command::Reload { dry_run, output } => {
+            let rehearsal = if dry_run { Rehearsal::DryRun } else { Rehearsal::Real };
+            (Request::Reload { rehearsal }, output)
+        }
         Command::Stop { how, timeout, message, output } if how.drain => {
             return drain::drain_and_stop(timeout, message, &output);
         }

@@ -10,12 +10,13 @@ use serde_json::value::RawValue;
 
 use super::client::ClientError;
 use crate::ctl::item::{
-    AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily,
-    Reloaded, Route, RouteCount, Status, Stopping,
+    AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily, Route,
+    RouteCount, Status, Stopping,
 };
 use crate::ctl::{Request, StopMode};
 
 mod bfd;
+mod configuration;
 mod draining;
 mod events;
 mod explain;
@@ -56,6 +57,7 @@ enum View {
     Events,
     Explanation(Prefix),
     Reloaded,
+    Config,
     LogLevel,
     Stopping,
     Health,
@@ -88,7 +90,8 @@ impl<W: Write> Renderer<W> {
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
             Request::Events { .. } => View::Events,
-            Request::Reload => View::Reloaded,
+            Request::Reload { .. } => View::Reloaded,
+            Request::ShowConfig => View::Config,
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
             Request::Health => View::Health,
@@ -125,7 +128,8 @@ impl<W: Write> Renderer<W> {
                 .and_then(|()| out.flush()),
             View::Draining => out.write_all(draining(&read(item)?).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
-            View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
+            View::Config => out.write_all(configuration::section(&read(item)?).as_bytes()),
+            View::Reloaded => out.write_all(configuration::reloaded(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
             View::Health => out.write_all(health(&read(item)?).as_bytes()),
         };
@@ -497,14 +501,6 @@ fn log_level(l: &LogLevel) -> String {
     match &l.before {
         Some(before) => format!("log level is {}, was {}\n", clean(&l.level), clean(before)),
         None => format!("{}\n", clean(&l.level)),
-    }
-}
-
-fn reloaded(r: &Reloaded) -> String {
-    if r.changes.is_empty() {
-        "nothing changed\n".to_owned()
-    } else {
-        r.changes.iter().map(|c| format!("{}\n", clean(c))).collect()
     }
 }
 

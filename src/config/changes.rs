@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bgp_proto::table::TableConfig;
 use bgp_proto::types::Prefix;
 
+use super::effective::{Difference, differences};
 use super::{
     Config, DynamicPeers, FibSettings, HostRoute, HttpSettings, LogLevel, Originate, PeerEntry,
     Redistribute,
@@ -28,6 +29,8 @@ pub struct Changes {
     pub peers_retimed: Vec<PeerEntry>,
     /// Peers of which only routing parameters differ: sessions stay.
     pub peers_reconfigured: Vec<PeerEntry>,
+    /// Of these peers, the keys that differ, by the peer's name.
+    pub differences: BTreeMap<Arc<str>, Vec<Difference>>,
     /// Peers with another name but the same address and session parameters, each with its old name:
     /// sessions stay. Routing parameters may differ.
     pub peers_renamed: Vec<(Arc<str>, PeerEntry)>,
@@ -253,14 +256,17 @@ impl Changes {
                     }
                     _ => &mut self.peers_added,
                 },
-                Some(old) if is_same(&old.session, &peer.session) => match old == peer {
-                    true => continue,
-                    false => &mut self.peers_reconfigured,
-                },
-                Some(old) if old.session.differs_only_in_timers(&peer.session) => {
-                    &mut self.peers_retimed
+                Some(old) if old == peer => continue,
+                Some(old) => {
+                    self.differences.insert(Arc::clone(&peer.name), differences(old, peer));
+                    if is_same(&old.session, &peer.session) {
+                        &mut self.peers_reconfigured
+                    } else if old.session.differs_only_in_timers(&peer.session) {
+                        &mut self.peers_retimed
+                    } else {
+                        &mut self.peers_restarted
+                    }
                 }
-                Some(_) => &mut self.peers_restarted,
             };
             list.push(peer.clone());
         }
@@ -286,6 +292,17 @@ impl Changes {
         }
     }
 
+    /// The keys of a changed peer that differ, in parentheses.
+    fn which_keys(&self, peer: &str) -> String {
+        match self.differences.get(peer).map(Vec::as_slice) {
+            None | Some([]) => String::new(),
+            Some(keys) => {
+                let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                format!(" ({})", keys.join(", "))
+            }
+        }
+    }
+
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
@@ -302,7 +319,11 @@ impl Changes {
             (&self.peers_added, "added"),
         ];
         for (peers, what) in peers {
-            lines.extend(peers.iter().map(|peer| format!("peer {}: {what}", peer.name)));
+            lines.extend(
+                peers.iter().map(|peer| {
+                    format!("peer {}: {what}{}", peer.name, self.which_keys(&peer.name))
+                }),
+            );
         }
         let renamed = self.peers_renamed.iter();
         lines.extend(

@@ -15,6 +15,7 @@ mod bfd;
 mod bgp;
 mod calico;
 mod changes;
+mod effective;
 mod error;
 mod host;
 mod interface;
@@ -44,6 +45,7 @@ pub use calico::{
     CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, DrainBy, StateFile,
 };
 pub use changes::{Changes, DynamicChanges, differing_peers};
+pub use effective::{Difference, Section, Setting, sections};
 pub use error::{Error, Errors};
 pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;

@@ -112,7 +112,13 @@ pub enum Request {
         follow: bool,
     },
     /// Reloads the configuration: one [`super::item::Reloaded`].
-    Reload,
+    Reload {
+        /// Whether it is applied or only compared.
+        #[serde(default, skip_serializing_if = "Rehearsal::is_real")]
+        rehearsal: Rehearsal,
+    },
+    /// The configuration in force: one [`super::item::Section`] for each table of the file.
+    ShowConfig,
     /// Stops the daemon: one [`super::item::Stopping`]. The connection closes when the process
     /// exits.
     Stop {
@@ -211,7 +217,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 19] = [
+const REQUESTS: [&str; 20] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -230,6 +236,7 @@ const REQUESTS: [&str; 19] = [
     "show-drain",
     "events",
     "reload",
+    "show-config",
     "stop",
 ];
 

@@ -99,7 +99,7 @@ pub enum Rehearsal {
 }
 
 impl Rehearsal {
-    pub(super) fn is_real(&self) -> bool {
+    pub(crate) fn is_real(&self) -> bool {
         *self == Rehearsal::Real
     }
 }

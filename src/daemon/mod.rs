@@ -482,6 +482,9 @@ impl Daemon {
                     // The client may have disconnected.
                     let _ = reply.send(self.reload());
                 }
+                Input::Order(Order::Rehearse(reply)) => {
+                    let _ = reply.send(self.rehearse());
+                }
                 Input::Order(Order::Drain(order, reply)) => {
                     let _ = reply.send(self.drain(&order));
                 }

@@ -17,6 +17,12 @@ use crate::kernel::{LearnRule, LearnSource};
 use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
 
+/// A valid file.
+enum Fresh {
+    Own(Box<Config>),
+    Calico(Box<NodeSettings>),
+}
+
 impl Daemon {
     /// Reads the file again and applies only the differences. An invalid file changes nothing.
     ///
@@ -47,17 +53,9 @@ impl Daemon {
             // process does not change.
             return Ok(Changes::default());
         };
-        let document = Document::load(path).map_err(|errors| errors.to_string())?;
-        let mut fresh = match (document, &self.node) {
-            (Document::Own(config), None) => *config,
-            (Document::Calico { calico, host }, Some(_)) => {
-                let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
-                    .map_err(|error| error.to_string())?;
-                let settings =
-                    settings.ok_or("the environment says that this node speaks no BGP")?;
-                return Ok(self.reload_calico(settings));
-            }
-            _ => return Err("[calico] was added or removed: restart margay to apply this".into()),
+        let mut fresh = match self.read(path)? {
+            Fresh::Own(config) => *config,
+            Fresh::Calico(settings) => return Ok(self.reload_calico(*settings)),
         };
         let old = Arc::clone(&self.config);
         self.add_by_interface(&mut fresh);
@@ -80,21 +78,60 @@ impl Daemon {
         Ok(changes)
     }
 
+    /// What a reload would change. Nothing is changed, bound or logged.
+    ///
+    /// # Errors
+    /// The file is invalid.
+    pub(super) fn rehearse(&self) -> Result<Changes, String> {
+        let Some(path) = &self.path else { return Ok(Changes::default()) };
+        match (self.read(path)?, &self.node) {
+            (Fresh::Own(config), _) => Ok(self.config.changes_to(&config)),
+            (Fresh::Calico(settings), Some(node)) if *settings != *node.settings() => {
+                Ok(self.changes_to_calico(&settings, node.settings()))
+            }
+            (Fresh::Calico(_), _) => Ok(Changes::default()),
+        }
+    }
+
+    /// Reads and validates the file.
+    fn read(&self, path: &std::path::Path) -> Result<Fresh, String> {
+        let document = Document::load(path).map_err(|errors| errors.to_string())?;
+        match (document, &self.node) {
+            (Document::Own(config), None) => Ok(Fresh::Own(config)),
+            (Document::Calico { calico, host }, Some(_)) => {
+                let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
+                    .map_err(|error| error.to_string())?;
+                let settings =
+                    settings.ok_or("the environment says that this node speaks no BGP")?;
+                Ok(Fresh::Calico(Box::new(settings)))
+            }
+            _ => Err("[calico] was added or removed: restart margay to apply this".into()),
+        }
+    }
+
+    fn changes_to_calico(&self, settings: &NodeSettings, running: &NodeSettings) -> Changes {
+        let host = Config { host: settings.host.clone(), ..Config::clone(&self.config) };
+        let mut changes = self.config.changes_to(&host);
+        let NodeSettings { calico, sources, limits, .. } = running;
+        changes.calico_changed =
+            (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
+        changes
+    }
+
     /// Follows the datastores of the new settings, unless the settings are the same. Sessions and
     /// routes are unchanged until there is a plan from the new datastores.
     fn reload_calico(&mut self, settings: NodeSettings) -> Changes {
-        let Some(node) = &mut self.node else { return Changes::default() };
-        if settings == *node.settings() {
+        let Some(running) = self.node.as_ref().map(|node| node.settings()) else {
+            return Changes::default();
+        };
+        if settings == *running {
             return Changes::default();
         }
-        let host = Config { host: settings.host.clone(), ..Config::clone(&self.config) };
-        let mut changes = self.config.changes_to(&host);
-        let NodeSettings { calico, sources, limits, .. } = node.settings();
+        let changes = self.changes_to_calico(&settings, running);
         if let Some(level) = changes.log_level {
             self.log.configure(level);
         }
-        changes.calico_changed =
-            (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
+        let Some(node) = &mut self.node else { return Changes::default() };
         node.follow_anew(settings);
         self.views.set_node(node.follower());
         info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));

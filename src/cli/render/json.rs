@@ -36,6 +36,7 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowFib { select: RouteSelection { count: false, .. } }
                 | Request::ShowGroups
                 | Request::ShowBfd
+                | Request::ShowConfig
                 | Request::Events { follow: false, .. }
                 | Request::Peer { .. }
         );

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::ctl::item::{Messages, Peer, PerFamily, Timers};
-use crate::ctl::{Lookup, RouteSelection};
+use crate::ctl::{Lookup, Rehearsal, RouteSelection};
 
 fn rendered(request: &Request, items: &[serde_json::Value]) -> String {
     looking(Look::piped(Times::Relative), request, items)
@@ -258,8 +258,27 @@ fn kernel_routes_and_groups_are_tables() {
 
 #[test]
 fn a_reload_that_changes_nothing_says_so() {
-    assert_eq!(rendered(&Request::Reload, &[json!({"changes": []})]), "nothing changed\n");
-    assert_eq!(rendered(&Request::Reload, &[json!({"changes": ["a", "b"]})]), "a\nb\n");
+    let reload = Request::Reload { rehearsal: Rehearsal::Real };
+    assert_eq!(rendered(&reload, &[json!({"changes": []})]), "nothing changed\n");
+    assert_eq!(rendered(&reload, &[json!({"changes": ["a", "b"]})]), "a\nb\n");
+    let session = json!({"peer": "tor", "what": "restarts", "keys": [], "state": "Established",
+                         "prefixes_received": 3, "prefixes_advertised": 2});
+    let dry = json!({"changes": ["a"], "dry_run": true, "sessions": [session]});
+    assert_eq!(
+        rendered(&reload, &[dry]),
+        "a\nsession tor restarts: Established, 3 prefixes received, 2 advertised\n\
+         dry run: nothing was changed\n"
+    );
+    let section = json!({"table": "bgp.peers", "is_list": true, "settings": [
+        {"key": "hold-time", "value": "90", "default": true},
+        {"key": "name", "value": "\"tor\"", "default": false},
+        {"key": "password", "value": "(hidden)", "default": false},
+        {"key": "role", "value": null, "default": true}]});
+    assert_eq!(
+        rendered(&Request::ShowConfig, &[section]),
+        "[[bgp.peers]]\nhold-time = 90  # default\nname = \"tor\"\n# password: (hidden)\n\
+         # role: none, default\n\n"
+    );
 }
 
 #[test]

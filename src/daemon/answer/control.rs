@@ -18,7 +18,7 @@ use super::routes::{Listed, RoutesView};
 use super::sources::{PAGE, Sources, is_stopping};
 use super::steering::Steering;
 use crate::ctl;
-use crate::ctl::item::{self, FibCounts, Health, PerFamily, Reloaded, Status, Stopping};
+use crate::ctl::item::{self, FibCounts, Health, PerFamily, Status, Stopping};
 use crate::ctl::{
     Backend, Cursor, Page, PeerFacts, Refusal, Request, RouteSelection, StopMode, WallClock,
     rfc3339,
@@ -166,11 +166,6 @@ impl ControlView {
         Ok(items.collect())
     }
 
-    async fn reload(&self) -> Result<Page, Refusal> {
-        let changes = self.orders.reload().await?.map_err(Refusal::configuration)?;
-        Page::last([Reloaded { changes: changes.lines() }])
-    }
-
     fn log_level(&self, level: Option<&str>) -> Result<Page, Refusal> {
         let before = match level {
             None => None,
@@ -257,7 +252,8 @@ impl Backend for ControlView {
                 self.drain(DrainOrder { peers: peers.clone(), begin: None }).await
             }
             Request::ShowDrain => Page::last([self.drains.progress().await?]),
-            Request::Reload => self.reload().await,
+            Request::Reload { rehearsal } => self.reload(*rehearsal).await,
+            Request::ShowConfig => self.configuration(),
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
     }

@@ -7,6 +7,7 @@
 mod bfd;
 mod bird;
 mod calico;
+mod configuration;
 mod contested;
 mod control;
 mod draining;

@@ -12,6 +12,8 @@ use crate::daemon::drains::Drained;
 pub(in crate::daemon) enum Order {
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Changes, String>>),
+    /// Compare the configuration with the one in force, and change nothing.
+    Rehearse(oneshot::Sender<Result<Changes, String>>),
     /// Begin or end drains.
     Drain(DrainOrder, oneshot::Sender<Result<(), Refusal>>),
     /// End the daemon.
@@ -35,6 +37,12 @@ impl Orders {
     pub(super) async fn reload(&self) -> Result<Result<Changes, String>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Reload(reply), answer).await
+    }
+
+    /// What a reload would change, or why it would be refused.
+    pub(super) async fn rehearse(&self) -> Result<Result<Changes, String>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Rehearse(reply), answer).await
     }
 
     /// Begins or ends drains. Fails if the command is refused or the daemon is stopping.

@@ -1,0 +1,75 @@
+//! Answers about the configuration in force, and about the one that a reload would apply.
+
+use std::collections::BTreeMap;
+
+use super::control::ControlView;
+use crate::config::{self, Changes, Difference};
+use crate::ctl::item::{ChangedKey, Reloaded, ReloadedSession, Section, Setting};
+use crate::ctl::{Page, Refusal, Rehearsal, state_name};
+
+impl ControlView {
+    /// Reloads the configuration, or says what a reload would change.
+    pub(super) async fn reload(&self, rehearsal: Rehearsal) -> Result<Page, Refusal> {
+        let dry_run = !rehearsal.is_real();
+        let changes = match dry_run {
+            true => self.orders.rehearse().await?,
+            false => self.orders.reload().await?,
+        };
+        let changes = changes.map_err(Refusal::configuration)?;
+        let mut sessions = sessions(&changes);
+        if dry_run {
+            self.add_state(&mut sessions).await?;
+        }
+        Page::last([Reloaded { changes: changes.lines(), dry_run, sessions }])
+    }
+
+    /// Adds what would be lost: the state and the routes of each session.
+    async fn add_state(&self, sessions: &mut [ReloadedSession]) -> Result<(), Refusal> {
+        let records: BTreeMap<_, _> =
+            self.sources.registry.all().into_iter().map(|r| (r.name.to_string(), r)).collect();
+        for session in sessions {
+            let Some(record) = records.get(&session.peer) else { continue };
+            let id = record.id;
+            let counts = self.sources.ask(move |table, _| table.counts(id)).await?;
+            let sum = |counts: [u32; 2]| counts.into_iter().fold(0, u32::saturating_add);
+            session.state = Some(state_name(record.handle.state()).to_owned());
+            session.prefixes_received = sum(counts.received.0);
+            session.prefixes_advertised = sum(counts.advertised.0);
+        }
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub(super) fn configuration(&self) -> Result<Page, Refusal> {
+        let state = self.sources.state();
+        let setting = |setting: config::Setting| Setting {
+            key: setting.key.to_owned(),
+            value: setting.value,
+            default: setting.is_default,
+        };
+        let section = |section: config::Section| Section {
+            table: section.table.to_owned(),
+            is_list: section.is_list,
+            settings: section.settings.into_iter().map(setting).collect(),
+        };
+        Page::last(config::sections(&state.config).into_iter().map(section))
+    }
+}
+
+/// The sessions that end.
+fn sessions(changes: &Changes) -> Vec<ReloadedSession> {
+    let session = |peer: &str, what: &str| ReloadedSession {
+        peer: peer.to_owned(),
+        what: what.to_owned(),
+        keys: changes.differences.get(peer).into_iter().flatten().map(key).collect(),
+        ..ReloadedSession::default()
+    };
+    let removed = changes.peers_removed.iter().map(|name| session(name, "ends"));
+    let restarted = changes.peers_restarted.iter().map(|peer| session(&peer.name, "restarts"));
+    removed.chain(restarted).collect()
+}
+
+fn key(difference: &Difference) -> ChangedKey {
+    let Difference { key, old, new } = difference;
+    ChangedKey { key: (*key).to_owned(), old: old.clone(), new: new.clone() }
+}
