@@ -21,6 +21,8 @@ names! {
     // The process and its parts.
     BUILD_INFO = "margay_build_info";
     READY = "margay_ready";
+    EVENTS_TOTAL = "margay_events_total";
+    RELOAD_REFUSED = "margay_reload_refused";
     LOG_LINES_DROPPED_TOTAL = "margay_log_lines_dropped_total";
     CONTAINED_PANICS_TOTAL = "margay_contained_panics_total";
     PART_RESPONDING = "margay_part_responding";

@@ -237,7 +237,8 @@ fn routes_are_sorted_selected_and_counted() {
              [[bgp.peers]]\nname = \"p{other}\"\naddress = \"127.{net}.0.{other}\"\nport = 1790\n\
              remote-asn = 6451{other}\nsource-address = \"127.{net}.0.{own}\"\nimport = \"all\"\n\
              export = \"tagged\"\n[[policy]]\nname = \"tagged\"\n[[policy.rules]]\n\
-             add-communities = [\"no-export\", \"64512:7\"]\nthen = \"accept\"\n"
+             set.next-hop = \"192.0.2.1\"\nadd-communities = [\"no-export\", \"64512:7\"]\n\
+             then = \"accept\"\n"
         )
     };
     let origin = |n: usize| {
@@ -285,7 +286,8 @@ fn routes_are_sorted_selected_and_counted() {
         (&["--as-path", "64512"], &all),
         (&["--as-path", "64512 ? *"], none),
         (&["--source", "static"], none),
-        (&["--unusable"], none),
+        // Nothing leads to 192.0.2.1 here, unless the machine has a default route.
+        (&["--unusable", "--source", "static"], none),
     ] {
         assert_eq!(count(arguments), expected, "{arguments:?}");
     }

@@ -284,13 +284,18 @@ fn a_reload_changes_only_what_differs() {
     assert_eq!(names(&c.peers_restarted), ["tor-1"], "it offers one capability more");
     let c = changed("extended-messages = false\n", "extended-messages = true\n");
     assert_eq!(names(&c.peers_restarted), ["tor-1"]);
-    assert_eq!(c, Changes { peers_restarted: c.peers_restarted.clone(), ..Changes::default() });
+    let (peers_restarted, differences) = (c.peers_restarted.clone(), c.differences.clone());
+    assert_eq!(c, Changes { peers_restarted, differences, ..Changes::default() });
+    let expected = "peer tor-1: session parameters changed, session restarts (hold-time 9 → 12)";
+    assert_eq!(c.to_string(), expected);
 
     let c = changed("secret", "other");
     assert_eq!(names(&c.peers_restarted), ["tor-1"], "a new key restarts");
+    assert!(c.to_string().ends_with("session restarts (password changed)"), "{c}");
 
     let c = changed("set.med = 10", "set.med = 11");
     assert_eq!(names(&c.peers_reconfigured), ["tor-1"], "its export policy");
+    assert!(c.to_string().ends_with("session stays (export changed)"), "{c}");
     assert!(c.peers_restarted.is_empty() && c.table.is_none());
 
     let c = changed("name = \"tor-1\"", "name = \"tor-2\"");

@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::event_names;
+
 pub use entry::{Entry, Level};
 use last::LastOfPeers;
 pub use layer::{EventLayer, layer};
@@ -44,13 +46,14 @@ struct Shared {
 }
 
 /// Kept events, oldest first.
-#[derive(Default)]
 struct Ring {
     entries: VecDeque<Arc<Entry>>,
     octets: usize,
     /// The number of the last event; the first one has 1.
     last: u64,
     of_peers: LastOfPeers,
+    /// How often each of [`event_names::ALL`] occurred.
+    counts: [u64; event_names::ALL.len()],
 }
 
 /// Events that follow a given one.
@@ -100,6 +103,12 @@ impl Events {
         self.ring().of_peers.get(peer)
     }
 
+    /// How often each event occurred since the start.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.ring().counts;
+        event_names::ALL.iter().zip(counts).map(|((name, _), count)| (*name, count)).collect()
+    }
+
     /// Waits until there is an event after the one with number `after`.
     pub async fn changed(&self, after: u64) {
         let mut last = self.shared.last.subscribe();
@@ -112,11 +121,28 @@ impl Events {
     }
 }
 
+impl Default for Ring {
+    fn default() -> Self {
+        Ring {
+            entries: VecDeque::new(),
+            octets: 0,
+            last: 0,
+            of_peers: LastOfPeers::default(),
+            counts: [0; event_names::ALL.len()],
+        }
+    }
+}
+
 impl Ring {
     /// Returns the number of the event.
     fn push(&mut self, mut entry: Entry) -> u64 {
         self.last += 1;
         entry.number = self.last;
+        if let Some(at) = event_names::ALL.iter().position(|(name, _)| **name == *entry.name)
+            && let Some(count) = self.counts.get_mut(at)
+        {
+            *count += 1;
+        }
         let entry = Arc::new(entry);
         if let Some(peer) = &entry.peer {
             self.of_peers.push(peer, &entry);

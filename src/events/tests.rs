@@ -31,6 +31,9 @@ fn a_reader_that_is_too_slow_learns_how_many_it_missed() {
     let rest = events.after(next.until, usize::MAX, None);
     assert_eq!((rest.entries.len(), rest.dropped, rest.until), (EVENTS_MAX - 5, 0, 1003));
     assert_eq!(events.after(1003, 5, None).until, 1003);
+    let count = |name| events.counts().iter().find(|(n, _)| *n == name).map(|(_, count)| *count);
+    assert_eq!(count(event_names::SESSION_UP), Some(1003));
+    assert_eq!(count(event_names::BFD_UP), Some(0));
     assert_eq!(events.after(0, 1, None).dropped, 0, "a new reader missed nothing");
 }
 

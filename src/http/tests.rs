@@ -102,6 +102,8 @@ fn snapshot() -> MetricsSnapshot {
         ready: true,
         drained: true,
         peers_drained: 3,
+        events: vec![("session-up", 3), ("session-down", 0)],
+        reload_refused: true,
         log_lines_dropped: 17,
         contained_panics: 1,
         parts: vec![("table".to_owned(), true), ("fib".to_owned(), false)],
@@ -169,6 +171,9 @@ fn every_value_is_exported_under_its_name() {
     let text = snapshot().render();
     for line in [
         "# TYPE margay_peers gauge",
+        "margay_events_total{event=\"session-up\"} 3",
+        "margay_events_total{event=\"session-down\"} 0",
+        "margay_reload_refused 1",
         "margay_log_lines_dropped_total 17",
         "margay_contained_panics_total 1",
         "margay_part_responding{part=\"table\"} 1",

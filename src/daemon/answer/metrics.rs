@@ -200,6 +200,8 @@ impl MetricsView {
             ready: self.readiness.not_ready().is_none(),
             drained: self.drains.of_all().is_some(),
             peers_drained: self.drains.records().len() as u64,
+            events: self.log.events().counts(),
+            reload_refused: state.reload_refused.is_some(),
             log_lines_dropped: self.log.dropped(),
             contained_panics: Supervisor::contained_panics(),
             parts: self

@@ -35,6 +35,10 @@ pub struct MetricsSnapshot {
     pub drained: bool,
     /// Peers that are drained, by name or with all others.
     pub peers_drained: u64,
+    /// Events since the start, by name.
+    pub events: Vec<(&'static str, u64)>,
+    /// Whether the last reload was refused.
+    pub reload_refused: bool,
     /// Log lines that were dropped because the reader of the log was too slow.
     pub log_lines_dropped: u64,
     /// Panics that ended only one session or one client.
@@ -87,6 +91,21 @@ impl MetricsSnapshot {
             &[],
             self.peers_drained,
         );
+        families.gauge(
+            names::RELOAD_REFUSED,
+            "Whether the last reload was refused: the next start would fail. show status has the \
+             faults.",
+            &[],
+            u64::from(self.reload_refused),
+        );
+        for (event, count) in &self.events {
+            families.counter(
+                names::EVENTS_TOTAL,
+                "Changes of state since the start, by name, as in margay events.",
+                &[("event", event)],
+                *count,
+            );
+        }
         for (name, help, count) in [
             (
                 names::LOG_LINES_DROPPED_TOTAL,
