@@ -294,7 +294,7 @@ fn routes_are_sorted_selected_and_counted() {
     let advertised = b.ask(&["show", "advertised", "p1", "10.1.1.0/24", "--longer", "--count"]);
     assert_eq!(text(&advertised.stdout), "250 prefixes, 250 paths\n");
     let shown = text(&a.ask(&["show", "routes", "10.1.0.7/32"]).stdout);
-    assert!(shown.contains("no-export 64512:7"), "{shown}");
+    assert!(shown.contains("64512:7 no-export"), "{shown}");
     let wrong = a.ask(&["show", "routes", "--peer", "p3"]);
     assert!(text(&wrong.stderr).contains("there is no peer"), "{wrong:?}");
     let wrong = a.ask(&["show", "routes", "--as-path", "x"]);

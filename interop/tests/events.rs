@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
@@ -10,7 +11,7 @@ use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control};
 use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
 use interop::speaker::{Config, Kind, Neighbor, Origin, Speaker as _};
-use interop::wait::{PATIENCE, wait_until};
+use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::Value;
 
 const PORT: u16 = 1790;
@@ -106,6 +107,13 @@ fn links_addresses_and_routes_of_others_are_events() -> Result<()> {
             Ok(())
         })?;
 
+        // Only a carrier that the kernel has reported can be lost; on a busy machine it reports late.
+        wait_until(PATIENCE, "the carrier", || {
+            let link = host.run("ip", &["-o", "link", "show", "eth0"])?;
+            ensure!(link.contains("state UP"), "{link}");
+            Ok(())
+        })?;
+        holds_for(Duration::from_secs(1), "the session", || control.expect_established(far.v4()))?;
         lab.unplug(&host)?;
         let lost = expect(&control, "link-down", "eth0 has no carrier")?;
         ensure!(lost["object"] == "eth0" && lost["level"] == "WARN", "{lost}");

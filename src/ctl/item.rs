@@ -1,11 +1,17 @@
 //! The items of answers. Keys may be added, never renamed; absent values are `null`. Addresses,
 //! prefixes and communities are strings, AS numbers integers, durations whole seconds.
 
+mod configuration;
+mod event;
+
 use std::net::IpAddr;
 
 use bgp_proto::policy::Source;
 use bgp_proto::types::{Family, PeerType, Prefix};
 use serde::{Deserialize, Serialize};
+
+pub use configuration::{ChangedKey, ReloadRefused, Reloaded, ReloadedSession, Section, Setting};
+pub use event::Event;
 
 /// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,41 +105,6 @@ pub struct Status {
     pub http: Option<HttpStatus>,
     /// On a Calico node: the status of its objects.
     pub calico: Option<Calico>,
-}
-
-/// A reload that was refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadRefused {
-    /// When, RFC 3339.
-    pub at: String,
-    /// Every fault, a line each.
-    pub text: String,
-}
-
-/// An event: a change of state, as in the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Its number. Later events have greater numbers; those of one peer have gaps.
-    pub number: u64,
-    /// When, RFC 3339 with milliseconds.
-    pub at: String,
-    /// `INFO`, `WARN` or `ERROR`.
-    pub level: String,
-    /// Its name, one of those in `README.md`.
-    pub event: String,
-    /// The name of the peer that it concerns.
-    pub peer: Option<String>,
-    /// The prefix that it concerns.
-    pub prefix: Option<String>,
-    /// The interface, address, source or Calico object that it concerns.
-    pub object: Option<String>,
-    /// The reason.
-    pub reason: Option<String>,
-    /// The line of the log.
-    pub text: String,
-    /// The other fields of the line.
-    #[serde(default)]
-    pub fields: std::collections::BTreeMap<String, String>,
 }
 
 /// How metrics and health are served.
@@ -657,69 +628,6 @@ pub struct Withheld {
     pub peer: String,
     /// The rule that prevents it.
     pub rule: String,
-}
-
-/// The result of a reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// One line for each change; empty: nothing changed.
-    pub changes: Vec<String>,
-    /// Whether the changes were only listed and not applied.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// Sessions that end or restart, or would.
-    #[serde(default)]
-    pub sessions: Vec<ReloadedSession>,
-}
-
-/// A session that a reload ends.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadedSession {
-    /// The peer's name.
-    pub peer: String,
-    /// `restarts`, or `ends` if the peer is removed.
-    pub what: String,
-    /// The keys that differ, each with its old and its new value.
-    pub keys: Vec<ChangedKey>,
-    /// Before: the FSM's state.
-    pub state: Option<String>,
-    /// Before: paths in the Adj-RIB-In, all families.
-    pub prefixes_received: u32,
-    /// Before: prefixes advertised to the peer, all families.
-    pub prefixes_advertised: u32,
-}
-
-/// A key whose value differs. Secrets are not shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChangedKey {
-    /// The key.
-    pub key: String,
-    /// The old value as TOML; `null`: none, or not shown.
-    pub old: Option<String>,
-    /// The new value.
-    pub new: Option<String>,
-}
-
-/// The values in force of one table of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Section {
-    /// The table's name, such as `bgp.peers`.
-    pub table: String,
-    /// Whether the file may have several of these tables.
-    pub is_list: bool,
-    /// Its keys.
-    pub settings: Vec<Setting>,
-}
-
-/// A key and its value in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setting {
-    /// The key.
-    pub key: String,
-    /// The value as TOML; `null`: none. A secret is `(hidden)`.
-    pub value: Option<String>,
-    /// Whether it is the default.
-    pub default: bool,
 }
 
 /// The shutdown of a peer by an operator.

@@ -91,21 +91,7 @@ impl MetricsSnapshot {
             &[],
             self.peers_drained,
         );
-        families.gauge(
-            names::RELOAD_REFUSED,
-            "Whether the last reload was refused: the next start would fail. show status has the \
-             faults.",
-            &[],
-            u64::from(self.reload_refused),
-        );
-        for (event, count) in &self.events {
-            families.counter(
-                names::EVENTS_TOTAL,
-                "Changes of state since the start, by name, as in margay events.",
-                &[("event", event)],
-                *count,
-            );
-        }
+        self.collect_events(&mut families);
         for (name, help, count) in [
             (
                 names::LOG_LINES_DROPPED_TOTAL,
@@ -161,5 +147,23 @@ impl MetricsSnapshot {
         all.extend(ProcessCollector::for_self().collect());
         // The encoder fails only for families without a name or without metrics; ours have both.
         TextEncoder::new().encode_to_string(&all).unwrap_or_default()
+    }
+
+    fn collect_events(&self, families: &mut Families) {
+        families.gauge(
+            names::RELOAD_REFUSED,
+            "Whether the last reload was refused: the next start would fail. show status has the \
+             faults.",
+            &[],
+            u64::from(self.reload_refused),
+        );
+        for (event, count) in &self.events {
+            families.counter(
+                names::EVENTS_TOTAL,
+                "Changes of state since the start, by name, as in margay events.",
+                &[("event", event)],
+                *count,
+            );
+        }
     }
 }

@@ -1,0 +1,75 @@
+//! The configuration, and reloads of it.
+
+use serde::{Deserialize, Serialize};
+
+/// A reload that was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadRefused {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Every fault, a line each.
+    pub text: String,
+}
+
+/// The result of a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// One line for each change; empty: nothing changed.
+    pub changes: Vec<String>,
+    /// Whether the changes were only listed and not applied.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Sessions that end or restart, or would.
+    #[serde(default)]
+    pub sessions: Vec<ReloadedSession>,
+}
+
+/// A session that a reload ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadedSession {
+    /// The peer's name.
+    pub peer: String,
+    /// `restarts`, or `ends` if the peer is removed.
+    pub what: String,
+    /// The keys that differ, each with its old and its new value.
+    pub keys: Vec<ChangedKey>,
+    /// Before: the FSM's state.
+    pub state: Option<String>,
+    /// Before: paths in the Adj-RIB-In, all families.
+    pub prefixes_received: u32,
+    /// Before: prefixes advertised to the peer, all families.
+    pub prefixes_advertised: u32,
+}
+
+/// A key whose value differs. Secrets are not shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedKey {
+    /// The key.
+    pub key: String,
+    /// The old value as TOML; `null`: none, or not shown.
+    pub old: Option<String>,
+    /// The new value.
+    pub new: Option<String>,
+}
+
+/// The values in force of one table of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// The table's name, such as `bgp.peers`.
+    pub table: String,
+    /// Whether the file may have several of these tables.
+    pub is_list: bool,
+    /// Its keys.
+    pub settings: Vec<Setting>,
+}
+
+/// A key and its value in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The key.
+    pub key: String,
+    /// The value as TOML; `null`: none. A secret is `(hidden)`.
+    pub value: Option<String>,
+    /// Whether it is the default.
+    pub default: bool,
+}
