@@ -60,6 +60,29 @@ fn remote(config: &PeerConfig) -> SocketAddr {
     }
 }
 
+/// Why a peer could not be dialled, with what the system's error means here.
+pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
+    let (address, port) = (off_interface(config.address).0, config.port);
+    let hint = match (error.kind(), config.source_address) {
+        (io::ErrorKind::AddrNotAvailable, Some(source)) => {
+            format!(": {source} (source-address) is on no interface")
+        }
+        (io::ErrorKind::HostUnreachable, _) => {
+            format!(": {address} does not answer ARP or neighbour discovery, or no router knows it")
+        }
+        (io::ErrorKind::NetworkUnreachable, _) => format!(": no route leads to {address}"),
+        (io::ErrorKind::ConnectionRefused, _) => {
+            format!(": nothing listens at {address} port {port}, or a firewall refuses us")
+        }
+        // A segment with another key is dropped without an answer (RFC 2385 §2.0).
+        (io::ErrorKind::TimedOut, _) if config.security.md5.is_some() => {
+            ": no answer: check the password on both sides".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("{error}{hint}")
+}
+
 /// Prepares an accepted connection: sets its TTL, its key, and the options of a dialled one.
 pub(super) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     set_ttl(&SockRef::from(stream), config)?;
@@ -156,6 +179,19 @@ mod tests {
     fn config(remote: u32) -> PeerConfig {
         let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
         PeerConfig::new("192.0.2.1".parse().unwrap(), Asn(remote), &local)
+    }
+
+    #[test]
+    fn errors_of_the_system_say_what_they_mean_here() {
+        let source_address = Some("10.0.0.77".parse().unwrap());
+        let config = PeerConfig { source_address, ..config(65001) };
+        let text = |kind: io::ErrorKind| describe(&kind.into(), &config);
+        let local = text(io::ErrorKind::AddrNotAvailable);
+        assert!(local.ends_with(": 10.0.0.77 (source-address) is on no interface"), "{local}");
+        let refused = text(io::ErrorKind::ConnectionRefused);
+        assert!(refused.contains("nothing listens at 192.0.2.1 port 179"), "{refused}");
+        let unknown = io::Error::other("strange");
+        assert_eq!(describe(&unknown, &config), "strange");
     }
 
     #[tokio::test]

@@ -369,14 +369,8 @@ impl PeerTask {
         match result {
             Ok(stream) => self.on_stream(Slot::Outgoing, stream),
             Err(e) => {
-                let hint = if e.kind() == std::io::ErrorKind::TimedOut
-                    && self.session.config().security.md5.is_some()
-                {
-                    " (no answer: check the password on both sides)"
-                } else {
-                    ""
-                };
-                self.session.handle_connect_failed(self.now(), &format!("{e}{hint}"));
+                let text = dial::describe(&e, self.session.config());
+                self.session.handle_connect_failed(self.now(), &text);
             }
         }
     }
