@@ -7,7 +7,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
 
 use super::table::{Paint, clean, wrap};
-use super::{Look, as_path, gateways};
+use super::{Look, as_path, communities, gateways};
 use crate::ctl::item::{Advertised, AsPathPart, ExplainedFib, Explanation, Path, Withheld};
 
 /// Maximum number of peer names on one line; JSON has them all.
@@ -113,9 +113,7 @@ impl Text<'_> {
         let attributes: Vec<String> =
             std::iter::once(format!("origin {}", p.origin)).chain(numbers).collect();
         self.labelled(INDENT, "attributes", &attributes.join(", "));
-        let communities =
-            [&p.communities[..], &p.large_communities, &p.extended_communities].concat();
-        self.labelled(INDENT, "communities", &communities.join(" "));
+        self.labelled(INDENT, "communities", &communities(p));
         self.labelled(INDENT, "originator", p.originator_id.as_deref().unwrap_or_default());
         self.labelled(INDENT, "clusters", &p.cluster_list.join(" "));
         self.labelled(INDENT, "import", p.import_rule.as_deref().unwrap_or_default());

@@ -267,16 +267,24 @@ fn kernel_one(found: Option<FibView>, count: bool) -> Result<Page, Refusal> {
 struct First {
     max: usize,
     kept: Vec<Prefix>,
+    /// The last one that may still be among the first; `None`: any.
+    bound: Option<Prefix>,
     has_dropped: bool,
 }
 
 impl First {
     fn new(max: usize) -> Self {
-        First { max, kept: Vec::new(), has_dropped: false }
+        First { max, kept: Vec::new(), bound: None, has_dropped: false }
     }
 
     fn extend(&mut self, prefixes: impl Iterator<Item = Prefix>) {
-        self.kept.extend(prefixes);
+        for prefix in prefixes {
+            if self.bound.is_some_and(|bound| prefix > bound) {
+                self.has_dropped = true;
+            } else {
+                self.kept.push(prefix);
+            }
+        }
         if self.kept.len() > 2 * self.max {
             self.shrink();
         }
@@ -284,7 +292,10 @@ impl First {
 
     fn shrink(&mut self) {
         if self.kept.len() > self.max {
-            self.kept.select_nth_unstable(self.max);
+            if let Some(last) = self.max.checked_sub(1) {
+                let (_, bound, _) = self.kept.select_nth_unstable(last);
+                self.bound = Some(*bound);
+            }
             self.kept.truncate(self.max);
             self.has_dropped = true;
         }
