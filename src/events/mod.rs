@@ -1,7 +1,7 @@
 //! The most recent events: what `margay events` and `margay show peer` print.
 //!
 //! An event is a log line that has an `event` field, whose value is one of [`crate::event_names`].
-//! [`layer`] takes it from `tracing`, so that the log and the events cannot differ; the level of
+//! [`layer()`] takes it from `tracing`, so that the log and the events cannot differ; the level of
 //! the log does not matter. Events are changes of state, never single routes.
 //!
 //! The memory is bounded: [`EVENTS_MAX`] events of [`OCTETS_MAX`] octets in all, of which one peer
