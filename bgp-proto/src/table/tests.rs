@@ -27,6 +27,7 @@ mod numbers;
 mod reflection;
 mod restarts;
 mod schedule;
+mod select;
 
 const ASN: Asn = Asn(65000);
 
