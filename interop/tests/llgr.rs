@@ -132,7 +132,10 @@ fn helps(kind: Kind) -> Result<()> {
                 Ok(())
             })?;
             wait_paths(&helper.aware, prefix, 0)?;
-            ensure!(kernel::route(&helper.host, prefix)?.is_none(), "it is still in the kernel");
+            wait_until(PATIENCE, "the kernel route to go", || {
+                ensure!(kernel::route(&helper.host, prefix)?.is_none(), "it is still there");
+                Ok(())
+            })?;
             let log = helper.margay.daemon().output();
             for line in [
                 "kept for 2 s, then as long-lived stale for 12 s",
