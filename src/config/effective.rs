@@ -7,7 +7,7 @@ use std::time::Duration;
 use bgp_proto::export::{AddPathSend, NextHopMode};
 use bgp_proto::session::{BfdMode, HoldExpiry, LocalIdentity, PeerConfig, RoleMode};
 use bgp_proto::table::{PeerRoutes, RouteLimits};
-use bgp_proto::types::PeerType;
+use bgp_proto::types::{Family, FamilyMap, PeerType, off_interface};
 use bgp_proto::wire::AddPathMode;
 
 use super::{Config, DynamicPeers, Fallover, FibSettings, PeerEntry, PeerSeries};
@@ -211,12 +211,14 @@ fn default_peer(peer: &PeerEntry, identity: &LocalIdentity) -> Values {
         routes: routes.into(),
         bfd: None,
         fallover,
+        interface: peer.interface.clone(),
     })
 }
 
 fn of_peer(peer: &PeerEntry) -> Values {
     let mut values = vec![
         ("name", text(&peer.name)),
+        ("interface", peer.interface.as_deref().map(str::to_owned)),
         ("bfd", boolean(peer.bfd.is_some())),
         ("fast-fallover", boolean(peer.fallover == Fallover::Fast)),
     ];
@@ -229,7 +231,7 @@ fn of_session(session: &PeerConfig, values: &mut Values) {
     let families: Vec<String> = session.families.iter().map(|f| format!("\"{f}\"")).collect();
     let add_path = session.add_path.0.into_iter().find(|mode| *mode != AddPathMode::None);
     values.extend([
-        ("address", text(session.address)),
+        ("address", text(off_interface(session.address).0)),
         ("remote-asn", number(session.remote_asn)),
         ("port", number(session.port)),
         ("local-asn", number(session.local_asn)),
@@ -246,6 +248,7 @@ fn of_session(session: &PeerConfig, values: &mut Values) {
         ("connect-retry-time", seconds(session.connect_retry_time)),
         ("send-hold-time", session.send_hold_time.and_then(seconds)),
         ("graceful-restart-time", seconds(session.graceful_restart_time.unwrap_or_default())),
+        ("long-lived-graceful-restart", session.long_lived_stale_time.map(long_lived)),
         ("stale-on-hold-expiry", boolean(session.hold_expiry == HoldExpiry::Restart)),
         ("extended-messages", boolean(session.extended_messages)),
         ("extended-next-hop", boolean(session.extended_next_hop)),
@@ -301,6 +304,11 @@ fn boolean(value: bool) -> Option<String> {
 
 fn seconds(value: Duration) -> Option<String> {
     Some(value.as_secs().to_string())
+}
+
+fn long_lived(times: FamilyMap<Duration>) -> String {
+    let secs = |family| times[family].as_secs();
+    format!("{{ ipv4 = {}, ipv6 = {} }}", secs(Family::Ipv4), secs(Family::Ipv6))
 }
 
 fn text(value: impl Display) -> Option<String> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::PoisonError;
 
 use bgp_proto::session::{Close, Keep, LastError, Negotiated, Origin, State};
-use bgp_proto::types::{Family, Time, off_interface};
+use bgp_proto::types::{Family, FamilySet, Time, off_interface};
 use tracing::{debug, info, warn};
 
 use super::PeerTask;
@@ -138,6 +138,11 @@ fn kept(keep: &Keep) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The names of families: `ipv4, ipv6`.
+fn listed(families: FamilySet) -> String {
+    families.iter().map(|family| family.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn direction(error: &LastError) -> &'static str {
