@@ -255,6 +255,7 @@ fn receive(member: &mut Member, mut bytes: &[u8]) {
         peer_asn: LOCAL,
         enforce_first_as: false,
         reject_as_sets: false,
+        interface: None,
     };
     while !bytes.is_empty() {
         let len = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));

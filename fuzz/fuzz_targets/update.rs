@@ -60,6 +60,7 @@ fn context(options: u16) -> UpdateContext {
         peer_asn: Asn(65001),
         enforce_first_as: bit(7),
         reject_as_sets: bit(8),
+        interface: bit(9).then_some(std::num::NonZeroU32::MIN),
     }
 }
 

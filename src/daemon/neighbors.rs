@@ -171,3 +171,77 @@ fn peers(
 fn waiting(interface: &str) -> Arc<str> {
     format!("no router advertisement has been received on {interface}").into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bgp_proto::types::off_interface;
+
+    use super::*;
+    use crate::engine::Clock;
+    use crate::kernel::LinkTraits;
+
+    fn link(index: u32, name: &str, addresses: &[&str]) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            up: true,
+            running: true,
+            traits: LinkTraits { loopback: name == "lo", ..LinkTraits::default() },
+            mtu: 1500,
+            addresses: addresses.iter().map(|a| (a.parse().unwrap(), 64)).collect(),
+        }
+    }
+
+    fn config(entries: &[&str]) -> Config {
+        let mut text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n".to_owned();
+        for entry in entries {
+            text += &format!("[[bgp.peers]]\n{entry}\nremote-asn = \"internal\"\n");
+        }
+        Config::parse(Path::new("m.toml"), &text).unwrap()
+    }
+
+    #[test]
+    fn each_interface_has_the_first_entry_that_matches() {
+        let config = config(&[
+            "interface = \"eth1\"\naddress = \"fe80::9\"",
+            "interface = \"*\"\nname = \"fabric\"\nrouter-advertisements = true",
+            "interface = \"gone0\"",
+            "address = \"192.0.2.1\"\nname = \"fabric-eth3\"",
+        ]);
+        let links = [
+            link(1, "lo", &["::1"]),
+            link(2, "eth1", &["fe80::2"]),
+            link(3, "eth2", &["2001:db8::3", "fe80::3"]),
+            link(4, "eth3", &[]),
+        ];
+        let discovery = Discovery::new(Clock::start(), 1);
+        let (found, refused) = peers(&config, &links, &discovery);
+        let shown: Vec<_> = found
+            .iter()
+            .map(|peer| {
+                let (address, index) = off_interface(peer.session.address);
+                (&*peer.name, address.to_string(), index.map(NonZeroU32::get), &peer.session.idle)
+            })
+            .collect();
+        let none = |why: &str| Some(Arc::from(why));
+        let (waits, gone) = (none(&waiting("eth2")), none("there is no interface gone0"));
+        assert_eq!(
+            shown,
+            [
+                ("eth1", "fe80::9".to_owned(), Some(2), &None),
+                ("fabric-eth2", "fe80::".to_owned(), Some(3), &waits),
+                ("gone0", "fe80::".to_owned(), Some(ABSENT + 2), &gone),
+            ]
+        );
+        let names: Vec<&str> = refused.iter().map(|peer| &*peer.name).collect();
+        assert_eq!(names, ["fabric-eth3"], "a peer with an address has the name");
+
+        // Neither on the loopback interface, nor where the address is given.
+        let wanted = wanted(&config, &links);
+        let shown: Vec<_> = wanted.iter().map(|w| (&*w.name, w.advertises, w.local)).collect();
+        let local = Some("fe80::3".parse().unwrap());
+        assert_eq!(shown, [("eth2", true, local), ("eth3", true, None)]);
+    }
+}
