@@ -11,7 +11,7 @@ use super::peer::{Pass, Peer, PeerInput, QueuedBatch, Receipt};
 use super::{Established, PeerRoutes, Table};
 use crate::rib::{Meter, SourceId};
 use crate::session::{Keep, Negotiated};
-use crate::types::{Family, FamilySet, PeerId, SessionId, Time};
+use crate::types::{Family, PeerId, SessionId, Time};
 use crate::wire::RouteBatch;
 
 /// How far an input of a peer was processed.
@@ -188,8 +188,10 @@ impl Table {
             }
             PeerInput::Down { session, keep } => {
                 let is_present = peer.up == Some(session);
-                let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
-                let can_mark = families.iter().all(|family| self.can_mark(id, family, meter));
+                // Also families of capability 71 alone.
+                let is_kept = |f: &Family| keep.is_some_and(|keep| keep.of(*f).is_some());
+                let mut kept = Family::ALL.into_iter().filter(is_kept);
+                let can_mark = kept.all(|family| self.can_mark(id, family, meter));
                 if is_present && !can_mark {
                     return (Taken::Waits, Some(PeerInput::Down { session, keep }));
                 }

@@ -75,6 +75,12 @@ fn sent(table: &Table, to: u32) -> Option<bool> {
     Some(AttrView::new(attrs).communities().any(|c| c == Community::LLGR_STALE))
 }
 
+fn marker(table: &mut Table, from: u32, action: RouteAction) {
+    let mut batch = RouteBatch::default();
+    batch.push_marker(Family::Ipv4, action);
+    table.apply_now(from, batch);
+}
+
 fn explained(table: &Table) -> Explanation {
     table.explain(ROUTE.parse::<Prefix>().unwrap(), Time::ZERO).expect("the route")
 }
@@ -147,9 +153,7 @@ fn any_other_path_is_preferred_and_the_mark_goes_when_the_route_is_announced_aga
     assert_eq!((paths[0].peer, paths[0].long_lived), (Some(PeerId(2)), false));
     assert_eq!(table.counts(PeerId(2)).retained[Family::Ipv4].map(|r| r.paths), Some(0));
     events(&mut table);
-    let mut batch = RouteBatch::default();
-    batch.push_marker(Family::Ipv4, RouteAction::EndOfRib);
-    table.apply_now(2, batch);
+    marker(&mut table, 2, RouteAction::EndOfRib);
     turns(&mut table, at(RESTART + 2));
     let (peer, family, count) = (PeerId(2), Family::Ipv4, 0);
     let synchronised = TableEvent::Synchronised { peer, family, count };
@@ -268,4 +272,22 @@ fn an_export_policy_cannot_remove_the_mark() {
     table.down_now(2, keep());
     turns(&mut table, at(RESTART));
     assert_eq!(sent(&table, 3), Some(true));
+}
+
+/// Each loss needs a stamp of its own, also in a family that capability 64 does not list.
+#[test]
+fn any_number_of_losses_leaves_no_route_behind() {
+    let mut table = long_lived_table();
+    let _readers = three(&mut table, routes(2));
+    let keep = keep().map(|keep| Keep { families: FamilySet::EMPTY, ..keep });
+    for round in 0..300 {
+        announce(&mut table, 2, 65002, &[&format!("10.{}.0.0/16", round % 100)]);
+        table.down_now(2, keep);
+        settle(&mut table);
+        let _reader = table.up_now(2, capable(2, 65002));
+    }
+    assert_eq!(table.totals().paths[Family::Ipv4], 100);
+    marker(&mut table, 2, RouteAction::EndOfRib);
+    settle(&mut table);
+    assert_eq!(table.totals().paths[Family::Ipv4], 0);
 }
