@@ -10,7 +10,7 @@
 use super::import::{ImportContext, Liveness};
 use super::peer::Pass;
 use super::{RECOUNT, Table, TableEvent};
-use crate::rib::{AttrKey, DestId, Meter, Path, PathFlags};
+use crate::rib::{AttrKey, DestId, Meter, Path, PathFlags, SparseSet};
 use crate::types::{Family, PeerId};
 
 impl Table {
@@ -49,6 +49,8 @@ impl Table {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
         held.refresh_timer.stop();
+        // What it has yet to mark is withdrawn, and what a later BoRR makes old is not stale.
+        *held.pass_mut(Pass::LongLived) = SparseSet::default();
         held.marks.sweep_from = held.marks.present;
         let is_needed = held.marks.old > 0;
         if is_needed {

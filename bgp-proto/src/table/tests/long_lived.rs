@@ -291,3 +291,20 @@ fn any_number_of_losses_leaves_no_route_behind() {
     settle(&mut table);
     assert_eq!(table.totals().paths[Family::Ipv4], 0);
 }
+
+#[test]
+fn a_refresh_after_end_of_rib_makes_nothing_long_lived_stale() {
+    let mut table = long_lived_table();
+    let _readers = three(&mut table, routes(2));
+    announce(&mut table, 2, 65002, &[ROUTE]);
+    settle(&mut table);
+    table.down_now(2, keep());
+    // The pass has not reached the route when it is announced again.
+    table.handle_timeout(at(RESTART));
+    let _reader = table.up_now(2, capable(2, 65002));
+    announce(&mut table, 2, 65002, &[ROUTE]);
+    marker(&mut table, 2, RouteAction::EndOfRib);
+    marker(&mut table, 2, RouteAction::RefreshBegin);
+    turns(&mut table, at(RESTART));
+    assert!(!explained(&table).destination.paths[0].long_lived);
+}
