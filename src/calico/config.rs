@@ -344,7 +344,6 @@ fn peer_entry(
         },
         limits: limits.peers,
         stale_time: STALE_TIME,
-        long_lived_stale_time_max: None,
     };
     // As in BIRD: Calico configures every neighbour without TTL security as multihop.
     let fallover = Fallover::of(&config);
@@ -523,7 +522,6 @@ mod tests {
             reflection: ReflectionParams { client: false, cluster_id: None },
             limits: CalicoLimits::default().peers,
             stale_time: Duration::from_secs(180),
-            long_lived_stale_time_max: None,
         }
     }
 

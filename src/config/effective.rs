@@ -7,7 +7,7 @@ use std::time::Duration;
 use bgp_proto::export::{AddPathSend, NextHopMode};
 use bgp_proto::session::{BfdMode, HoldExpiry, LocalIdentity, PeerConfig, RoleMode};
 use bgp_proto::table::{PeerRoutes, RouteLimits};
-use bgp_proto::types::{Family, FamilyMap, PeerType, off_interface};
+use bgp_proto::types::{Family, PeerType, off_interface};
 use bgp_proto::wire::AddPathMode;
 
 use super::{Config, DynamicPeers, Fallover, FibSettings, PeerEntry, PeerSeries};
@@ -248,7 +248,7 @@ fn of_session(session: &PeerConfig, values: &mut Values) {
         ("connect-retry-time", seconds(session.connect_retry_time)),
         ("send-hold-time", session.send_hold_time.and_then(seconds)),
         ("graceful-restart-time", seconds(session.graceful_restart_time.unwrap_or_default())),
-        ("long-lived-graceful-restart", session.long_lived_stale_time.map(long_lived)),
+        ("long-lived-graceful-restart", long_lived(session)),
         ("stale-on-hold-expiry", boolean(session.hold_expiry == HoldExpiry::Restart)),
         ("extended-messages", boolean(session.extended_messages)),
         ("extended-next-hop", boolean(session.extended_next_hop)),
@@ -306,9 +306,12 @@ fn seconds(value: Duration) -> Option<String> {
     Some(value.as_secs().to_string())
 }
 
-fn long_lived(times: FamilyMap<Duration>) -> String {
+fn long_lived(session: &PeerConfig) -> Option<String> {
+    let times = session.long_lived_stale_time?;
     let secs = |family| times[family].as_secs();
-    format!("{{ ipv4 = {}, ipv6 = {} }}", secs(Family::Ipv4), secs(Family::Ipv6))
+    let max = session.long_lived_stale_time_max;
+    let max = max.map_or_else(String::new, |max| format!(", max = {}", max.as_secs()));
+    Some(format!("{{ ipv4 = {}, ipv6 = {}{max} }}", secs(Family::Ipv4), secs(Family::Ipv6)))
 }
 
 fn text(value: impl Display) -> Option<String> {

@@ -282,7 +282,7 @@ pub(super) fn read_common(
     let session = read_session(table, cx, &timers, nature, remote_asn, local_asn);
     // Without a local AS, internal and external peers cannot be distinguished.
     let known = session.as_ref().filter(|s| s.local_asn.is_usable());
-    let routes = read_routes(table, cx, &timers, known.map(PeerConfig::peer_type));
+    let routes = read_routes(table, cx, known.map(PeerConfig::peer_type));
     (session, routes)
 }
 
@@ -334,6 +334,7 @@ fn read_session(
         add_path: FamilyMap([add_path; 2]),
         graceful_restart_time: timers.graceful_restart(),
         long_lived_stale_time: timers.long_lived.map(|long_lived| long_lived.times),
+        long_lived_stale_time_max: timers.long_lived.and_then(|long_lived| long_lived.max),
         hold_expiry,
         extended_messages,
         extended_next_hop,
@@ -401,12 +402,7 @@ fn read_role(value: &Value<'_>, kind: PeerType) -> Option<Role> {
     ])
 }
 
-fn read_routes(
-    table: &Table<'_>,
-    cx: &Context<'_>,
-    timers: &Timers,
-    kind: Option<PeerType>,
-) -> Option<PeerRoutes> {
+fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> Option<PeerRoutes> {
     let import = read_policy(table, "import", cx.policies, kind);
     let export = read_policy(table, "export", cx.policies, kind);
     if kind == Some(PeerType::External) {
@@ -458,7 +454,6 @@ fn read_routes(
         reflection: ReflectionParams { client: route_reflector_client, cluster_id },
         limits,
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),
-        long_lived_stale_time_max: timers.long_lived.and_then(|long_lived| long_lived.max),
     })
 }
 

@@ -107,7 +107,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(client.session.graceful_restart_time, Some(Duration::from_secs(60)));
     let long_lived = [7200, 1800].map(Duration::from_secs);
     assert_eq!(client.session.long_lived_stale_time, Some(FamilyMap(long_lived)));
-    assert_eq!(client.routes.long_lived_stale_time_max, Some(Duration::from_secs(86_400)));
+    assert_eq!(client.session.long_lived_stale_time_max, Some(Duration::from_secs(86_400)));
     assert!(config.table.long_lived);
     assert!(client.routes.reflection.client);
     assert_eq!(client.routes.reflection.cluster_id.unwrap().to_string(), "10.0.0.101");

@@ -114,8 +114,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         }),
         long_lived_stale_time: per_family(|family| {
             let negotiated = negotiated.filter(|n| n.long_lived.is_some())?;
-            let time = negotiated.long_lived_stale_times()[family];
-            Some(routes.long_lived_stale_time_max.map_or(time, |max| time.min(max)).as_secs())
+            Some(negotiated.long_lived_stale_times()[family].as_secs())
         }),
         prefixes_max: routes.limits.prefixes_max,
         object: None,

@@ -207,6 +207,9 @@ pub struct PeerConfig {
     /// Offer capability 71 with these long-lived stale times, 0-16,777,215 s per family (RFC 9494),
     /// if capability 64 is offered; `None`, the default, leaves it out.
     pub long_lived_stale_time: Option<FamilyMap<Duration>>,
+    /// How long the neighbour's routes are long-lived stale at most, whatever its capability 71 asks
+    /// for (RFC 9494 §4.2). `None`, the default: no limit of ours.
+    pub long_lived_stale_time_max: Option<Duration>,
     /// What the expiry of the hold timer means for the neighbour's routes.
     pub hold_expiry: HoldExpiry,
     /// Offer Extended Messages (RFC 8654). Default true.
@@ -260,6 +263,7 @@ impl PeerConfig {
             add_path: FamilyMap::default(),
             graceful_restart_time: Some(Duration::from_secs(120)),
             long_lived_stale_time: None,
+            long_lived_stale_time_max: None,
             hold_expiry: HoldExpiry::default(),
             extended_messages: true,
             extended_next_hop: false,
@@ -275,10 +279,13 @@ impl PeerConfig {
     }
 
     /// Whether `other` differs, and in nothing but timers: hold time, keepalive interval, send hold
-    /// time, retry time, restart time and long-lived stale times. They belong to the OPEN or to the
-    /// wait for a connection, so that [`Peer::set_timers`](super::Peer::set_timers) can replace them
-    /// without ending the session. Whether capabilities 64 and 71 are offered is no timer.
+    /// time, retry time, restart time, long-lived stale times and their limit. They belong to the
+    /// OPEN or to the wait for a connection, so that
+    /// [`Peer::set_timers`](super::Peer::set_timers) can replace them without ending the session. Whether capabilities 64 and 71 are offered is no timer.
     pub fn differs_only_in_timers(&self, other: &PeerConfig) -> bool {
+        if self == other {
+            return false;
+        }
         let offers_alike = self.graceful_restart_time.is_some()
             == other.graceful_restart_time.is_some()
             && self.long_lived_stale_time.is_some() == other.long_lived_stale_time.is_some();
@@ -289,9 +296,10 @@ impl PeerConfig {
             connect_retry_time: self.connect_retry_time,
             graceful_restart_time: self.graceful_restart_time,
             long_lived_stale_time: self.long_lived_stale_time,
+            long_lived_stale_time_max: self.long_lived_stale_time_max,
             ..other.clone()
         };
-        self != other && offers_alike && *self == with_our_timers
+        offers_alike && *self == with_our_timers
     }
 
     /// Longest time without send progress on a session with the hold time that we offer, which is

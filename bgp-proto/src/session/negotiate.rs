@@ -57,7 +57,7 @@ pub struct Negotiated {
     /// The peer's capability 64, if it sent one and we offered ours.
     pub graceful_restart: Option<GracefulRestart>,
     /// The peer's capability 71, if it sent one together with capability 64 (RFC 9494 §4.5) and we
-    /// offered both.
+    /// offered both; its times limited by [`PeerConfig::long_lived_stale_time_max`].
     pub long_lived: Option<Vec<LongLivedFamily>>,
     /// Everything that the peer offered, for display.
     pub peer_capabilities: Capabilities,
@@ -208,13 +208,26 @@ pub(super) fn negotiate(
             .graceful_restart
             .as_ref()
             .and_then(|_| theirs.graceful_restart.clone()),
-        long_lived: theirs.long_lived.clone().filter(|_| {
-            offered.long_lived.is_some()
-                && offered.graceful_restart.is_some()
-                && theirs.graceful_restart.is_some()
-        }),
+        long_lived: theirs
+            .long_lived
+            .clone()
+            .filter(|_| {
+                offered.long_lived.is_some()
+                    && offered.graceful_restart.is_some()
+                    && theirs.graceful_restart.is_some()
+            })
+            .map(|families| limited(families, config.long_lived_stale_time_max)),
         peer_capabilities: theirs.clone(),
     })
+}
+
+/// RFC 9494 §4.2 lets us shorten what the peer asks for.
+fn limited(mut families: Vec<LongLivedFamily>, max: Option<Duration>) -> Vec<LongLivedFamily> {
+    let max = max.and_then(|max| u32::try_from(max.as_secs()).ok()).unwrap_or(u32::MAX);
+    for listed in &mut families {
+        listed.stale_time_secs = listed.stale_time_secs.min(max);
+    }
+    families
 }
 
 /// RFC 9234 §4.2. If we have a role, one that the peer sends must be its counterpart.

@@ -102,9 +102,6 @@ pub struct PeerRoutes {
     /// How long stale routes are kept without End-of-RIB after the session is re-established (RFC
     /// 8538 §4.1). Default 180 s. A change takes effect with the next restart.
     pub stale_time: Duration,
-    /// Limit of the long-lived stale times that the peer announces (RFC 9494 §4.2). `None`, the
-    /// default: none. A change takes effect with the next restart.
-    pub long_lived_stale_time_max: Option<Duration>,
 }
 
 /// What the import of a peer's routes depends on.
@@ -203,7 +200,6 @@ impl PeerRoutes {
             reflection: ReflectionParams::default(),
             limits: PeerLimits::default(),
             stale_time: Duration::from_secs(180),
-            long_lived_stale_time_max: None,
         }
     }
 }

@@ -99,13 +99,14 @@ impl Table {
         let both_notify = peer.session.as_ref().is_some_and(|session| {
             session.graceful_restart.as_ref().is_some_and(|restart| restart.notification)
         });
-        let (stale_time, long_lived_max) =
-            (peer.routes.stale_time, peer.routes.long_lived_stale_time_max);
+        let stale_time = peer.routes.stale_time;
         self.leave_groups(id);
         for family in Family::ALL {
-            let terms = keep.and_then(|keep| keep.of(family)).map(|(restart, long_lived)| {
-                let long_lived = long_lived_max.map_or(long_lived, |max| long_lived.min(max));
-                Terms { restart, long_lived, both_notify, stale_time }
+            let terms = keep.and_then(|keep| keep.of(family)).map(|(restart, long_lived)| Terms {
+                restart,
+                long_lived,
+                both_notify,
+                stale_time,
             });
             self.keep_or_withdraw(now, id, family, terms, meter);
             if let Some(peer) = self.peers.get_mut(id) {
@@ -157,15 +158,8 @@ impl Table {
         }
         // What is not compared is read when it applies. `export` and `client` are compared by the
         // review, with the group's key and the facts of the source.
-        let PeerRoutes {
-            name: _,
-            import,
-            export: _,
-            reflection,
-            limits: _,
-            stale_time: _,
-            long_lived_stale_time_max: _,
-        } = &*before;
+        let PeerRoutes { name: _, import, export: _, reflection, limits: _, stale_time: _ } =
+            &*before;
         let ReflectionParams { client: _, cluster_id } = *reflection;
         let cluster_id_differs = cluster_id != routes.reflection.cluster_id;
         self.cluster_ids_differ |= cluster_id_differs;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bgp_proto::session::{Close, Command, PassiveMode, State};
 use bgp_proto::table::PeerCounts;
-use bgp_proto::types::{FamilyMap, off_interface};
+use bgp_proto::types::{Family, FamilyMap, off_interface};
 use tracing::info;
 
 use super::sources::{Sources, is_stopping};
@@ -277,7 +277,10 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
         ),
         PeerAction::Reset { routes: RoutesOnReset::Keep, .. } => {
             let keep = session.as_ref().and_then(|session| session.keep_if_lost());
-            let secs = keep.map_or(0, |keep| keep.longest().as_secs());
+            let kept = keep.iter().flat_map(|keep| Family::ALL.map(|family| keep.of(family)));
+            let stale_time = record.routes.stale_time;
+            let times = kept.flatten().map(|(restart, more)| restart.min(stale_time) + more);
+            let secs = times.max().unwrap_or_default().as_secs();
             format!(
                 "TCP closes without a NOTIFICATION: {received} routes from it are kept here as \
                  stale until it is back, for {secs} s at most, {advertised} of ours there if it helps \

@@ -217,18 +217,6 @@ fn an_import_policy_that_sets_no_llgr_later_removes_long_lived_stale_routes() {
     assert_eq!(table.counts(PeerId(2)).received[Family::Ipv4], 0);
 }
 
-#[test]
-fn our_limit_shortens_what_a_peer_asks_for() {
-    let mut table = long_lived_table();
-    let max = Some(Duration::from_secs(50));
-    let limited = PeerRoutes { long_lived_stale_time_max: max, ..routes(2) };
-    let _readers = three(&mut table, limited);
-    announce(&mut table, 2, 65002, &[ROUTE]);
-    settle(&mut table);
-    table.down_now(2, keep());
-    assert_eq!(table.counts(PeerId(2)).restarting, Some(at(RESTART + 50)));
-}
-
 /// RFC 5882 §4.3.2.2 applies in both phases.
 #[test]
 fn long_lived_stale_routes_are_withdrawn_when_forwarding_is_lost() {

@@ -46,10 +46,16 @@ fn what_is_kept_follows_from_both_capabilities() {
     // Ours, theirs, the restart time of theirs; `None` as time: without capability 64.
     let off = || PeerConfig { families: FamilySet::ALL, ..config() };
     type Row = (PeerConfig, Option<Vec<LongLivedFamily>>, Option<u16>, Option<Keep>);
-    let rows: [Row; 6] = [
+    let limited = |secs| PeerConfig {
+        long_lived_stale_time_max: Some(Duration::from_secs(secs)),
+        ..long_lived(9)
+    };
+    let rows: [Row; 8] = [
         (long_lived(9), Some(both.clone()), Some(77), Some(keep(77, 500, 700))),
         (long_lived(9), Some(both.clone()), Some(0), Some(keep(0, 500, 700))),
         (long_lived(9), Some(both.clone()), None, None),
+        (limited(600), Some(both.clone()), Some(77), Some(keep(77, 500, 600))),
+        (limited(0), Some(both.clone()), Some(77), Some(keep(77, 0, 0))),
         (long_lived(9), Some(Vec::new()), Some(77), Some(keep(77, 0, 0))),
         (long_lived(9), None, Some(77), Some(keep(77, 0, 0))),
         (off(), Some(both), Some(77), Some(keep(77, 0, 0))),
@@ -138,6 +144,7 @@ fn only_timers_can_be_replaced() {
         send_hold_time: Some(Duration::ZERO),
         connect_retry_time: Duration::from_secs(77),
         graceful_restart_time: Some(Duration::from_secs(1)),
+        long_lived_stale_time_max: Some(Duration::from_secs(9)),
         ..config()
     };
     host.peer.set_timers(Arc::new(timers.clone()));
