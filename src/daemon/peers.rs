@@ -291,6 +291,8 @@ impl Peers {
                 self.terminate(&record, Close::ConfigurationChange);
                 continue;
             }
+            // `retime` has replaced it.
+            let Some(record) = self.registry.find(&record.name) else { continue };
             if record.range != Some(range) {
                 self.registry.insert(Record { range: Some(range), ..Record::clone(&record) });
             }
