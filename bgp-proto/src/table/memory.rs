@@ -215,7 +215,7 @@ impl Table {
                 }
                 any = true;
                 if peer.up.is_some() {
-                    self.sweep_stale(id, family, meter);
+                    self.cut_stale_short(id, family, meter);
                 } else {
                     self.withdraw_stale(id, family);
                 }

@@ -25,8 +25,8 @@ pub(super) enum Phase {
     Stale,
     /// Long-lived stale routes, until their timer expires or End-of-RIB arrives.
     LongLived,
-    /// Nothing: the long-lived time was over before the End-of-RIB of the present session. If that
-    /// session ends before its End-of-RIB, nothing is kept again (RFC 9494 §4.2).
+    /// Nothing: the long-lived time was over, or the routes had to give way to others (`memory-max`),
+    /// before the End-of-RIB of the present session. If that session ends before its End-of-RIB, nothing is kept again (RFC 9494 §4.2).
     Overdue,
 }
 
@@ -112,11 +112,13 @@ impl Retention {
     }
 
     /// When the present phase ends, if nothing happens before.
-    pub(super) fn phase_ends(&self) -> Option<Time> {
-        match self.phase {
-            Phase::Fresh | Phase::Overdue => None,
-            Phase::Stale => self.timer.deadline(),
-            Phase::LongLived => self.long_lived_timer.deadline(),
+    pub(super) fn phase_ends(&self, session: Session) -> Option<Time> {
+        match (self.phase, session) {
+            (Phase::Fresh | Phase::Overdue, _) => None,
+            (Phase::Stale, _) => self.timer.deadline(),
+            // A second loss has set `timer` for the routes of the session that was lost.
+            (Phase::LongLived, Session::Down) => self.long_lived_timer.deadline(),
+            (Phase::LongLived, Session::Up) => self.deadlines().into_iter().flatten().min(),
         }
     }
 
@@ -124,7 +126,7 @@ impl Retention {
     pub(super) fn ends(&self) -> Option<Time> {
         match self.phase {
             Phase::Stale => self.timer.deadline().map(|at| at + self.long_lived_time),
-            _ => self.phase_ends(),
+            _ => self.phase_ends(Session::Down),
         }
     }
 
@@ -183,6 +185,20 @@ impl Retention {
         let step = if self.is_stale() { Step::Sweep } else { Step::Nothing };
         self.reset();
         step
+    }
+
+    /// The routes that were not announced again are withdrawn before End-of-RIB, for memory: as if
+    /// their time were over.
+    pub(super) fn cut_short(&mut self) -> Step {
+        match self.phase {
+            Phase::Fresh | Phase::Overdue => return Step::Nothing,
+            Phase::Stale => self.reset(),
+            Phase::LongLived => {
+                self.long_lived_timer.stop();
+                self.phase = Phase::Overdue;
+            }
+        }
+        Step::Sweep
     }
 
     /// What follows from timers that have expired.
@@ -253,6 +269,8 @@ mod tests {
         /// With the F bits of capabilities 64 and 71.
         Returned(bool, bool),
         EndOfRib,
+        /// Memory is short.
+        Memory,
         /// Timers, while the session is up or down.
         Up,
         Down,
@@ -276,6 +294,7 @@ mod tests {
                 retention.returned(now, Duration::from_secs(STALE_TIME), preserved)
             }
             Event::EndOfRib => retention.synchronised(),
+            Event::Memory => retention.cut_short(),
             Event::Up => retention.expire(now, Session::Up),
             Event::Down => retention.expire(now, Session::Down),
         })
@@ -316,7 +335,7 @@ mod tests {
         let nothing = Event::Lost(None, 0, true);
         let plain = |notify| Event::Lost(Some(RESTART), 0, notify);
         type Row = (Phase, Session, u64, Event, Outcome, Phase, Option<u64>);
-        let table: [Row; 38] = [
+        let table: [Row; 43] = [
             (Fresh, UP, 50, nothing, L(Loss::Withdraw), Fresh, None),
             (Fresh, UP, 50, plain(false), L(Loss::Keep), Stale, Some(170)),
             (Fresh, UP, 50, LOST, L(Loss::Keep), Stale, Some(170)),
@@ -343,7 +362,8 @@ mod tests {
             (Stale, UP, 290, LOST, L(Loss::Keep), Stale, Some(300)),
             (LongLived, DOWN, 1119, Event::Down, S(Step::Nothing), LongLived, Some(1120)),
             (LongLived, DOWN, 1120, Event::Down, S(Step::Withdraw), Fresh, None),
-            (LongLived, DOWN, 500, RETURNED, S(Step::Nothing), LongLived, Some(1120)),
+            (LongLived, DOWN, 500, RETURNED, S(Step::Nothing), LongLived, Some(680)),
+            (LongLived, DOWN, 1000, RETURNED, S(Step::Nothing), LongLived, Some(1120)),
             (
                 LongLived,
                 DOWN,
@@ -351,13 +371,17 @@ mod tests {
                 Event::Returned(false, true),
                 S(Step::Nothing),
                 LongLived,
-                Some(1120),
+                Some(680),
             ),
             (LongLived, DOWN, 500, Event::Returned(true, false), S(Step::Withdraw), Fresh, None),
             (LongLived, UP, 1050, Event::EndOfRib, S(Step::Sweep), Fresh, None),
             (LongLived, UP, 1119, Event::Up, S(Step::Nothing), LongLived, Some(1120)),
             (LongLived, UP, 1120, Event::Up, S(Step::Sweep), Overdue, None),
             (LongLived, UP, 1180, Event::Up, S(Step::Sweep), Fresh, None),
+            (Stale, UP, 50, Event::Memory, S(Step::Sweep), Fresh, None),
+            (LongLived, UP, 1050, Event::Memory, S(Step::Sweep), Overdue, None),
+            (Overdue, UP, 1150, Event::Memory, S(Step::Nothing), Overdue, None),
+            (Fresh, UP, 50, Event::Memory, S(Step::Nothing), Fresh, None),
             (LongLived, UP, 1050, nothing, L(Loss::Withdraw), Fresh, None),
             // A second loss before End-of-RIB leaves the timer as it is.
             (LongLived, UP, 1050, LOST, L(Loss::Keep), LongLived, Some(1120)),
@@ -371,7 +395,12 @@ mod tests {
             let row = format!("{phase:?} {session:?}, {event:?} at {now} s");
             assert_eq!(handle(&mut retention, now, event), result, "{row}");
             assert_eq!(retention.phase(), next, "{row}");
-            assert_eq!(retention.phase_ends(), ends.map(at), "{row}");
+            let session = match event {
+                Event::Lost(..) => DOWN,
+                Event::Returned(..) => UP,
+                _ => session,
+            };
+            assert_eq!(retention.phase_ends(session), ends.map(at), "{row}");
             let is_reset = next == Phase::Fresh;
             assert!(!is_reset || retention == Retention::default(), "{row}: {retention:?}");
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::import::Liveness;
 use super::kernel::FibEntry;
 use super::peer::PeerFamily;
-use super::retention::Phase;
+use super::retention::{Phase, Session};
 use super::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
     PeerCounts, Refused, Retained, RetainedPhase, RouteFilter, Table, Totals, Unusable, Withheld,
@@ -437,7 +437,8 @@ impl Table {
         for family in Family::ALL {
             let held = peer.family(family);
             counts.received[family] = held.received;
-            counts.retained[family] = retained(held);
+            let session = if peer.up.is_some() { Session::Up } else { Session::Down };
+            counts.retained[family] = retained(held, session);
             if peer.up.is_none() {
                 counts.restarting = counts.restarting.max(held.retention.ends());
             }
@@ -496,13 +497,13 @@ fn shown_attrs(path: &Path, attrs: AttrView<'_>) -> Arc<[u8]> {
     edit.into_bytes().into()
 }
 
-fn retained(held: &PeerFamily) -> Option<Retained> {
+fn retained(held: &PeerFamily, session: Session) -> Option<Retained> {
     let phase = match held.retention.phase() {
         Phase::Stale => RetainedPhase::Restart,
         Phase::LongLived => RetainedPhase::LongLived,
         Phase::Fresh | Phase::Overdue => return None,
     };
-    Some(Retained { phase, paths: held.marks.old, until: held.retention.phase_ends()? })
+    Some(Retained { phase, paths: held.marks.old, until: held.retention.phase_ends(session)? })
 }
 
 /// The position that a cursor stands for.

@@ -74,7 +74,7 @@ impl Table {
                 self.begin_pass(id, family, Pass::LongLived, meter);
                 let Some(peer) = self.peers.get(id) else { return };
                 let held = peer.family(family);
-                let (count, ends) = (held.marks.old, held.retention.phase_ends());
+                let (count, ends) = (held.marks.old, held.retention.phase_ends(Session::Down));
                 let time = ends.map_or_else(Default::default, |ends| ends.since(now));
                 self.events.push_back(TableEvent::LongLivedStale { peer: id, family, count, time });
             }
@@ -104,6 +104,14 @@ impl Table {
     pub(super) fn sweep_stale(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.family_mut(family).retention.synchronised() == Step::Sweep {
+            self.begin_sweep(id, family, meter);
+        }
+    }
+
+    /// Withdraws what the peer, whose session is up, has not announced again, because memory is short.
+    pub(super) fn cut_stale_short(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.family_mut(family).retention.cut_short() == Step::Sweep {
             self.begin_sweep(id, family, meter);
         }
     }
