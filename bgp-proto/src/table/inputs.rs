@@ -108,6 +108,10 @@ impl Table {
 
     /// Processes inputs of peers, round robin.
     pub(super) fn take_inputs(&mut self, now: Time, meter: &mut Meter) {
+        // What is due precedes what was queued meanwhile.
+        if self.timers_left {
+            return;
+        }
         let mut blocked = Vec::new();
         while !meter.is_spent()
             && let Some(id) = self.peers.next_waiting()

@@ -252,6 +252,8 @@ pub struct Table {
     to_regroup: BTreeSet<PeerId>,
     /// Octets that the host holds on behalf of peers.
     host_octets: u64,
+    /// Timers are due that the turn has not handled.
+    timers_left: bool,
     memory_review: MemoryReview,
     /// Whether tombstones remain to be examined.
     purge_more: bool,
@@ -298,6 +300,7 @@ impl Table {
             review_peers: BTreeMap::new(),
             to_regroup: BTreeSet::new(),
             host_octets: 0,
+            timers_left: false,
             memory_review: MemoryReview::default(),
             purge_more: false,
             turn: 1,
@@ -446,6 +449,7 @@ impl Table {
             || !self.review_peers.is_empty()
             || !self.to_regroup.is_empty()
             || self.purge_more
+            || self.timers_left
             || self.memory_review.is_running()
     }
 

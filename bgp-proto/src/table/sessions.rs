@@ -249,10 +249,16 @@ impl Table {
 
     /// Handles expired timers.
     pub(super) fn expire(&mut self, now: Time, meter: &mut Meter) {
+        self.timers_left = false;
         if self.peers.poll_timeout().is_none_or(|at| at > now) {
             return;
         }
         for id in self.peers.timed() {
+            // Each copies a set of destinations: those of many peers may be due together.
+            if meter.is_spent() {
+                self.timers_left = true;
+                return;
+            }
             let Some(peer) = self.peers.get_mut(id) else { continue };
             let again = peer.close.as_mut().is_some_and(|order| order.again.expired(now));
             let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
