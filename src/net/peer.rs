@@ -290,7 +290,14 @@ impl PeerTask {
         }
         if let Some(command) = operator {
             self.catch_up();
+            let is_stop = matches!(command, Command::Stop(_));
             self.command(command);
+            if is_stop {
+                // It is not to return: what is retained for its restart, perhaps for days (RFC 9494), is
+                // withdrawn. The end of a session reaches the table first.
+                self.on_actions();
+                self.stream.table().peer_forwarding_lost(self.id);
+            }
         }
         for family in refresh.iter() {
             self.command(Command::RequestRefresh(family));

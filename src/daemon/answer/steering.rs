@@ -210,11 +210,6 @@ impl Steering {
         for record in records {
             info!(event = PEER_COMMAND, peer = %record.name, "{word} {who}");
             tell(action, record);
-            if matches!(action, PeerAction::Stop { .. }) {
-                // It is not to return: what was retained for its restart, perhaps for days (RFC 9494),
-                // is withdrawn. Ignored while its session is up, whose end withdraws everything.
-                self.sources.table.peer_forwarding_lost(record.id);
-            }
         }
         absent.iter().for_each(|name| info!(event = PEER_COMMAND, peer = %name, "{word} {who}"));
         Ok(())
