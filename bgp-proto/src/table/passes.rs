@@ -210,6 +210,9 @@ impl Table {
                 Pass::Restamp => held.marks.end_restamp(),
                 Pass::LongLived => {
                     let count = std::mem::take(&mut held.not_long_lived);
+                    if held.received == 0 && peer.up.is_none() {
+                        peer.family_mut(family).retention.reset();
+                    }
                     if count > 0 {
                         self.events.push_back(TableEvent::NotLongLived { peer: id, family, count });
                     }

@@ -50,6 +50,8 @@ pub(crate) struct World {
     table_woken: Arc<Flag>,
     /// There has been input since the last turn, or the last turn left work to do.
     turn_due: bool,
+    /// NO_LLGR has left a peer that is down without a route.
+    emptied: bool,
     now: Time,
     sessions: Vec<Session>,
     sessions_begun: u64,
@@ -157,6 +159,7 @@ impl World {
             table: Table::new(config, 42, Waker::from(Arc::clone(&table_woken))),
             table_woken,
             turn_due: true,
+            emptied: false,
             now: Time::from_micros(1_000_000),
             sessions: (0..PEERS).map(|_| Session::default()).collect(),
             sessions_begun: 0,

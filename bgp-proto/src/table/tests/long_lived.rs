@@ -200,6 +200,8 @@ fn routes_with_no_llgr_go_with_the_restart_time_whoever_set_it() {
         assert_eq!(table.counts(PeerId(2)).received[Family::Ipv4], 0);
         let told = TableEvent::NotLongLived { peer: PeerId(2), family: Family::Ipv4, count: 1 };
         assert_eq!(events(&mut table).last(), Some(&told));
+        assert_eq!(table.counts(PeerId(2)).retained[Family::Ipv4], None);
+        assert_eq!(table.poll_timeout(), None, "nothing is left to wait for");
     }
 }
 

@@ -56,6 +56,7 @@ impl World {
         for family in Family::ALL {
             self.keep(peer, family, keep.of(family));
         }
+        self.settle_emptied();
     }
 
     /// What a lost session leaves.
@@ -119,6 +120,11 @@ impl World {
                     route.long_lived |= !is_kept;
                     is_kept || !route.attrs.communities.contains(&Community::NO_LLGR.0)
                 });
+                let mut held = self.model.received.keys();
+                if !held.any(|(p, prefix, _)| *p == peer && prefix.family() == family) {
+                    self.sessions[peer].kept[family.index()] = Kept::default();
+                    self.emptied = true;
+                }
             }
         }
     }
@@ -156,6 +162,16 @@ impl World {
                 if refresh.is_some_and(|at| at <= self.now) {
                     self.sweep_unrefreshed(peer, family);
                 }
+            }
+        }
+        self.settle_emptied();
+    }
+
+    /// The table notices that nothing is left once its pass ends, if the peer is not back by then.
+    fn settle_emptied(&mut self) {
+        if std::mem::take(&mut self.emptied) {
+            while self.turn_due {
+                self.finish();
             }
         }
     }
