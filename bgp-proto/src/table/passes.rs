@@ -191,7 +191,8 @@ impl Table {
                 path.source == source
                     && path.flags.has(PathFlags::LONG_LIVED)
                     && (is_barred(path.attrs)
-                        || rib.received(&name).is_some_and(|(attrs, _)| is_barred(attrs)))
+                        || path.flags.has(PathFlags::CHANGED)
+                            && rib.received(&name).is_some_and(|(attrs, _)| is_barred(attrs)))
             });
             let Some(at) = found else { return };
             self.take_out(id, family, dest, at);
@@ -255,6 +256,7 @@ impl Table {
             return;
         }
         let prefix = dests.prefix(dest);
+        let mut any_long_lived = false;
         for path in paths {
             let name = (family, dest, path.source, path.path_id);
             let kept = self.loc_rib.received(&name);
@@ -271,6 +273,7 @@ impl Table {
             };
             if path.flags.has(PathFlags::LONG_LIVED) {
                 new.flags.set(PathFlags::LONG_LIVED);
+                any_long_lived = true;
             }
             if new != path {
                 self.put(peer, dest, family, new, imported.received);
@@ -278,6 +281,8 @@ impl Table {
             self.release_imported(&imported);
         }
         // The new policy may have set NO_LLGR.
-        self.take_out_not_long_lived(peer, family, dest);
+        if any_long_lived {
+            self.take_out_not_long_lived(peer, family, dest);
+        }
     }
 }

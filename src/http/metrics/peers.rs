@@ -139,16 +139,12 @@ impl SessionMetrics {
             let family = family.to_string();
             let labels = [("kind", *kind), ("family", family.as_str())];
             collect_prefixes(
-                [
-                    names::PREFIXES_RECEIVED,
-                    names::PREFIXES_ACCEPTED,
-                    names::PREFIXES_ADVERTISED,
-                    names::PREFIXES_STALE,
-                ],
+                [names::PREFIXES_RECEIVED, names::PREFIXES_ACCEPTED, names::PREFIXES_ADVERTISED],
                 &labels,
                 prefixes,
                 families,
             );
+            collect_stale(names::PREFIXES_STALE, &labels, prefixes, families);
         }
         families.gauge(
             names::PEERS_NEAR_PREFIX_LIMIT,
@@ -228,7 +224,7 @@ impl SessionMetrics {
 }
 
 fn collect_prefixes(
-    [received, accepted, advertised, stale]: [&'static str; 4],
+    [received, accepted, advertised]: [&'static str; 3],
     labels: Labels<'_>,
     counts: &PrefixCounts,
     families: &mut Families,
@@ -240,10 +236,18 @@ fn collect_prefixes(
     ] {
         families.gauge(name, help, labels, count);
     }
+}
+
+fn collect_stale(
+    name: &'static str,
+    labels: Labels<'_>,
+    counts: &PrefixCounts,
+    families: &mut Families,
+) {
     for (phase, count) in [("restart", counts.stale), ("long-lived", counts.long_lived_stale)] {
         let labels = [labels, &[("phase", phase)]].concat();
         families.gauge(
-            stale,
+            name,
             "Prefixes of ended sessions that are retained: for the restart time (RFC 4724), or as \
              long-lived stale (RFC 9494).",
             &labels,
@@ -341,17 +345,21 @@ impl PeerMetrics {
         for family in Family::ALL {
             let label = family.to_string();
             let labels = [("peer", self.name.as_str()), ("family", label.as_str())];
+            let prefixes = PrefixCounts::of(counts, family);
             collect_prefixes(
                 [
                     names::PEER_PREFIXES_RECEIVED,
                     names::PEER_PREFIXES_ACCEPTED,
                     names::PEER_PREFIXES_ADVERTISED,
-                    names::PEER_PREFIXES_STALE,
                 ],
                 &labels,
-                &PrefixCounts::of(counts, family),
+                &prefixes,
                 families,
             );
+            // Few peers are ever in this state: the others have no such series.
+            if counts.retained[family].is_some() {
+                collect_stale(names::PEER_PREFIXES_STALE, &labels, &prefixes, families);
+            }
             families.counter(
                 names::PEER_ROUTE_CHANGES_TOTAL,
                 "Announcements and withdrawals by the peer that changed something, refused \
