@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bgp_proto::session::{Negotiated, PassiveMode, State};
 use bgp_proto::table::{
-    DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RouteFilter,
+    DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RetainedPhase, RouteFilter,
 };
 use bgp_proto::types::{
     Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time, off_interface,
@@ -408,7 +408,7 @@ impl BirdView {
             neighbor_asn: (snapshot.negotiated.as_deref().map(|n| n.peer_asn))
                 .or(config.remote_asn.exactly())
                 .map_or(0, |asn| asn.0),
-            restarting: counts.restarting.map(|until| until.since(now)),
+            restarting: restart_ends(counts).map(|until| until.since(now)),
             error_wait: wait(timers.idle_hold, config.connect_retry_time),
             connect_delay: wait(timers.retry, config.connect_retry_time),
             session: snapshot
@@ -521,6 +521,14 @@ fn offered(theirs: &Capabilities) -> Vec<&'static str> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The end of the restart time of a peer that is down. BIRD has a timer of its own for long-lived
+/// stale routes, which it shows per channel.
+fn restart_ends(counts: &PeerCounts) -> Option<Time> {
+    counts.restarting?;
+    let retained = counts.retained.0.iter().flatten();
+    retained.filter(|r| r.phase == RetainedPhase::Restart).map(|r| r.until).max()
 }
 
 fn established(
@@ -668,10 +676,25 @@ impl<N: Names> Shown<'_, N> {
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::table::Retained;
     use bgp_proto::types::Asn;
     use bgp_proto::wire::{AddPathMode, GracefulRestart, GracefulRestartFamily, LongLivedFamily};
 
     use super::*;
+
+    #[test]
+    fn the_restart_timer_does_not_count_the_long_lived_time() {
+        let at = |secs| Time::ZERO + std::time::Duration::from_secs(secs);
+        let retained = |phase, secs| Some(Retained { phase, paths: 1, until: at(secs) });
+        let mut counts = PeerCounts { restarting: Some(at(1120)), ..PeerCounts::default() };
+        counts.retained[Family::Ipv4] = retained(RetainedPhase::Restart, 120);
+        counts.retained[Family::Ipv6] = retained(RetainedPhase::LongLived, 1120);
+        assert_eq!(restart_ends(&counts), Some(at(120)));
+        counts.retained[Family::Ipv4] = None;
+        assert_eq!(restart_ends(&counts), None);
+        counts.retained[Family::Ipv4] = retained(RetainedPhase::Restart, 120);
+        assert_eq!(restart_ends(&PeerCounts { restarting: None, ..counts }), None, "it is back");
+    }
 
     /// The capabilities of BIRD in Calico's mesh, with an empty capability 71 (LLGR).
     #[test]
