@@ -1,6 +1,8 @@
 use bgp_proto::session::{Origin, State as FsmState};
-use bgp_proto::table::{ImportCounts, Memory, Refused, RefusedBy, Unusable};
-use bgp_proto::types::{Asn, Family};
+use bgp_proto::table::{
+    ImportCounts, Memory, Refused, RefusedBy, Retained, RetainedPhase, Unusable,
+};
+use bgp_proto::types::{Asn, Family, Time};
 use bgp_proto::wire::Code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +19,8 @@ fn peer(name: &str, state: FsmState) -> PeerMetrics {
     let mut counts = bgp_proto::table::PeerCounts::default();
     counts.received[Family::Ipv4] = 5;
     counts.imports[Family::Ipv4].accepted = 5;
+    let (phase, until) = (RetainedPhase::LongLived, Time::ZERO);
+    counts.retained[Family::Ipv4] = Some(Retained { phase, paths: 4, until });
     counts.imports[Family::Ipv4].withdrawn = 3;
     PeerMetrics {
         name: name.into(),
@@ -220,6 +224,8 @@ fn every_value_is_exported_under_its_name() {
         "margay_peer_state_seconds{peer=\"a\"} 12",
         "margay_peer_prefixes_received{peer=\"a\",family=\"ipv4\"} 5",
         "margay_peer_prefixes_max{peer=\"a\"} 50",
+        "margay_peer_prefixes_stale{peer=\"a\",family=\"ipv4\",phase=\"restart\"} 0",
+        "margay_peer_prefixes_stale{peer=\"a\",family=\"ipv4\",phase=\"long-lived\"} 4",
         "margay_peer_route_changes_total{peer=\"a\",family=\"ipv4\"} 8",
         "# TYPE margay_peer_messages_total counter",
         "margay_peer_messages_total{peer=\"a\",direction=\"received\",type=\"update\"} 7",
@@ -249,6 +255,8 @@ fn every_value_is_exported_under_its_name() {
     }
     assert!(text.contains("margay_peer_up{peer=\"b\\\"\\\\\\n\""), "names are escaped\n{text}");
     assert!(text.contains("process_open_fds"), "{text}");
+    let stale = |family| text.contains(&format!("prefixes_stale{{peer=\"a\",family=\"{family}\""));
+    assert!(stale("ipv4") && !stale("ipv6"), "of families with retained routes alone\n{text}");
     // Prometheus rejects a scrape in which a family occurs twice.
     let mut types: Vec<&str> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
     let count = types.len();
