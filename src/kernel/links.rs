@@ -131,9 +131,10 @@ impl Links {
         interfaces.any(|((_, ifindex), _)| self.domain(*ifindex) == domain)
     }
 
-    /// Whether the interface has this address.
+    /// Whether the interface has this address and uses it. One that duplicate address detection has found
+    /// elsewhere is the neighbour's.
     pub(super) fn has(&self, addr: IpAddr, ifindex: u32) -> bool {
-        self.addresses.contains_key(&(addr, ifindex))
+        self.addresses.get(&(addr, ifindex)).is_some_and(|address| address.usable)
     }
 
     /// The domain of an interface.
@@ -204,7 +205,7 @@ impl Links {
         self.addresses.len()
     }
 
-    /// The interfaces with their addresses for publication, sorted by name.
+    /// The interfaces with their usable addresses for publication, sorted by name.
     pub(super) fn published(&self) -> Arc<[Link]> {
         let mut links: Vec<Link> = self
             .links
@@ -221,7 +222,7 @@ impl Links {
             .collect();
         let places: BTreeMap<u32, usize> =
             links.iter().enumerate().map(|(at, link)| (link.index, at)).collect();
-        for address in self.addresses.values() {
+        for address in self.addresses.values().filter(|address| address.usable) {
             if let Some(link) = places.get(&address.ifindex).and_then(|at| links.get_mut(*at)) {
                 link.addresses.push((address.local, address.network.len()));
             }
@@ -255,6 +256,7 @@ mod tests {
             network: "10.96.0.1/32".parse().unwrap(),
             scope: Scope::Wide,
             secondary: false,
+            usable: true,
         };
         let before = links.clone();
         assert_eq!(links.handle_address(address(2)), LinkEffect::Unchanged);
@@ -263,6 +265,27 @@ mod tests {
         assert_eq!(links.handle_address(address(1)), LinkEffect::Changed);
         assert_eq!(links.handle_address_gone(&address(1)), LinkEffect::RoutesLost);
         assert_eq!(links, before);
+    }
+
+    #[test]
+    fn an_address_that_another_host_has_or_may_have_is_not_published() {
+        let mut links = Links::default();
+        links.handle_link(LinkMessage { index: 1, name: "eth0".into(), ..LinkMessage::default() });
+        let address = |flags: u8| {
+            let mut body = vec![10, 64, flags, 253, 1, 0, 0, 0, 20, 0, 1, 0];
+            body.extend("fe80::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+            crate::kernel::message::parse_address(&body).unwrap()
+        };
+        let mut shown = |flags| {
+            let effect = links.handle_address(address(flags));
+            let has = links.has("fe80::1".parse().unwrap(), 1);
+            (effect, has, links.published()[0].addresses.len())
+        };
+        // IFA_F_PERMANENT with IFA_F_TENTATIVE, then alone, with both faults, and IFA_F_OPTIMISTIC.
+        assert_eq!(shown(0xc0), (LinkEffect::Changed, false, 0));
+        assert_eq!(shown(0x80), (LinkEffect::Changed, true, 1));
+        assert_eq!(shown(0xc8), (LinkEffect::Changed, false, 0));
+        assert_eq!(shown(0xc4), (LinkEffect::Changed, true, 1));
     }
 
     #[test]
@@ -275,6 +298,7 @@ mod tests {
             network: network.parse().unwrap(),
             scope: Scope::Wide,
             secondary: false,
+            usable: true,
         };
         let first = address("10.0.0.1", "10.0.0.0/24");
         let second = address("10.0.0.2", "10.0.0.0/24");

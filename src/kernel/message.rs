@@ -106,7 +106,10 @@ const IFF_MULTICAST: u32 = 0x1000;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
-const IFA_F_SECONDARY: u32 = 1;
+const IFA_F_SECONDARY: u32 = 0x01;
+const IFA_F_OPTIMISTIC: u32 = 0x04;
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
 
 const HEADER_LEN: usize = 16;
 
@@ -413,6 +416,9 @@ pub(super) struct AddressMessage {
     pub(super) scope: Scope,
     /// A further address in a network that another address already covers (IPv4).
     pub(super) secondary: bool,
+    /// Whether packets are accepted and sent with it: not while duplicate address detection runs
+    /// (RFC 4862 §5.4), nor if that has found it elsewhere (IPv6).
+    pub(super) usable: bool,
 }
 
 /// How far an address is valid.
@@ -445,7 +451,13 @@ pub(super) fn parse_address(body: &[u8]) -> Option<AddressMessage> {
         network: Prefix::new(address.unwrap_or(local), len),
         scope: if scope < RT_SCOPE_LINK { Scope::Wide } else { Scope::Narrow },
         secondary: family == AF_INET && flags & IFA_F_SECONDARY != 0,
+        usable: family != AF_INET6 || is_usable6(flags),
     })
+}
+
+/// Whether the kernel uses an IPv6 address with these flags.
+fn is_usable6(flags: u32) -> bool {
+    flags & IFA_F_DADFAILED == 0 && (flags & IFA_F_TENTATIVE == 0 || flags & IFA_F_OPTIMISTIC != 0)
 }
 
 /// The result of a dump from NLMSG_DONE: a positive errno, or 0. Kernels report errors here that

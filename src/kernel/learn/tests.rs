@@ -31,7 +31,14 @@ fn links() -> Links {
     ] {
         let local: IpAddr = text.parse().unwrap();
         let network = Prefix::new(local, len);
-        links.handle_address(AddressMessage { ifindex, local, network, scope, secondary });
+        links.handle_address(AddressMessage {
+            ifindex,
+            local,
+            network,
+            scope,
+            secondary,
+            usable: true,
+        });
     }
     links
 }

@@ -54,6 +54,7 @@ fn links() -> Links {
         network: "10.0.0.0/24".parse().unwrap(),
         scope: Scope::Wide,
         secondary: false,
+        usable: true,
     });
     links
 }
@@ -290,6 +291,7 @@ fn a_link_local_next_hop_is_on_the_interface_of_its_session() {
         network: "fe80::/64".parse().unwrap(),
         scope: Scope::Narrow,
         secondary: false,
+        usable: true,
     });
     let foreign = Foreign::default();
     let resolver = Resolver::new(&foreign, &links, 254);
