@@ -32,7 +32,7 @@ pub struct InterfacePeers {
     pub neighbor: Option<Ipv6Addr>,
     /// Whether router advertisements are sent, so that the neighbour finds us. Default false.
     pub advertises: bool,
-    /// Session parameters; `address` is `fe80::`.
+    /// Session parameters; `address` is `fe80::`, and `source_address` is link-local.
     pub session: Arc<PeerConfig>,
     /// Routing parameters; `name` is empty.
     pub routes: Arc<PeerRoutes>,
@@ -45,8 +45,13 @@ pub struct InterfacePeers {
 /// The neighbour on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Neighbor {
-    /// Its link-local address.
-    At(Ipv6Addr),
+    /// Link-local addresses.
+    At {
+        /// That of the neighbour.
+        address: Ipv6Addr,
+        /// Ours, which the neighbour expects unless another is configured; `None`: the system chooses.
+        source: Option<Ipv6Addr>,
+    },
     /// There is no session, for this reason.
     Unknown(Arc<str>),
 }
@@ -60,6 +65,14 @@ impl InterfacePeers {
     /// Whether it may match more than one interface.
     pub fn is_pattern(&self) -> bool {
         self.pattern.contains(['*', '?'])
+    }
+
+    /// Our link-local address on every interface, if it is configured.
+    pub fn source_address(&self) -> Option<Ipv6Addr> {
+        match self.session.source_address? {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        }
     }
 
     /// The name of the only peer; `None` if the interface is a pattern.
@@ -80,19 +93,24 @@ impl InterfacePeers {
     /// The peer on an interface.
     pub fn peer(&self, interface: &str, ifindex: NonZeroU32, neighbor: &Neighbor) -> PeerEntry {
         let name = self.name_on(interface);
-        let (address, idle) = match neighbor {
-            Neighbor::At(address) => (*address, None),
-            Neighbor::Unknown(why) => (UNKNOWN, Some(Arc::clone(why))),
+        let (address, source, idle) = match neighbor {
+            Neighbor::At { address, source } => (*address, *source, None),
+            Neighbor::Unknown(why) => (UNKNOWN, None, Some(Arc::clone(why))),
         };
-        let address = IpAddr::from(on_interface6(address, ifindex.get()));
+        let on_link = |address| IpAddr::from(on_interface6(address, ifindex.get()));
         PeerEntry {
-            session: Arc::new(PeerConfig { address, idle, ..PeerConfig::clone(&self.session) }),
+            session: Arc::new(PeerConfig {
+                address: on_link(address),
+                source_address: self.source_address().or(source).map(on_link),
+                idle,
+                ..PeerConfig::clone(&self.session)
+            }),
             routes: Arc::new(PeerRoutes {
                 name: Arc::clone(&name),
                 ..PeerRoutes::clone(&self.routes)
             }),
             // Without a neighbour there is nobody to send packets to.
-            bfd: self.bfd.clone().filter(|_| matches!(neighbor, Neighbor::At(_))),
+            bfd: self.bfd.clone().filter(|_| matches!(neighbor, Neighbor::At { .. })),
             fallover: self.fallover,
             interface: Some(interface.into()),
             name,
@@ -112,13 +130,9 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
         );
     }
     let advertises = advertises.and_then(|value| value.boolean()).unwrap_or(false);
-    for (key, why) in [
-        ("source-address", "does not apply to an interface: our link-local address is the source"),
-        ("multihop-ttl", "does not apply to an interface, whose neighbour is on the link"),
-    ] {
-        if let Some(value) = table.get(key) {
-            value.fault_key(why, "leave it out");
-        }
+    if let Some(value) = table.get("multihop-ttl") {
+        let why = "does not apply to an interface, whose neighbour is on the link";
+        value.fault_key(why, "leave it out");
     }
     let port = table.get("port").and_then(|v| v.integer(1..=u16::MAX)).unwrap_or(179);
     let passive = match table.get("passive").and_then(|v| v.boolean()) {
@@ -131,7 +145,6 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
         address: UNKNOWN.into(),
         port,
         passive,
-        source_address: None,
         multihop_ttl: None,
         ..session
     });
@@ -141,6 +154,11 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
         Some(read) => Some(read?),
         None => None,
     };
+    if let (Some(neighbor), Some(session)) = (neighbor, &session)
+        && session.source_address == Some(neighbor.into())
+    {
+        table.fault_at("source-address", "is the neighbour's address", "use an address of ours");
+    }
     Some(InterfacePeers {
         pattern: pattern?,
         name,
@@ -169,19 +187,6 @@ fn read_pattern(value: &Value<'_>) -> Option<String> {
 }
 
 fn read_neighbor(value: &Value<'_>) -> Option<Ipv6Addr> {
-    let address: IpAddr = value.parse_as("an address such as fe80::1")?;
-    match address {
-        IpAddr::V6(a) if a.is_unicast_link_local() && a.to_bits() as u64 != 0 => {
-            Some(on_interface6(a, 0))
-        }
-        _ => {
-            value.fault(
-                format_args!(
-                    "{address} is not link-local, and interface is for neighbours that are"
-                ),
-                "leave interface out, or address, to find the neighbour by its advertisements",
-            );
-            None
-        }
-    }
+    let remedy = "leave interface out, or address, to find the neighbour by its advertisements";
+    peer::read_link_local(value, remedy)
 }

@@ -1,6 +1,6 @@
 //! One peer's table: session and routing parameters.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use bgp_proto::table::{
 };
 use bgp_proto::types::{
     Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, is_direction_mark,
+    on_interface6,
 };
 use bgp_proto::wire::AddPathMode;
 
@@ -236,16 +237,24 @@ pub(super) struct Nature {
     families: FamilySet,
     /// Default of `extended-next-hop`.
     extended_next_hop: bool,
+    /// Whether the addresses are link-local.
+    link_local: bool,
 }
 
 impl Nature {
     fn of(family: Family) -> Nature {
-        Nature { family, families: FamilySet::only(family), extended_next_hop: false }
+        let families = FamilySet::only(family);
+        Nature { family, families, extended_next_hop: false, link_local: false }
     }
 
     /// Between link-local addresses, where IPv4 has no other next hop.
     pub(super) fn link_local() -> Nature {
-        Nature { family: Family::Ipv6, families: FamilySet::ALL, extended_next_hop: true }
+        Nature {
+            family: Family::Ipv6,
+            families: FamilySet::ALL,
+            extended_next_hop: true,
+            link_local: true,
+        }
     }
 }
 
@@ -294,8 +303,7 @@ fn read_session(
     remote_asn: Option<RemoteAsn>,
     local_asn: Asn,
 ) -> Option<PeerConfig> {
-    let source_address =
-        table.get("source-address").and_then(|v| read_source_address(&v, nature.family));
+    let source_address = table.get("source-address").and_then(|v| read_source_address(&v, nature));
     let families = match table.get("families") {
         Some(value) => read_families(&value),
         None => nature.families,
@@ -348,7 +356,12 @@ fn read_session(
     })
 }
 
-fn read_source_address(value: &Value<'_>, family: Family) -> Option<IpAddr> {
+fn read_source_address(value: &Value<'_>, nature: &Nature) -> Option<IpAddr> {
+    if nature.link_local {
+        let remedy = "use a link-local address of the interface, or leave it out";
+        return read_link_local(value, remedy).map(IpAddr::from);
+    }
+    let family = nature.family;
     let address = read_unicast(value, "an address of ours")?;
     if Prefix::host(address).family() != family {
         value.fault(
@@ -558,6 +571,33 @@ fn read_unicast(value: &Value<'_>, wanted: &str) -> Option<IpAddr> {
         return None;
     }
     Some(address)
+}
+
+/// Reads an address of fe80::/64 (RFC 4291 §2.5.6) that is one of a host.
+pub(super) fn read_link_local(value: &Value<'_>, remedy: &str) -> Option<Ipv6Addr> {
+    let address: IpAddr = value.parse_as("an address such as fe80::1")?;
+    match address {
+        IpAddr::V6(a) if a.is_unicast_link_local() && a.to_bits() as u64 != 0 => {
+            let folded = on_interface6(a, 0);
+            if folded == a {
+                return Some(a);
+            }
+            value.fault(
+                format_args!("{address} is not in fe80::/64, where all link-local addresses are"),
+                format_args!("write {folded}"),
+            );
+            None
+        }
+        _ => {
+            value.fault(
+                format_args!(
+                    "{address} is not link-local, and interface is for neighbours that are"
+                ),
+                remedy,
+            );
+            None
+        }
+    }
 }
 
 fn read_key(table: &Table<'_>, folder: &Path) -> Option<AuthKey> {

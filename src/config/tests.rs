@@ -695,21 +695,30 @@ fn a_peer_by_interface_follows_its_interface_and_neighbour() {
     assert_eq!(fabric.bfd.as_ref().map(|bfd| bfd.hops), Some(BfdHops::Single));
 
     let index = NonZeroU32::new(7).unwrap();
+    let own = "fe80::1".parse().unwrap();
+    let at = |text: &str| Neighbor::At { address: text.parse().unwrap(), source: Some(own) };
     let waiting = fabric.peer("swp1", index, &Neighbor::Unknown("no advertisement".into()));
     assert_eq!(&*waiting.name, "fabric-swp1");
     assert!(waiting.session.idle.is_some() && waiting.bfd.is_none());
-    let found = fabric.peer("swp1", index, &Neighbor::At("fe80::2".parse().unwrap()));
+    let found = fabric.peer("swp1", index, &at("fe80::2"));
     assert!(found.session.idle.is_none() && found.bfd.is_some());
     let outside = bgp_proto::types::off_interface(found.session.address);
     assert_eq!(outside, ("fe80::2".parse().unwrap(), Some(index)));
-    let fixed = eth1.neighbor.map(Neighbor::At).unwrap();
-    assert_eq!(&*eth1.peer("eth1", index, &fixed).name, "eth1");
+    let source = found.session.source_address.map(bgp_proto::types::off_interface);
+    assert_eq!(
+        source,
+        Some((own.into(), Some(index))),
+        "it is the address that the neighbour knows"
+    );
+    let fixed = Neighbor::At { address: eth1.neighbor.unwrap(), source: None };
+    let eth1 = eth1.peer("eth1", index, &fixed);
+    assert_eq!((&*eth1.name, eth1.session.source_address), ("eth1", None));
 
     // A neighbour that is found is a changed session, and one whose interface was renamed is not.
     let with = |entry: PeerEntry| Config { peers: vec![entry], ..config.clone() };
     let changes = with(waiting).changes_to(&with(found.clone()));
     assert_eq!(changes.peers_restarted.len(), 1, "{changes}");
-    let renamed = fabric.peer("swp9", index, &Neighbor::At("fe80::2".parse().unwrap()));
+    let renamed = fabric.peer("swp9", index, &at("fe80::2"));
     let changes = with(found).changes_to(&with(renamed));
     assert_eq!(changes.peers_renamed.len(), 1, "{changes}");
 }

@@ -121,7 +121,8 @@ fn wanted(record: &Record, BfdSettings { session, hops }: &BfdSettings) -> Wante
         BfdHops::Multi { ttl_min } => Hops::Multi { ttl_min },
     };
     let (peer, interface) = off_interface(record.address);
-    let target = Target { peer, local: record.session.source_address, interface, hops };
+    let local = record.session.source_address.map(|own| off_interface(own).0);
+    let target = Target { peer, local, interface, hops };
     Wanted { target, config: session.clone() }
 }
 

@@ -142,7 +142,7 @@ impl std::fmt::Display for Users {
 fn users(change: &Change<'_>, records: &[Arc<Record>], next_hops: &BTreeSet<IpAddr>) -> Users {
     let (addresses, networks): (Vec<IpAddr>, Vec<Prefix>) = match change {
         Change::Down(link, _) => (
-            link.addresses.iter().map(|(addr, _)| *addr).collect(),
+            link.own_addresses().collect(),
             link.addresses.iter().map(|(addr, len)| Prefix::new(*addr, *len)).collect(),
         ),
         Change::Removed(addr, _) => (vec![*addr], Vec::new()),

@@ -6,6 +6,7 @@
 //! exists and is idle, and says why.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -27,11 +28,36 @@ pub(super) struct Neighbors {
     discovery: Discovery,
     /// Interfaces without a session, because another peer has the name, each with that name.
     refused: BTreeMap<Arc<str>, Arc<str>>,
+    own: OwnAddresses,
+}
+
+/// Our link-local address on each interface: the source of router advertisements, and of connections to
+/// the neighbour, which accepts none from an address that it does not know.
+///
+/// It is kept as long as the interface has it, and while the interface has none at all: neither a further
+/// address nor a flap of the link, with which addresses go, changes the session's parameters.
+#[derive(Debug, Default)]
+struct OwnAddresses(BTreeMap<u32, Ipv6Addr>);
+
+impl OwnAddresses {
+    fn follow(&mut self, links: &[Link]) {
+        let before = std::mem::take(&mut self.0);
+        self.0.extend(links.iter().filter_map(|link| {
+            let known = before.get(&link.index).copied();
+            let kept = known.filter(|own| link.has((*own).into()));
+            Some((link.index, kept.or_else(|| link.link_local()).or(known)?))
+        }));
+    }
+
+    /// The address on an interface where these peers are.
+    fn of(&self, peers: &InterfacePeers, link: &Link) -> Option<Ipv6Addr> {
+        peers.source_address().or_else(|| self.0.get(&link.index).copied())
+    }
 }
 
 impl Neighbors {
     pub(super) fn new(discovery: Discovery) -> Neighbors {
-        Neighbors { discovery, refused: BTreeMap::new() }
+        Neighbors { discovery, refused: BTreeMap::new(), own: OwnAddresses::default() }
     }
 
     /// Logs which interfaces have no session, once for each.
@@ -54,7 +80,10 @@ impl Daemon {
         if config.interfaces.is_empty() {
             return;
         }
-        let (found, refused) = peers(config, &self.fib.links(), &self.neighbors.discovery);
+        let links = self.fib.links();
+        self.neighbors.own.follow(&links);
+        let (found, refused) =
+            peers(config, &links, &self.neighbors.discovery, &self.neighbors.own);
         config.peers.extend(found);
         self.neighbors.refuse(refused);
     }
@@ -62,7 +91,8 @@ impl Daemon {
     /// Finds neighbours on the interfaces of the configuration in force, and on no other.
     pub(super) fn follow_interfaces(&mut self) {
         let links = self.fib.links();
-        self.neighbors.discovery.follow(wanted(&self.config, &links));
+        self.neighbors.own.follow(&links);
+        self.neighbors.discovery.follow(wanted(&self.config, &links, &self.neighbors.own));
     }
 
     /// Before any peer is added: the configuration in force gets its peers by interface.
@@ -114,14 +144,17 @@ fn matching<'a>(
 }
 
 /// The interfaces on which neighbours are to be found.
-fn wanted(config: &Config, links: &[Link]) -> Vec<Wanted> {
+fn wanted(config: &Config, links: &[Link], own: &OwnAddresses) -> Vec<Wanted> {
     let found = matching(config, links).filter(|(_, peers)| peers.neighbor.is_none());
     found
         .map(|(link, peers)| Wanted {
             ifindex: link.index,
             name: link.name.as_str().into(),
             advertises: peers.advertises,
-            local: link.usable_link_local(),
+            // Without a carrier there is nobody to send to.
+            local: own
+                .of(peers, link)
+                .filter(|own| link.up && link.running && link.has((*own).into())),
         })
         .collect()
 }
@@ -131,6 +164,7 @@ fn peers(
     config: &Config,
     links: &[Link],
     discovery: &Discovery,
+    own: &OwnAddresses,
 ) -> (Vec<PeerEntry>, Vec<PeerEntry>) {
     let statuses = discovery.statuses();
     let mut names: BTreeSet<Arc<str>> =
@@ -146,9 +180,9 @@ fn peers(
     for (link, peers) in matching(config, links) {
         let Some(ifindex) = NonZeroU32::new(link.index) else { continue };
         let neighbor = match (peers.neighbor, statuses.get(link.index)) {
-            (Some(fixed), _) => Neighbor::At(fixed),
+            (Some(address), _) => Neighbor::At { address, source: None },
             (None, Some(status)) => match (status.neighbor, status.fault) {
-                (Some(address), _) => Neighbor::At(address),
+                (Some(address), _) => Neighbor::At { address, source: own.of(peers, link) },
                 (None, Some(fault)) => Neighbor::Unknown(fault),
                 (None, None) => Neighbor::Unknown(waiting(&link.name)),
             },
@@ -217,7 +251,9 @@ mod tests {
             link(4, "eth3", &[]),
         ];
         let discovery = Discovery::new(Clock::start(), 1);
-        let (found, refused) = peers(&config, &links, &discovery);
+        let mut own = OwnAddresses::default();
+        own.follow(&links);
+        let (found, refused) = peers(&config, &links, &discovery, &own);
         let shown: Vec<_> = found
             .iter()
             .map(|peer| {
@@ -239,9 +275,39 @@ mod tests {
         assert_eq!(names, ["fabric-eth3"], "a peer with an address has the name");
 
         // Neither on the loopback interface, nor where the address is given.
-        let wanted = wanted(&config, &links);
+        let wanted = wanted(&config, &links, &own);
         let shown: Vec<_> = wanted.iter().map(|w| (&*w.name, w.advertises, w.local)).collect();
         let local = Some("fe80::3".parse().unwrap());
         assert_eq!(shown, [("eth2", true, local), ("eth3", true, None)]);
+    }
+
+    #[test]
+    fn our_address_is_kept_while_the_interface_has_it_or_no_other() {
+        let mut own = OwnAddresses::default();
+        let mut used = |addresses: &[&str]| {
+            own.follow(&[link(2, "eth1", addresses)]);
+            own.0.get(&2).map(Ipv6Addr::to_string).unwrap_or_default()
+        };
+        assert_eq!(used(&["2001:db8::1"]), "");
+        assert_eq!(used(&["fe80::b"]), "fe80::b");
+        assert_eq!(used(&["fe80::a", "fe80::b"]), "fe80::b", "a lower one comes later");
+        assert_eq!(used(&[]), "fe80::b", "the link is down");
+        assert_eq!(used(&["fe80::a", "fe80::b"]), "fe80::b");
+        assert_eq!(used(&["fe80::a"]), "fe80::a", "it was removed");
+        own.follow(&[]);
+        assert!(own.0.is_empty(), "the interface is gone");
+    }
+
+    #[test]
+    fn a_given_source_address_is_the_one_of_router_advertisements() {
+        let config = config(&["interface = \"eth1\"\nsource-address = \"fe80::b\""]);
+        let local = |addresses: &[&str]| {
+            let links = [link(2, "eth1", addresses)];
+            let mut own = OwnAddresses::default();
+            own.follow(&links);
+            wanted(&config, &links, &own).first().and_then(|wanted| wanted.local)
+        };
+        assert_eq!(local(&["fe80::a", "fe80::b"]), Some("fe80::b".parse().unwrap()));
+        assert_eq!(local(&["fe80::a"]), None, "it is not there yet");
     }
 }

@@ -126,7 +126,8 @@ pub struct Link {
     pub traits: LinkTraits,
     /// MTU, in octets.
     pub mtu: u32,
-    /// Our addresses on it, with the prefix length of their network.
+    /// Our addresses on it, with the prefix length of their network. Without those that duplicate address
+    /// detection has not yet cleared, or has found elsewhere.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
@@ -137,9 +138,9 @@ impl Link {
         self.addresses.iter().map(|(addr, _)| bgp_proto::types::on_interface(*addr, self.index))
     }
 
-    /// The link-local address that the other end of the link can send to: none while the link is down.
-    pub fn usable_link_local(&self) -> Option<Ipv6Addr> {
-        self.link_local().filter(|_| self.up && self.running)
+    /// Whether the address is one of ours on it.
+    pub fn has(&self, own: IpAddr) -> bool {
+        self.addresses.iter().any(|(addr, _)| *addr == own)
     }
 
     /// Its first link-local address.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use bgp_proto::session::PeerConfig;
+use bgp_proto::types::off_interface;
 use tokio::net::TcpStream;
 
 use super::{dial, sockopt};
@@ -107,7 +108,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 fn judge(syn: Option<Syn>, local: Option<IpAddr>, config: &PeerConfig) -> Result<(), Refusal> {
-    if config.source_address.is_some_and(|expected| local != Some(expected)) {
+    // Of several link-local addresses on the interface, the neighbour may have learned another.
+    let expected = config.source_address.filter(|own| off_interface(*own).1.is_none());
+    if expected.is_some_and(|expected| local != Some(expected)) {
         return Err(Refusal::OtherAddress);
     }
     let min_ttl = dial::min_ttl(config);

@@ -26,7 +26,7 @@ const TTL_INTERNAL: u8 = 64;
 
 /// Dials a peer from its source address, with its key and TTL in place.
 pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
-    let remote = remote(config);
+    let remote = on_the_wire(config.address, config.port);
     let domain = match config.address {
         IpAddr::V4(_) => Domain::IPV4,
         IpAddr::V6(_) => Domain::IPV6,
@@ -43,20 +43,20 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     if let Some(source) = config.source_address {
         // Without it, `bind` would already allocate a port; a failure only uses more ports.
         let _ = sockopt::set_bind_address_no_port(socket.as_fd());
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&on_the_wire(source, 0).into())?;
     }
     let stream = TcpSocket::from_std_stream(socket.into()).connect(remote).await?;
     mark(&stream, config)?;
     Ok(stream)
 }
 
-/// The neighbour's socket address, with the interface of a link-local one.
-fn remote(config: &PeerConfig) -> SocketAddr {
-    match off_interface(config.address) {
+/// The socket address of one end, with the interface of a link-local one.
+fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
+    match off_interface(address) {
         (IpAddr::V6(address), Some(ifindex)) => {
-            SocketAddrV6::new(address, config.port, 0, ifindex.get()).into()
+            SocketAddrV6::new(address, port, 0, ifindex.get()).into()
         }
-        (address, _) => SocketAddr::new(address, config.port),
+        (address, _) => SocketAddr::new(address, port),
     }
 }
 
@@ -64,9 +64,10 @@ fn remote(config: &PeerConfig) -> SocketAddr {
 pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
     let (address, port) = (off_interface(config.address).0, config.port);
     let hint = match (error.kind(), config.source_address) {
-        (io::ErrorKind::AddrNotAvailable, Some(source)) => {
-            format!(": {source} (source-address) is on no interface")
-        }
+        (io::ErrorKind::AddrNotAvailable, Some(source)) => match off_interface(source) {
+            (source, Some(_)) => format!(": {source}, our address, is not usable on the interface"),
+            (source, None) => format!(": {source} (source-address) is on no interface"),
+        },
         (io::ErrorKind::HostUnreachable, _) => {
             format!(": {address} does not answer ARP or neighbour discovery, or no router knows it")
         }

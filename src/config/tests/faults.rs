@@ -546,7 +546,15 @@ fn faults_of_peers_by_interface() {
         ),
         (
             "interface = \"eth1\"\nsource-address = \"2001:db8::1\"",
-            "9:1: bgp.peers[1].source-address: does not apply to an interface: our link-local address is the source; leave it out",
+            "9:18: bgp.peers[1].source-address: 2001:db8::1 is not link-local, and interface is for neighbours that are; use a link-local address of the interface, or leave it out",
+        ),
+        (
+            "interface = \"eth1\"\naddress = \"fe80::1\"\nsource-address = \"fe80::1\"",
+            "10:18: bgp.peers[1].source-address: is the neighbour's address; use an address of ours",
+        ),
+        (
+            "interface = \"eth1\"\naddress = \"fe90::1\"",
+            "9:11: bgp.peers[1].address: fe90::1 is not in fe80::/64, where all link-local addresses are; write fe80::1",
         ),
         (
             "interface = \"eth1\"\nmultihop-ttl = 2",
