@@ -57,6 +57,13 @@ impl Descriptors {
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
+    /// How many interfaces may have peers: each takes a connection and two sockets of router discovery.
+    pub(super) fn interfaces_max(self, config: &Config) -> usize {
+        let others = config.peers.iter().filter(|peer| peer.interface.is_none()).count();
+        let left = self.for_bgp().saturating_sub(as_u64(others)) / 3;
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
     /// A message if there may be fewer dynamic peers than the configuration allows.
     pub(super) fn shortage(self, config: &Config) -> Option<String> {
         let wanted: u64 = config.dynamic.iter().map(|range| u64::from(range.peers_max)).sum();
@@ -98,6 +105,7 @@ mod tests {
         assert_eq!(descriptors.for_bgp(), 872);
         assert_eq!(descriptors.dynamic_peers_max(&config), 862);
         assert_eq!(descriptors.shortage(&config), None);
+        assert_eq!(descriptors.interfaces_max(&config), 287);
     }
 
     #[test]

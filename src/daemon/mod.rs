@@ -404,7 +404,11 @@ impl Daemon {
     fn begin_startup(&mut self, first_export: FirstExport) {
         let now = self.engine.handle().clock().now();
         let config = Arc::clone(&self.config);
-        let peers = self.peers.registry().all();
+        let links = self.fib.links();
+        let mut peers = self.peers.registry().all();
+        peers.retain(|record| {
+            record.interface.is_none() || neighbors::may_come_up(&record.session, &links)
+        });
         let awaited = peers.iter().map(|record| Awaited {
             peer: record.id,
             restart_time: record.session.graceful_restart_time,

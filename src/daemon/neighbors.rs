@@ -10,7 +10,8 @@ use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use bgp_proto::types::PeerId;
+use bgp_proto::session::PeerConfig;
+use bgp_proto::types::{PeerId, off_interface};
 use tracing::{info, warn};
 
 use super::Daemon;
@@ -23,12 +24,18 @@ use crate::kernel::Link;
 /// interfaces that do not exist.
 const ABSENT: u32 = 1 << 31;
 
+/// Why a peer is idle. Without the interface's name: a peer whose interface is renamed has not changed, and
+/// keeps what an operator has ordered for it.
+const WAITING: &str = "no router advertisement has been received on its interface";
+
 /// Router discovery, and what was said about peers by interface.
 pub(super) struct Neighbors {
     discovery: Discovery,
     /// Interfaces without a session, because another peer has the name, each with that name.
     refused: BTreeMap<Arc<str>, Arc<str>>,
     own: OwnAddresses,
+    /// How many interfaces have no session because there are too many.
+    left_out: usize,
 }
 
 /// Our link-local address on each interface: the source of router advertisements, and of connections to
@@ -57,7 +64,19 @@ impl OwnAddresses {
 
 impl Neighbors {
     pub(super) fn new(discovery: Discovery) -> Neighbors {
-        Neighbors { discovery, refused: BTreeMap::new(), own: OwnAddresses::default() }
+        let refused = BTreeMap::new();
+        Neighbors { discovery, refused, own: OwnAddresses::default(), left_out: 0 }
+    }
+
+    /// Logs that interfaces are left out, when that begins or their number has changed.
+    fn leave_out(&mut self, left_out: usize, most: usize) {
+        if left_out > 0 && left_out != self.left_out {
+            warn!(
+                "no session on {left_out} of the interfaces that match, the last by name: there are file \
+                 descriptors for {most}; raise the limit (ulimit -n, LimitNOFILE=)"
+            );
+        }
+        self.left_out = left_out;
     }
 
     /// Logs which interfaces have no session, once for each.
@@ -82,8 +101,11 @@ impl Daemon {
         }
         let links = self.fib.links();
         self.neighbors.own.follow(&links);
+        let most = self.descriptors.interfaces_max(config);
+        let all = matching(config, &links, usize::MAX).count();
+        self.neighbors.leave_out(all.saturating_sub(most), most);
         let (found, refused) =
-            peers(config, &links, &self.neighbors.discovery, &self.neighbors.own);
+            peers(config, matching(config, &links, most), &links, &self.neighbors);
         config.peers.extend(found);
         self.neighbors.refuse(refused);
     }
@@ -92,7 +114,9 @@ impl Daemon {
     pub(super) fn follow_interfaces(&mut self) {
         let links = self.fib.links();
         self.neighbors.own.follow(&links);
-        self.neighbors.discovery.follow(wanted(&self.config, &links, &self.neighbors.own));
+        let most = self.descriptors.interfaces_max(&self.config);
+        let matching = matching(&self.config, &links, most);
+        self.neighbors.discovery.follow(wanted(matching, &self.neighbors.own));
     }
 
     /// Before any peer is added: the configuration in force gets its peers by interface.
@@ -126,26 +150,42 @@ impl Daemon {
 
     fn await_found(&mut self, peer: PeerId) {
         let Some(record) = self.peers.registry().get(peer) else { return };
+        if record.session.idle.is_some() {
+            return;
+        }
         let restart_time = record.session.graceful_restart_time;
         let now = self.engine.handle().clock().now();
         self.convergence.handle_found(now, Awaited { peer, restart_time });
     }
 }
 
-/// The configured peers of each interface: the first entry that matches.
+/// Whether a start waits for the routes of this peer by interface. On an interface without a carrier no neighbour will be
+/// found: a pattern matches ports that are not in use, too.
+pub(super) fn may_come_up(session: &PeerConfig, links: &[Link]) -> bool {
+    let ifindex = off_interface(session.address).1.map(NonZeroU32::get);
+    let has_carrier = |link: &Link| Some(link.index) == ifindex && link.up && link.running;
+    session.idle.is_none() || links.iter().any(has_carrier)
+}
+
+/// The configured peers of each interface: the first entry that matches; of the first `most` by name.
 fn matching<'a>(
     config: &'a Config,
     links: &'a [Link],
+    most: usize,
 ) -> impl Iterator<Item = (&'a Link, &'a InterfacePeers)> {
     let links = links.iter().filter(|link| !link.traits.loopback);
-    links.filter_map(|link| {
+    let found = links.filter_map(|link| {
         Some((link, config.interfaces.iter().find(|peers| peers.matches(&link.name))?))
-    })
+    });
+    found.take(most)
 }
 
 /// The interfaces on which neighbours are to be found.
-fn wanted(config: &Config, links: &[Link], own: &OwnAddresses) -> Vec<Wanted> {
-    let found = matching(config, links).filter(|(_, peers)| peers.neighbor.is_none());
+fn wanted<'a>(
+    matching: impl Iterator<Item = (&'a Link, &'a InterfacePeers)>,
+    own: &OwnAddresses,
+) -> Vec<Wanted> {
+    let found = matching.filter(|(_, peers)| peers.neighbor.is_none());
     found
         .map(|(link, peers)| Wanted {
             ifindex: link.index,
@@ -160,11 +200,11 @@ fn wanted(config: &Config, links: &[Link], own: &OwnAddresses) -> Vec<Wanted> {
 }
 
 /// The peers by interface, each with its neighbour; and those whose name another peer has.
-fn peers(
+fn peers<'a>(
     config: &Config,
+    matching: impl Iterator<Item = (&'a Link, &'a InterfacePeers)>,
     links: &[Link],
-    discovery: &Discovery,
-    own: &OwnAddresses,
+    Neighbors { discovery, own, .. }: &Neighbors,
 ) -> (Vec<PeerEntry>, Vec<PeerEntry>) {
     let statuses = discovery.statuses();
     let mut names: BTreeSet<Arc<str>> =
@@ -177,16 +217,16 @@ fn peers(
             refused.push(entry);
         }
     };
-    for (link, peers) in matching(config, links) {
+    for (link, peers) in matching {
         let Some(ifindex) = NonZeroU32::new(link.index) else { continue };
         let neighbor = match (peers.neighbor, statuses.get(link.index)) {
             (Some(address), _) => Neighbor::At { address, source: None },
             (None, Some(status)) => match (status.neighbor, status.fault) {
                 (Some(address), _) => Neighbor::At { address, source: own.of(peers, link) },
                 (None, Some(fault)) => Neighbor::Unknown(fault),
-                (None, None) => Neighbor::Unknown(waiting(&link.name)),
+                (None, None) => Neighbor::Unknown(WAITING.into()),
             },
-            (None, None) => Neighbor::Unknown(waiting(&link.name)),
+            (None, None) => Neighbor::Unknown(WAITING.into()),
         };
         add(peers.peer(&link.name, ifindex, &neighbor));
     }
@@ -202,15 +242,9 @@ fn peers(
     (found, refused)
 }
 
-fn waiting(interface: &str) -> Arc<str> {
-    format!("no router advertisement has been received on {interface}").into()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use bgp_proto::types::off_interface;
 
     use super::*;
     use crate::engine::Clock;
@@ -250,10 +284,10 @@ mod tests {
             link(3, "eth2", &["2001:db8::3", "fe80::3"]),
             link(4, "eth3", &[]),
         ];
-        let discovery = Discovery::new(Clock::start(), 1);
-        let mut own = OwnAddresses::default();
-        own.follow(&links);
-        let (found, refused) = peers(&config, &links, &discovery, &own);
+        let mut known = Neighbors::new(Discovery::new(Clock::start(), 1));
+        known.own.follow(&links);
+        let all = matching(&config, &links, usize::MAX);
+        let (found, refused) = peers(&config, all, &links, &known);
         let shown: Vec<_> = found
             .iter()
             .map(|peer| {
@@ -262,7 +296,7 @@ mod tests {
             })
             .collect();
         let none = |why: &str| Some(Arc::from(why));
-        let (waits, gone) = (none(&waiting("eth2")), none("there is no interface gone0"));
+        let (waits, gone) = (none(WAITING), none("there is no interface gone0"));
         assert_eq!(
             shown,
             [
@@ -274,11 +308,29 @@ mod tests {
         let names: Vec<&str> = refused.iter().map(|peer| &*peer.name).collect();
         assert_eq!(names, ["fabric-eth3"], "a peer with an address has the name");
 
+        // A start waits for a given neighbour, and for one that may yet be found.
+        let waits = |links: &[Link]| {
+            found.iter().map(|peer| may_come_up(&peer.session, links)).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(&links), [true, true, false]);
+        let down = links.clone().map(|link| Link { running: false, ..link });
+        assert_eq!(waits(&down), [true, false, false]);
+
+        // An idle peer whose interface is renamed has not changed.
+        let mut renamed = links.clone();
+        renamed[2].name = "eth9".into();
+        let all = matching(&config, &renamed, usize::MAX);
+        let (after, _) = peers(&config, all, &renamed, &known);
+        assert_eq!(after[1].name.as_ref(), "fabric-eth9");
+        assert_eq!(after[1].session, found[1].session);
+
         // Neither on the loopback interface, nor where the address is given.
-        let wanted = wanted(&config, &links, &own);
+        let wanted = wanted(matching(&config, &links, 3), &known.own);
         let shown: Vec<_> = wanted.iter().map(|w| (&*w.name, w.advertises, w.local)).collect();
         let local = Some("fe80::3".parse().unwrap());
         assert_eq!(shown, [("eth2", true, local), ("eth3", true, None)]);
+        let few: Vec<_> = matching(&config, &links, 2).map(|(link, _)| &*link.name).collect();
+        assert_eq!(few, ["eth1", "eth2"]);
     }
 
     #[test]
@@ -305,7 +357,7 @@ mod tests {
             let links = [link(2, "eth1", addresses)];
             let mut own = OwnAddresses::default();
             own.follow(&links);
-            wanted(&config, &links, &own).first().and_then(|wanted| wanted.local)
+            wanted(matching(&config, &links, 1), &own).first().and_then(|wanted| wanted.local)
         };
         assert_eq!(local(&["fe80::a", "fe80::b"]), Some("fe80::b".parse().unwrap()));
         assert_eq!(local(&["fe80::a"]), None, "it is not there yet");

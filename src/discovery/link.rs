@@ -203,9 +203,10 @@ impl LinkTask {
             _ => "it is tried again",
         };
         let name = &self.wanted.name;
-        let text = format!("router discovery on {name} cannot open a socket: {error}; {remedy}");
+        // Without the name, by which the peer would differ after it is renamed.
+        let text = format!("router discovery cannot open a socket: {error}; {remedy}");
         if self.fault.as_deref() != Some(&text) {
-            warn!("{text}");
+            warn!("{name}: {text}");
         }
         self.fault = Some(text.into());
         self.sockets = None;
