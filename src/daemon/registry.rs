@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::PeerRoutes;
-use bgp_proto::types::{PeerId, Prefix};
+use bgp_proto::types::{PeerId, Prefix, off_interface};
 
 use crate::config::{BfdSettings, Fallover};
 use crate::counts::Counts;
@@ -136,14 +136,29 @@ impl Registry {
         self.read(|records| records.by_id.get(records.by_name.get(name)?).cloned())
     }
 
-    /// Finds a peer by name, or else by address.
+    /// Finds a peer by name, or else by address. A link-local one is followed by `%` and the interface's
+    /// name or index, unless it is found on one interface only.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
         self.read(|records| {
             if let Some(id) = records.by_name.get(name) {
                 return records.by_id.get(id).cloned();
             }
-            let address: IpAddr = name.parse().ok()?;
-            records.present().find(|record| record.address == address).cloned()
+            let (text, interface) = match name.split_once('%') {
+                Some((text, interface)) => (text, Some(interface)),
+                None => (name, None),
+            };
+            let address: IpAddr = text.parse().ok()?;
+            let is_meant = |record: &&Arc<Record>| {
+                let (own, ifindex) = off_interface(record.address);
+                let is_on = |wanted: &str| {
+                    record.interface.as_deref() == Some(wanted)
+                        || ifindex.is_some_and(|ifindex| wanted == ifindex.to_string())
+                };
+                own == address && interface.is_none_or(is_on)
+            };
+            let mut found = records.present().filter(is_meant);
+            let first = found.next()?;
+            found.next().is_none().then(|| Arc::clone(first))
         })
     }
 
@@ -224,12 +239,20 @@ mod tests {
         let engine = engine();
         let (handle, _events) = spawn(&engine, 1, config(PEER));
         let registry = Registry::default();
-        registry.insert(Record {
-            id: PeerId(1),
-            name: "tor1".into(),
-            address: PEER,
-            session: Arc::new(config(PEER)),
-            routes: Arc::new(PeerRoutes::new("tor1")),
+        registry.insert(record(1, "tor1", PEER, handle));
+        let name = PEER.to_string();
+        assert!(registry.find(&name).is_some() && registry.named(&name).is_none());
+        assert!(registry.named("tor1").is_some());
+        engine.stop();
+    }
+
+    fn record(id: u32, name: &str, address: IpAddr, handle: PeerHandle) -> Record {
+        Record {
+            id: PeerId(id),
+            name: name.into(),
+            address,
+            session: Arc::new(config(address)),
+            routes: Arc::new(PeerRoutes::new(name)),
             bfd: None,
             fallover: Fallover::default(),
             lifetime: Lifetime::Configured,
@@ -238,10 +261,34 @@ mod tests {
             handle,
             leaves: false,
             shutdown: AdminShutdown::default(),
-        });
-        let name = PEER.to_string();
-        assert!(registry.find(&name).is_some() && registry.named(&name).is_none());
-        assert!(registry.named("tor1").is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_local_address_is_found_as_it_is_shown() {
+        let engine = engine();
+        let registry = Registry::default();
+        let neighbors = [
+            ("fe80::2", 3, "u1"),
+            ("fe80::2", 4, "u2"),
+            ("fe80::9", 4, "u3"),
+            ("192.0.2.7", 0, ""),
+        ];
+        for (id, (address, ifindex, interface)) in (1..).zip(neighbors) {
+            let address = bgp_proto::types::on_interface(address.parse().unwrap(), ifindex);
+            let (handle, _events) = spawn(&engine, id, config(address));
+            let interface = Some(interface.into()).filter(|_| ifindex != 0);
+            let name = format!("peer{id}");
+            registry.insert(Record { interface, ..record(id, &name, address, handle) });
+        }
+        let found = |text: &str| registry.find(text).map(|record| record.id.0);
+        assert_eq!(found("fe80::2%u1"), Some(1));
+        assert_eq!(found("fe80::2%u2"), Some(2));
+        assert_eq!(found("fe80::2%4"), Some(2));
+        assert_eq!(found("fe80::2"), None, "on which link?");
+        assert_eq!(found("fe80::2%u3"), None);
+        assert_eq!(found("fe80::9"), Some(3));
+        assert_eq!(found("192.0.2.7"), Some(4));
         engine.stop();
     }
 }
