@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
-use bgp_proto::types::{Family, Prefix, address_of};
+use bgp_proto::types::{Family, Prefix, address_of, off_interface};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -420,12 +420,19 @@ impl Door {
         exhausted || failures > 1
     }
 
+    /// The peer that connects from an address. One of Calico may have a link-local address without an
+    /// interface: it may be on any.
+    fn neighbor(&self, from: IpAddr) -> Option<Neighbor> {
+        let known = self.directory.neighbor(from);
+        known.or_else(|| self.directory.neighbor(off_interface(from).0))
+    }
+
     /// Gives a connection to its peer, or to the daemon if it comes from a range, or closes it.
     fn admit(&mut self, stream: TcpStream, from: IpAddr) {
         let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
         let refusal = if descriptor >= self.descriptors_max {
             (stream, Refusal::Descriptors)
-        } else if let Some(Neighbor { peer, config }) = self.directory.neighbor(from) {
+        } else if let Some(Neighbor { peer, config }) = self.neighbor(from) {
             match examine(&stream, &config) {
                 Ok(()) => match peer.connect(stream) {
                     Ok(()) => return,

@@ -57,6 +57,29 @@ fn read(mut client: &std::net::TcpStream, wait: Option<Duration>) -> std::io::Re
     client.read(&mut [0; 64])
 }
 
+/// A BGPPeer of Calico has no key for an interface.
+#[tokio::test]
+async fn a_link_local_peer_without_an_interface_may_connect_over_any() {
+    let engine = engine();
+    let (plain, exact): (IpAddr, IpAddr) =
+        ("fe80::5".parse().unwrap(), bgp_proto::types::on_interface("fe80::5".parse().unwrap(), 4));
+    let directory = Directory::default();
+    let mut events = Vec::new();
+    for (id, address) in [(1, plain), (2, exact)] {
+        let (peer, peer_events) = spawn(&engine, id, config(address));
+        directory.insert(&Arc::new(config(address)), peer);
+        events.push(peer_events);
+    }
+    let edge = Edge::new(&directory, 1);
+    let found = |ifindex| {
+        let from = bgp_proto::types::on_interface(plain, ifindex);
+        edge.door.neighbor(from).map(|found| found.config.address)
+    };
+    assert_eq!((found(3), found(4)), (Some(plain), Some(exact)));
+    assert!(edge.door.neighbor("fe80::6".parse().unwrap()).is_none());
+    engine.stop();
+}
+
 /// The runtime has one thread, so a peer's task does not run before we await: its connections stay
 /// in the queue, like those of a peer whose task is busy.
 #[tokio::test]
