@@ -32,7 +32,10 @@ impl RefusalLog {
     pub(crate) fn note(&mut self, from: IpAddr, why: Refusal, text: impl Display) {
         let now = Time::ZERO + self.epoch.elapsed();
         if let Some(more) = self.admit(why, now) {
-            let from = off_interface(from).0;
+            let from = match off_interface(from) {
+                (from, Some(ifindex)) => format!("{from}%{ifindex}"),
+                (from, None) => from.to_string(),
+            };
             warn!(
                 event = CONNECTION_REFUSED,
                 "connection from {from} refused: {text} ({more} more since the last such line)"
