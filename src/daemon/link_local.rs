@@ -45,10 +45,13 @@ impl Daemon {
 
     /// The table compares it with what it knows.
     fn tell_link_local_of(&self, record: &Record, links: &[Link]) {
+        // Before the snapshot, which is a copy: on a route reflector most peers are far away, and the
+        // interfaces of containers come and go.
+        if !record.session.is_single_hop() {
+            return;
+        }
         let snapshot = record.handle.snapshot();
-        if let (Some(negotiated), Some(session)) = (snapshot.negotiated, snapshot.session)
-            && record.session.is_single_hop()
-        {
+        if let (Some(negotiated), Some(session)) = (snapshot.negotiated, snapshot.session) {
             let found = beside(links, negotiated.local_addr, negotiated.remote_addr);
             self.engine.handle().peer_link_local(record.id, session, found.link_local);
         }
