@@ -37,7 +37,7 @@ use bgp_proto::policy::Policy;
 use bgp_proto::rib::ViaDefault;
 use bgp_proto::session::{LocalIdentity, PeerConfig};
 use bgp_proto::table::{MultipathWeights, PeerRoutes, TableConfig};
-use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
+use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId, off_interface};
 use bgp_proto::wire::Origin;
 
 pub use bfd::{BfdHops, BfdSettings, BfdTemplate};
@@ -251,11 +251,16 @@ pub struct DynamicPeers {
 }
 
 impl DynamicPeers {
-    /// The peer at `address`, which must lie in the range. Named `NAME-ADDRESS`, or `ADDRESS`.
+    /// The peer at `address`, which must lie in the range. Named `NAME-ADDRESS`, or `ADDRESS`; the index
+    /// of its interface follows a link-local address, `fe80::5%3`.
     pub fn peer(&self, address: IpAddr) -> PeerEntry {
+        let shown = match off_interface(address) {
+            (address, Some(ifindex)) => format!("{address}%{ifindex}"),
+            (address, None) => address.to_string(),
+        };
         let name: Arc<str> = match &self.name {
-            Some(name) => format!("{name}-{address}").into(),
-            None => address.to_string().into(),
+            Some(name) => format!("{name}-{shown}").into(),
+            None => shown.into(),
         };
         PeerEntry {
             session: Arc::new(PeerConfig { address, ..PeerConfig::clone(&self.session) }),

@@ -118,6 +118,8 @@ fn the_full_example_is_read_key_by_key() {
     let node = nodes.peer([10, 255, 3, 4].into());
     assert_eq!((&*node.name, &*node.routes.name), ("nodes-10.255.3.4", "nodes-10.255.3.4"));
     assert_eq!(node.session.address.to_string(), "10.255.3.4");
+    let inside = bgp_proto::types::on_interface("fe80::5".parse().unwrap(), 3);
+    assert_eq!(&*nodes.peer(inside).name, "nodes-fe80::5%3");
     assert_eq!(node.session.passive, PassiveMode::Passive);
     assert!(node.routes.reflection.client);
 
