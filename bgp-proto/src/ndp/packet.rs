@@ -5,6 +5,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::types::on_interface6;
+
 const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
@@ -104,7 +106,10 @@ pub fn decode(source: Ipv6Addr, hop_limit: u8, octets: &[u8]) -> Result<Message,
         let is_forged = source.is_unspecified() && has_source;
         return if is_forged { Err(Discard::Source) } else { Ok(Message::Solicitation) };
     }
-    if !source.is_unicast_link_local() {
+    // A host's address in fe80::/64 (RFC 4291 §2.5.6): with other bits it could not be told apart from one
+    // of those.
+    let is_host = source.to_bits() as u64 != 0 && on_interface6(source, 0) == source;
+    if !source.is_unicast_link_local() || !is_host {
         return Err(Discard::Source);
     }
     let lifetime = match octets.get(6..8) {
@@ -153,6 +158,7 @@ mod tests {
             octets
         };
         let longer = |tail: &[u8]| [&advertisement()[..], tail].concat();
+        let with_bits = |first, last| Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last);
         let global = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
         let cases = [
             (ROUTER, 254, advertisement().to_vec(), Discard::HopLimit),
@@ -167,6 +173,8 @@ mod tests {
             (ROUTER, 255, longer(&[5]), Discard::Option),
             (global, 255, advertisement().to_vec(), Discard::Source),
             (Ipv6Addr::UNSPECIFIED, 255, advertisement().to_vec(), Discard::Source),
+            (with_bits(0xfe90, 1), 255, advertisement().to_vec(), Discard::Source),
+            (with_bits(0xfe80, 0), 255, advertisement().to_vec(), Discard::Source),
         ];
         for (source, hop_limit, octets, why) in cases {
             assert_eq!(decode(source, hop_limit, &octets), Err(why), "{octets:?}");
