@@ -31,6 +31,8 @@ pub(super) enum Demand {
     Installed,
     /// The action was, or would be, applied to at least one peer.
     Done,
+    /// Nothing was changed.
+    DryRun,
 }
 
 /// The keys of items that conditions look at; no item has all of them.
@@ -41,6 +43,7 @@ struct Facts {
     state: Option<String>,
     not_ready: Option<String>,
     effect: Option<String>,
+    dry_run: Option<bool>,
 }
 
 /// Counts the items that do not meet a condition.
@@ -68,6 +71,7 @@ impl Unmet {
             Demand::Ready => (facts.not_ready.is_none(), facts.not_ready),
             Demand::Installed => (facts.state.as_deref() == Some("installed"), facts.prefix),
             Demand::Done => (facts.effect.is_some(), facts.name),
+            Demand::DryRun => (facts.dry_run == Some(true), None),
         };
         if !is_met {
             self.count += 1;
@@ -93,6 +97,9 @@ impl Unmet {
             Demand::Established => format!("{count} of {seen} peers are not established: {names}"),
             Demand::Ready => format!("not ready: {names}"),
             Demand::Done => format!("nothing was done to any of {seen} peers"),
+            Demand::DryRun => {
+                "the daemon has carried out the reload: this was no dry run".to_owned()
+            }
             Demand::Installed => format!("{count} of {seen} routes are not in the kernel: {names}"),
         })
     }
@@ -238,6 +245,9 @@ mod tests {
         assert_eq!(unmet(Demand::Ready, &[r#"{"not_ready":null}"#]), None);
         let line = unmet(Demand::Ready, &[r#"{"not_ready":"waiting"}"#]);
         assert_eq!(line.as_deref(), Some("not ready: waiting"));
+        assert_eq!(unmet(Demand::DryRun, &[r#"{"changes":[],"dry_run":true}"#]), None);
+        let line = unmet(Demand::DryRun, &[r#"{"changes":[]}"#]);
+        assert!(line.unwrap().ends_with("this was no dry run"));
         let line = unmet(Demand::Installed, &[r#"{"prefix":"10.0.0.0/8","state":"failed"}"#]);
         assert_eq!(line.as_deref(), Some("1 of 1 routes are not in the kernel: 10.0.0.0/8"));
     }

@@ -27,7 +27,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
-use crate::ctl::{Lookup, Rehearsal, Request, StopMode};
+use crate::ctl::{Lookup, Request, StopMode};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -442,10 +442,10 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
         Command::Events(args) => args.into_request(),
-        Command::Reload { dry_run, output } => {
-            let rehearsal = if dry_run { Rehearsal::DryRun } else { Rehearsal::Real };
-            (Request::Reload { rehearsal }, output)
+        Command::Reload { dry_run: true, output } => {
+            return ask(&Request::ReloadDryRun, Demand::DryRun, &output);
         }
+        Command::Reload { dry_run: false, output } => (Request::Reload, output),
         Command::Stop { how, timeout, message, output } if how.drain => {
             return drain::drain_and_stop(timeout, message, &output);
         }

@@ -90,7 +90,7 @@ impl<W: Write> Renderer<W> {
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
             Request::Events { .. } => View::Events,
-            Request::Reload { .. } => View::Reloaded,
+            Request::Reload | Request::ReloadDryRun => View::Reloaded,
             Request::ShowConfig => View::Config,
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,

@@ -112,11 +112,11 @@ pub enum Request {
         follow: bool,
     },
     /// Reloads the configuration: one [`super::item::Reloaded`].
-    Reload {
-        /// Whether it is applied or only compared.
-        #[serde(default, skip_serializing_if = "Rehearsal::is_real")]
-        rehearsal: Rehearsal,
-    },
+    Reload,
+    /// Says what a reload would change: one [`super::item::Reloaded`]. A request of its own, because
+    /// a daemon of an older version must refuse it: serde ignores unknown keys of a unit variant, so
+    /// an option of [`Request::Reload`] would be a reload there.
+    ReloadDryRun,
     /// The configuration in force: one [`super::item::Section`] for each table of the file.
     ShowConfig,
     /// Stops the daemon: one [`super::item::Stopping`]. The connection closes when the process
@@ -217,7 +217,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 20] = [
+const REQUESTS: [&str; 21] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -236,6 +236,7 @@ const REQUESTS: [&str; 20] = [
     "show-drain",
     "events",
     "reload",
+    "reload-dry-run",
     "show-config",
     "stop",
 ];
@@ -344,6 +345,8 @@ mod tests {
         for (request, json) in [
             (Request::ShowStatus, r#"{"request":"show-status"}"#),
             (Request::Health, r#"{"request":"health"}"#),
+            (Request::Reload, r#"{"request":"reload"}"#),
+            (Request::ReloadDryRun, r#"{"request":"reload-dry-run"}"#),
             (
                 Request::ShowRoutes { prefix: Some(prefix), select: RouteSelection::default() },
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8"}"#,

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::ctl::item::{Messages, Peer, PerFamily, Timers};
-use crate::ctl::{Lookup, Rehearsal, RouteSelection};
+use crate::ctl::{Lookup, RouteSelection};
 
 fn rendered(request: &Request, items: &[serde_json::Value]) -> String {
     looking(Look::piped(Times::Relative), request, items)
@@ -258,7 +258,7 @@ fn kernel_routes_and_groups_are_tables() {
 
 #[test]
 fn a_reload_that_changes_nothing_says_so() {
-    let reload = Request::Reload { rehearsal: Rehearsal::Real };
+    let reload = Request::Reload;
     assert_eq!(rendered(&reload, &[json!({"changes": []})]), "nothing changed\n");
     assert_eq!(rendered(&reload, &[json!({"changes": ["a", "b"]})]), "a\nb\n");
     let session = json!({"peer": "tor", "what": "restarts", "keys": [], "state": "Established",

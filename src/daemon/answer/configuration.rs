@@ -3,35 +3,39 @@
 use std::collections::BTreeMap;
 
 use super::control::ControlView;
+use super::sources::is_stopping;
 use crate::config::{self, Changes, Difference};
 use crate::ctl::item::{ChangedKey, Reloaded, ReloadedSession, Section, Setting};
-use crate::ctl::{Page, Refusal, Rehearsal, state_name};
+use crate::ctl::{Page, Refusal, state_name};
 
 impl ControlView {
-    /// Reloads the configuration, or says what a reload would change.
-    pub(super) async fn reload(&self, rehearsal: Rehearsal) -> Result<Page, Refusal> {
-        let dry_run = !rehearsal.is_real();
-        let changes = match dry_run {
-            true => self.orders.rehearse().await?,
-            false => self.orders.reload().await?,
-        };
-        let changes = changes.map_err(Refusal::configuration)?;
+    /// Reloads the configuration.
+    pub(super) async fn reload(&self) -> Result<Page, Refusal> {
+        let changes = self.orders.reload().await?.map_err(Refusal::configuration)?;
+        let sessions = sessions(&changes);
+        Page::last([Reloaded { changes: changes.lines(), dry_run: false, sessions }])
+    }
+
+    /// What a reload would change.
+    pub(super) async fn rehearse(&self) -> Result<Page, Refusal> {
+        let changes = self.orders.rehearse().await?.map_err(Refusal::configuration)?;
         let mut sessions = sessions(&changes);
-        if dry_run {
-            self.add_state(&mut sessions).await?;
-        }
-        Page::last([Reloaded { changes: changes.lines(), dry_run, sessions }])
+        self.add_state(&mut sessions).await?;
+        Page::last([Reloaded { changes: changes.lines(), dry_run: true, sessions }])
     }
 
     /// Adds what would be lost: the state and the routes of each session.
     async fn add_state(&self, sessions: &mut [ReloadedSession]) -> Result<(), Refusal> {
         let records: BTreeMap<_, _> =
             self.sources.registry.all().into_iter().map(|r| (r.name.to_string(), r)).collect();
-        for session in sessions {
-            let Some(record) = records.get(&session.peer) else { continue };
-            let id = record.id;
-            let counts = self.sources.ask(move |table, _| table.counts(id)).await?;
-            let sum = |counts: [u32; 2]| counts.into_iter().fold(0, u32::saturating_add);
+        let found: Vec<_> = sessions
+            .iter_mut()
+            .filter_map(|session| Some((records.get(&session.peer)?, session)))
+            .collect();
+        let ids = found.iter().map(|(record, _)| record.id).collect();
+        let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
+        let sum = |counts: [u32; 2]| counts.into_iter().fold(0, u32::saturating_add);
+        for ((record, session), counts) in found.into_iter().zip(counts) {
             session.state = Some(state_name(record.handle.state()).to_owned());
             session.prefixes_received = sum(counts.received.0);
             session.prefixes_advertised = sum(counts.advertised.0);

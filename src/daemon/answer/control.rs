@@ -252,7 +252,8 @@ impl Backend for ControlView {
                 self.drain(DrainOrder { peers: peers.clone(), begin: None }).await
             }
             Request::ShowDrain => Page::last([self.drains.progress().await?]),
-            Request::Reload { rehearsal } => self.reload(*rehearsal).await,
+            Request::Reload => self.reload().await,
+            Request::ReloadDryRun => self.rehearse().await,
             Request::ShowConfig => self.configuration(),
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
