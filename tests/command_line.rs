@@ -413,6 +413,39 @@ fn a_flood_of_connections_is_a_few_lines() {
     assert!(lines <= 40, "{lines} lines: {}", a.log());
 }
 
+/// A dry run names the sessions of dynamic peers that would end, and ends none.
+#[test]
+fn a_dry_run_names_dynamic_peers_that_would_end() {
+    let folder = TempDir::new().unwrap();
+    let base = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"127.104.0.1:1790\"]\n";
+    let range = "[[bgp.dynamic-peers]]\nprefix = \"127.0.0.0/24\"\nremote-asn = 64512\n";
+    let a = Running::start(&folder, "a", &format!("{base}{range}"), None);
+    let _stream = TcpStream::connect("127.104.0.1:1790").unwrap();
+    let peers = || text(&a.ask(&["show", "peers"]).stdout);
+    wait("dynamic peer", || peers().contains("127.0.0.1"));
+    let file = folder.path().join("a.toml");
+    let dry = |other: &str| {
+        std::fs::write(&file, other).unwrap();
+        text(&a.ask(&["reload", "--dry-run"]).stdout)
+    };
+    let ends = |answer: &str| {
+        let is_it = |line: &&str| line.starts_with("session ") && line.contains("127.0.0.1");
+        answer.lines().filter(is_it).filter(|line| line.contains(" ends: OpenSent")).count()
+    };
+    let configured = "[[bgp.peers]]\nname = \"own\"\naddress = \"127.0.0.1\"\nremote-asn = 64512\n";
+    for (other, ended) in [
+        (format!("{base}{range}"), 0),
+        (format!("{base}{range}peers-max = 7\n"), 0),
+        (base.to_owned(), 1),
+        (format!("{base}{range}password = \"x\"\n"), 1),
+        (format!("{base}{range}{configured}"), 1),
+    ] {
+        let answer = dry(&other);
+        assert_eq!(ends(&answer), ended, "{other}: {answer}");
+    }
+    assert!(peers().contains("127.0.0.1"), "{}", peers());
+}
+
 /// An OPEN of AS 64512 with a hold time of three seconds, and a KEEPALIVE.
 const OPEN: [u8; 29] = {
     let mut octets = [0xff; 29];

@@ -41,6 +41,9 @@ pub struct Changes {
     pub interfaces_changed: bool,
     /// Ranges of dynamic peers, if any was added, removed or changed.
     pub dynamic: Option<DynamicChanges>,
+    /// Names of dynamic peers whose sessions end, because of a range or because a configured peer
+    /// takes their address. The daemon adds them: it knows which are connected.
+    pub dynamic_ended: Vec<Arc<str>>,
     /// The table's parameters, if they differ.
     pub table: Option<Arc<TableConfig>>,
     /// Whether listening addresses differ. They are bound before anything else is applied, and

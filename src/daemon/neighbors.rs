@@ -95,9 +95,18 @@ impl Neighbors {
 impl Daemon {
     /// Adds the peers by interface to a configuration that is to be put into force.
     pub(super) fn add_by_interface(&mut self, config: &mut Config) {
+        let refused = self.with_by_interface(config);
+        if !config.interfaces.is_empty() {
+            self.neighbors.refuse(refused);
+        }
+    }
+
+    /// As [`Daemon::add_by_interface`], and changes nothing else: returns the entries whose name
+    /// another peer has.
+    pub(super) fn with_by_interface(&self, config: &mut Config) -> Vec<PeerEntry> {
         config.peers.retain(|peer| peer.interface.is_none());
         if config.interfaces.is_empty() {
-            return;
+            return Vec::new();
         }
         let links = self.fib.links();
         self.neighbors.own.follow(&links);
@@ -107,7 +116,7 @@ impl Daemon {
         let (found, refused) =
             peers(config, matching(config, &links, most), &links, &self.neighbors);
         config.peers.extend(found);
-        self.neighbors.refuse(refused);
+        refused
     }
 
     /// Finds neighbours on the interfaces of the configuration in force, and on no other.

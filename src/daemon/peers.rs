@@ -1,6 +1,6 @@
 //! Adding and removing peers: configured ones, and dynamic ones from ranges.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::drains::{Drains, Scope};
 use super::registry::{Record, Registry};
 use super::shutdowns::Shutdowns;
-use crate::config::{DynamicPeers, PeerEntry};
+use crate::config::{Changes, DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::kernel::Link;
 use crate::net::{
@@ -91,6 +91,26 @@ fn is_other_beside_session(entry: &PeerEntry, record: &Record) -> bool {
     entry.routes != record.routes || entry.bfd != record.bfd || entry.fallover != record.fallover
 }
 
+/// The order in which the first range that contains an address is the longest, which applies.
+fn longest_first(ranges: &[DynamicPeers]) -> Vec<DynamicPeers> {
+    let mut ranges = ranges.to_vec();
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.prefix.len()));
+    ranges
+}
+
+/// What applies to a dynamic peer under these ranges, or how its session ends because no range
+/// contains it any more or its session parameters differ in more than timers.
+fn under(ranges: &[DynamicPeers], record: &Record) -> Result<(Prefix, PeerEntry), Close> {
+    let range = ranges.iter().find(|range| range.prefix.contains_addr(record.address));
+    let range = range.ok_or(Close::Deconfigured)?;
+    let entry = range.peer(record.address);
+    let is_other = entry.session != record.session;
+    if is_other && !record.session.differs_only_in_timers(&entry.session) {
+        return Err(Close::ConfigurationChange);
+    }
+    Ok((range.prefix, entry))
+}
+
 impl Peers {
     pub(super) fn new(
         table: Handle,
@@ -146,9 +166,7 @@ impl Peers {
 
     /// Replaces the ranges from which dynamic peers may connect.
     pub(super) fn set_ranges(&mut self, ranges: &[DynamicPeers]) {
-        self.ranges = ranges.to_vec();
-        // The longest range that contains an address applies.
-        self.ranges.sort_by_key(|range| std::cmp::Reverse(range.prefix.len()));
+        self.ranges = longest_first(ranges);
         let shown = ranges.iter().map(|range| (range.prefix, Arc::clone(&range.session)));
         self.directory.set_ranges(shown.collect());
     }
@@ -281,15 +299,15 @@ impl Peers {
             if record.lifetime != Lifetime::Dynamic {
                 continue;
             }
-            let Some((range, entry)) = self.entry_for(record.address) else {
-                self.terminate(&record, Close::Deconfigured);
-                continue;
+            let (range, entry) = match under(&self.ranges, &record) {
+                Ok(found) => found,
+                Err(close) => {
+                    self.terminate(&record, close);
+                    continue;
+                }
             };
             if record.session.differs_only_in_timers(&entry.session) {
                 self.retime(&record.name, &entry);
-            } else if entry.session != record.session {
-                self.terminate(&record, Close::ConfigurationChange);
-                continue;
             }
             // `retime` has replaced it.
             let Some(record) = self.registry.find(&record.name) else { continue };
@@ -300,6 +318,21 @@ impl Peers {
                 self.reconfigure(&record.name, &entry);
             }
         }
+    }
+
+    /// Names of the dynamic peers whose sessions [`Peers::review_dynamic`] and [`Peers::add`] will
+    /// end when these changes are applied.
+    pub(super) fn dynamic_ending(&self, changes: &Changes) -> Vec<Arc<str>> {
+        let ranges = changes.dynamic.as_ref().map(|dynamic| longest_first(&dynamic.ranges));
+        let started = changes.peers_added.iter().chain(&changes.peers_restarted);
+        let taken: BTreeSet<IpAddr> = started.map(|entry| entry.session.address).collect();
+        let ends = |record: &Arc<Record>| {
+            record.is_dynamic()
+                && (taken.contains(&record.address)
+                    || ranges.as_ref().is_some_and(|ranges| under(ranges, record).is_err()))
+        };
+        let ending = self.registry.all().into_iter().filter(ends);
+        ending.map(|record| Arc::clone(&record.name)).collect()
     }
 
     /// A peer's task has ended: removes the peer.
@@ -335,11 +368,6 @@ impl Peers {
         if tokio::time::timeout(grace, all_gone).await.is_err() {
             warn!("{} peers did not stop in time", self.registry.len());
         }
-    }
-
-    fn entry_for(&self, address: IpAddr) -> Option<(Prefix, PeerEntry)> {
-        let range = self.ranges.iter().find(|range| range.prefix.contains_addr(address))?;
-        Some((range.prefix, range.peer(address)))
     }
 
     fn terminate(&self, record: &Record, close: Close) {

@@ -59,7 +59,8 @@ impl Daemon {
         };
         let old = Arc::clone(&self.config);
         self.add_by_interface(&mut fresh);
-        let changes = old.changes_to(&fresh);
+        let mut changes = old.changes_to(&fresh);
+        changes.dynamic_ended = self.peers.dynamic_ending(&changes);
         // The only step that can fail comes first, so that a failure changes nothing.
         let missing = self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
         self.note_missing(&missing);
@@ -85,7 +86,12 @@ impl Daemon {
     pub(super) fn rehearse(&self) -> Result<Changes, String> {
         let Some(path) = &self.path else { return Ok(Changes::default()) };
         match (self.read(path)?, &self.node) {
-            (Fresh::Own(config), _) => Ok(self.config.changes_to(&config)),
+            (Fresh::Own(mut config), _) => {
+                self.with_by_interface(&mut config);
+                let mut changes = self.config.changes_to(&config);
+                changes.dynamic_ended = self.peers.dynamic_ending(&changes);
+                Ok(changes)
+            }
             (Fresh::Calico(settings), Some(node)) if *settings != *node.settings() => {
                 Ok(self.changes_to_calico(&settings, node.settings()))
             }

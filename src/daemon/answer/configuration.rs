@@ -70,7 +70,8 @@ fn sessions(changes: &Changes) -> Vec<ReloadedSession> {
     };
     let removed = changes.peers_removed.iter().map(|name| session(name, "ends"));
     let restarted = changes.peers_restarted.iter().map(|peer| session(&peer.name, "restarts"));
-    removed.chain(restarted).collect()
+    let dynamic = changes.dynamic_ended.iter().map(|name| session(name, "ends"));
+    removed.chain(restarted).chain(dynamic).collect()
 }
 
 fn key(difference: &Difference) -> ChangedKey {
