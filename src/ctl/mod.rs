@@ -22,7 +22,7 @@ mod view;
 use std::future::Future;
 
 pub use protocol::{
-    Cursor, ErrorKind, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
+    Cursor, ErrorKind, EventCursor, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
 };
 pub use selection::{RouteSelection, Span};
 pub use server::Server;

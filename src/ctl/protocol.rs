@@ -278,10 +278,22 @@ pub enum Cursor {
     After(Prefix),
     /// After this many of these prefixes.
     Prefixes(PrefixCursor),
-    /// After the event with this number.
-    AfterEvent(u64),
+    /// After an event.
+    Events(EventCursor),
     /// After this name.
     AfterName(std::sync::Arc<str>),
+}
+
+/// A position in the list of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventCursor {
+    /// The number of the last event that was considered.
+    pub after: u64,
+    /// The number of the last event when the first page was made.
+    pub began: u64,
+    /// The name of the peer whose events are listed; `None`: all. It may have been removed since the
+    /// first page.
+    pub peer: Option<std::sync::Arc<str>>,
 }
 
 /// A position in a sorted list of prefixes.

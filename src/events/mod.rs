@@ -61,7 +61,8 @@ struct Ring {
 pub struct Following {
     /// The events, oldest first.
     pub entries: Vec<Arc<Entry>>,
-    /// How many events, of all peers, were overwritten before these could be read.
+    /// How many events, of all peers, were overwritten since the reader began and before these could
+    /// be read.
     pub dropped: u64,
     /// The number of the last event that was considered.
     pub until: u64,
@@ -82,9 +83,15 @@ impl Events {
     }
 
     /// At most `max` events after the event with number `after`; with `peer`, only those that
-    /// concern this peer. `after` 0: from the oldest one on, without a count of those dropped.
-    pub fn after(&self, after: u64, max: usize, peer: Option<&str>) -> Following {
-        self.ring().after(after, max, peer)
+    /// concern this peer. `after` 0: from the oldest one on. `began` is [`Events::last`] of the time
+    /// when the reader began: an event that was overwritten before is not one that it missed.
+    pub fn after(&self, after: u64, began: u64, max: usize, peer: Option<&str>) -> Following {
+        self.ring().after(after, began, max, peer)
+    }
+
+    /// The number of the last event; 0 if there is none.
+    pub fn last(&self) -> u64 {
+        self.ring().last
     }
 
     /// The number after which there are exactly `count` events, or fewer if fewer are kept; with
@@ -172,21 +179,20 @@ impl Ring {
         }
     }
 
-    fn after(&self, after: u64, max: usize, peer: Option<&str>) -> Following {
+    fn after(&self, after: u64, began: u64, max: usize, peer: Option<&str>) -> Following {
+        let counted = after.max(began);
         let mut following = Following { until: after, ..Following::default() };
         let mut present = 0;
         for entry in self.entries.iter().filter(|entry| entry.number > after) {
             if following.entries.len() == max {
                 break;
             }
-            present += 1;
+            present += u64::from(entry.number > counted);
             following.until = entry.number;
             following.entries.extend(entry.concerns(peer).then(|| Arc::clone(entry)));
         }
         // The newest event is always kept, so `until` is the last number unless `max` ended it.
-        if after > 0 {
-            following.dropped = (following.until - after).saturating_sub(present);
-        }
+        following.dropped = following.until.saturating_sub(counted).saturating_sub(present);
         following
     }
 }

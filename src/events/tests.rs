@@ -22,19 +22,22 @@ fn numbers(following: &Following) -> Vec<u64> {
 #[test]
 fn a_reader_that_is_too_slow_learns_how_many_it_missed() {
     let events = Events::default();
-    (0..3).for_each(|_| events.record(entry(None, "a")));
-    let first = events.after(0, 2, None);
+    (0..2).for_each(|_| events.record(entry(None, "a")));
+    let began = events.last();
+    events.record(entry(None, "a"));
+    let first = events.after(0, 0, 2, None);
     assert_eq!((numbers(&first), first.dropped, first.until), (vec![1, 2], 0, 2));
     (0..EVENTS_MAX).for_each(|_| events.record(entry(None, "b")));
-    let next = events.after(first.until, 5, None);
+    let next = events.after(first.until, began, 5, None);
     assert_eq!((numbers(&next), next.dropped, next.until), (vec![4, 5, 6, 7, 8], 1, 8));
-    let rest = events.after(next.until, usize::MAX, None);
+    let rest = events.after(next.until, began, usize::MAX, None);
     assert_eq!((rest.entries.len(), rest.dropped, rest.until), (EVENTS_MAX - 5, 0, 1003));
-    assert_eq!(events.after(1003, 5, None).until, 1003);
+    assert_eq!(events.after(1003, began, 5, None).until, 1003);
     let count = |name| events.counts().iter().find(|(n, _)| *n == name).map(|(_, count)| *count);
     assert_eq!(count(event_names::SESSION_UP), Some(1003));
     assert_eq!(count(event_names::BFD_UP), Some(0));
-    assert_eq!(events.after(0, 1, None).dropped, 0, "a new reader missed nothing");
+    let new = events.after(0, events.last(), 1, None);
+    assert_eq!(new.dropped, 0, "a new reader missed nothing");
 }
 
 #[test]
@@ -45,17 +48,32 @@ fn a_peer_that_flaps_leaves_room_for_others_and_has_its_last_ten() {
     for n in 0..10_000 {
         events.record(entry(Some("flaps"), &n.to_string()));
     }
-    let all = events.after(0, usize::MAX, None);
+    let all = events.after(0, 0, usize::MAX, None);
     assert_eq!(all.entries.len(), 2 + PER_PEER_MAX);
-    assert_eq!(numbers(&events.after(0, 9, Some("quiet"))), [1]);
+    assert_eq!(numbers(&events.after(0, 0, 9, Some("quiet"))), [1]);
     let last: Vec<_> = events.of_peer("flaps").iter().map(|e| e.text.to_string()).collect();
     assert_eq!(last.first().map(String::as_str), Some("9990"));
     assert_eq!((last.len(), last.last().map(String::as_str)), (PER_PEER_LAST, Some("9999")));
     assert_eq!(events.of_peer("quiet").len(), 1);
     assert_eq!(events.before_last(1, Some("quiet")), 0);
     assert_eq!(events.before_last(3, None), 9_999);
-    let missed = events.after(2, usize::MAX, None);
+    let missed = events.after(2, 2, usize::MAX, None);
     assert_eq!(missed.dropped, 10_000 - PER_PEER_MAX as u64);
+    // A reader that began after the flapping missed none of those that were overwritten before.
+    let began = events.last();
+    let (mut after, mut seen) = (0, 0);
+    loop {
+        let page = events.after(after, began, 200, None);
+        assert_eq!(page.dropped, 0);
+        if page.entries.is_empty() {
+            break;
+        }
+        (after, seen) = (page.until, seen + page.entries.len());
+    }
+    assert_eq!((seen, after), (2 + PER_PEER_MAX, began));
+    // Of 300 more, 50 were overwritten before it read them.
+    (0..300).for_each(|_| events.record(entry(Some("flaps"), "again")));
+    assert_eq!(events.after(after, began, usize::MAX, None).dropped, 300 - PER_PEER_MAX as u64);
 }
 
 #[test]
@@ -87,7 +105,7 @@ fn lines_with_a_name_are_recorded_with_their_fields() {
             "session closed: {reason}"
         );
     });
-    let all = events.after(0, usize::MAX, None).entries;
+    let all = events.after(0, 0, usize::MAX, None).entries;
     let [only] = all.as_slice() else { panic!("{all:?}") };
     assert_eq!((&*only.name, only.peer.as_deref()), (event_names::SESSION_DOWN, Some("tor-1")));
     assert_eq!(&*only.text, "session closed: Hold Timer Expired");

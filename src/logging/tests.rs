@@ -66,7 +66,7 @@ fn events_are_recorded_at_any_level_and_named_in_the_line() {
         change();
         log.configure(LogLevel::Error);
         change();
-        assert_eq!(log.events().after(0, 9, None).entries.len(), 2);
+        assert_eq!(log.events().after(0, 0, 9, None).entries.len(), 2);
     });
     assert_eq!(text.lines().count(), 1, "{text}");
     let line: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::sources::Sources;
 use crate::ctl::item::Event;
-use crate::ctl::{Cursor, Page, Refusal, rfc3339_millis};
+use crate::ctl::{Cursor, EventCursor, Page, Refusal, rfc3339_millis};
 use crate::event_names;
 use crate::events::{Entry, Events};
 
@@ -35,26 +35,34 @@ impl EventsView {
         follow: bool,
         cursor: Option<&Cursor>,
     ) -> Result<Page, Refusal> {
-        let name = peer.map(|peer| self.name_of(peer)).transpose()?;
-        let name = name.as_deref();
-        let after = match (cursor, last) {
-            (Some(Cursor::AfterEvent(number)), _) => *number,
-            (_, Some(last)) => {
-                self.events.before_last(usize::try_from(last).unwrap_or(usize::MAX), name)
-            }
-            (_, None) => 0,
+        let place = match cursor {
+            Some(Cursor::Events(place)) => place.clone(),
+            _ => self.first(peer, last)?,
         };
-        let mut following = self.events.after(after, PAGE, name);
+        let EventCursor { after, began, peer } = place;
+        let name = peer.as_deref();
+        let mut following = self.events.after(after, began, PAGE, name);
         if follow && cursor.is_some() && following.until == after {
             // On a time-out there is none, and the page is empty.
             let _ = tokio::time::timeout(WAIT, self.events.changed(after)).await;
-            following = self.events.after(after, PAGE, name);
+            following = self.events.after(after, began, PAGE, name);
         }
         let is_last = following.entries.len() < PAGE && !follow;
-        let next = (!is_last).then_some(Cursor::AfterEvent(following.until));
-        // Before the first page of an answer, nothing was missed.
-        let dropped = cursor.and((following.dropped > 0).then(|| dropped(following.dropped)));
+        let place = EventCursor { after: following.until, began, peer };
+        let next = (!is_last).then_some(Cursor::Events(place));
+        let dropped = (following.dropped > 0).then(|| dropped(following.dropped));
         Page::new(dropped.into_iter().chain(following.entries.iter().map(|e| event(e))), next)
+    }
+
+    /// Where an answer begins. The peer is resolved only here: the answer goes on if it is removed.
+    fn first(&self, peer: Option<&str>, last: Option<u32>) -> Result<EventCursor, Refusal> {
+        let peer = peer.map(|peer| self.name_of(peer)).transpose()?;
+        let began = self.events.last();
+        let after = last.map_or(0, |last| {
+            let last = usize::try_from(last).unwrap_or(usize::MAX);
+            self.events.before_last(last, peer.as_deref())
+        });
+        Ok(EventCursor { after, began, peer })
     }
 
     /// The name of a peer that exists, or of one that was removed and has events.
