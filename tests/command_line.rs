@@ -230,12 +230,12 @@ fn routes_are_sorted_selected_and_counted() {
     const ROUTES: usize = 1200;
     let folder = TempDir::new().unwrap();
     let net = 109;
-    let speaker = |own: u8, other: u8, more: &str| {
+    let speaker = |own: u8, other: u8, import: &str, more: &str| {
         format!(
             "[bgp]\nasn = 6451{own}\nrouter-id = \"10.0.0.{own}\"\n\
              listen = [\"127.{net}.0.{own}:1790\"]\nconnect-retry-time = 1\n{more}\
              [[bgp.peers]]\nname = \"p{other}\"\naddress = \"127.{net}.0.{other}\"\nport = 1790\n\
-             remote-asn = 6451{other}\nsource-address = \"127.{net}.0.{own}\"\nimport = \"all\"\n\
+             remote-asn = 6451{other}\nsource-address = \"127.{net}.0.{own}\"\nimport = \"{import}\"\n\
              export = \"tagged\"\n[[policy]]\nname = \"tagged\"\n[[policy.rules]]\n\
              set.next-hop = \"192.0.2.1\"\nadd-communities = [\"no-export\", \"64512:7\"]\n\
              then = \"accept\"\n"
@@ -246,32 +246,42 @@ fn routes_are_sorted_selected_and_counted() {
         format!("[[originate]]\nprefix = \"10.1.{third}.{fourth}/32\"\nkind = \"none\"\n")
     };
     let origins: String = (0..ROUTES).map(origin).collect();
-    let wide = "[[originate]]\nprefix = \"10.1.0.0/16\"\nkind = \"none\"\n";
-    let a = Running::start(&folder, "a", &speaker(1, 2, ""), None);
-    let b = Running::start(&folder, "b", &(speaker(2, 1, "") + &origins + wide), None);
+    let own = |prefix: &str| format!("[[originate]]\nprefix = \"{prefix}\"\nkind = \"none\"\n");
+    let wide = own("10.1.0.0/16");
+    let ipv6: String = ["2001:db8:2::/48", "::/0", "2001:db8:1::/48"].map(own).concat();
+    let of_a = speaker(1, 2, "all", "") + &own("10.2.0.0/16");
+    let a = Running::start(&folder, "a", &of_a, None);
+    let of_b = speaker(2, 1, "none", "") + &origins + &wide + &ipv6;
+    let b = Running::start(&folder, "b", &of_b, None);
     let count = |arguments: &[&str]| {
         let asked = [&["show", "routes"], arguments, &["--count"]].concat();
         text(&a.ask(&asked).stdout)
     };
     let all = format!("{} prefixes, {} paths\n", ROUTES + 1, ROUTES + 1);
-    wait("routes", || count(&[]) == all);
+    wait("routes", || count(&["--peer", "p2"]) == all);
+    let prefix = |route: &serde_json::Value| route["prefix"].as_str().unwrap().to_owned();
     let prefixes = |arguments: &[&str]| -> Vec<String> {
         let answer = a.ask(&[arguments, &["--json"]].concat());
         let routes: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
-        let prefix = |route: &serde_json::Value| route["prefix"].as_str().unwrap().to_owned();
         routes.as_array().unwrap().iter().map(prefix).collect()
     };
     let sorted = |found: &[String]| {
         let key = |text: &String| {
             let (addr, len) = text.split_once('/').unwrap();
-            (addr.parse::<std::net::Ipv4Addr>().unwrap(), len.parse::<u8>().unwrap())
+            (addr.parse::<std::net::IpAddr>().unwrap(), len.parse::<u8>().unwrap())
         };
         found.iter().map(key).collect::<Vec<_>>().is_sorted()
     };
-    for list in [&["show", "routes"][..], &["sh", "ro"], &["show", "received", "p2"]] {
+    for (list, more) in
+        [(&["show", "routes"][..], 2), (&["sh", "ro"], 2), (&["show", "received", "p2"], 1)]
+    {
         let found = prefixes(list);
-        assert_eq!((found.len(), sorted(&found)), (ROUTES + 1, true), "{list:?}");
+        assert_eq!((found.len(), sorted(&found)), (ROUTES + more, true), "{list:?}");
     }
+    let of_b: serde_json::Value =
+        serde_json::from_slice(&b.ask(&["show", "routes", "--json"]).stdout).unwrap();
+    let of_b: Vec<String> = of_b.as_array().unwrap().iter().map(prefix).collect();
+    assert_eq!((of_b.len(), sorted(&of_b)), (ROUTES + 4, true), "IPv6 is behind IPv4");
     let found = prefixes(&["show", "routes", "--limit", "501"]);
     assert_eq!((found.len(), sorted(&found), &*found[0]), (501, true, "10.1.0.0/16"));
     assert_eq!(prefixes(&["show", "routes", "10.1.1.0/24", "--longer"]).len(), 250);
@@ -285,11 +295,17 @@ fn routes_are_sorted_selected_and_counted() {
         (&["--community", "64512:8"], none),
         (&["--as-path", "64512"], &all),
         (&["--as-path", "64512 ? *"], none),
-        (&["--source", "static"], none),
-        // Nothing leads to 192.0.2.1 here, unless the machine has a default route.
-        (&["--unusable", "--source", "static"], none),
+        (&["--source", "static"], "1 prefixes, 1 paths\n"),
+        (&["--source", "static", "--peer", "p2"], none),
     ] {
         assert_eq!(count(arguments), expected, "{arguments:?}");
+    }
+    // The route from p1 is refused by import, and all others are the own ones.
+    for (source, expected) in [("bgp", "1 prefixes, 1 paths\n"), ("static", none)] {
+        let unusable = || {
+            text(&b.ask(&["show", "routes", "--unusable", "--source", source, "--count"]).stdout)
+        };
+        wait("refused route", || unusable() == expected);
     }
     let advertised = b.ask(&["show", "advertised", "p1", "10.1.1.0/24", "--longer", "--count"]);
     assert_eq!(text(&advertised.stdout), "250 prefixes, 250 paths\n");
@@ -444,6 +460,54 @@ fn a_dry_run_names_dynamic_peers_that_would_end() {
         assert_eq!(ends(&answer), ended, "{other}: {answer}");
     }
     assert!(peers().contains("127.0.0.1"), "{}", peers());
+
+    // Who follows the events of a peer sees those of its next session, after it was removed.
+    let (mut child, mut lines) = follow(&a, &["--peer", "127.0.0.1", "--last", "0"]);
+    std::fs::write(&file, base).unwrap();
+    assert!(a.ask(&["reload"]).status.success());
+    wait("removal", || !peers().contains("127.0.0.1"));
+    assert!(a.ask(&["log-level", "debug"]).status.success());
+    std::fs::write(&file, format!("{base}{range}")).unwrap();
+    assert!(a.ask(&["reload"]).status.success());
+    let mut stream = TcpStream::connect("127.104.0.1:1790").unwrap();
+    stream.write_all(&[0; 19]).unwrap();
+    let mut line = String::new();
+    while !line.contains("session-failed") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the stream ended");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// On a terminal, Ctrl-C is for the pager; a refused request and a command with a condition open
+/// none.
+#[test]
+fn the_pager_outlives_an_interrupt_and_is_opened_only_for_output() {
+    let folder = TempDir::new().unwrap();
+    let text_of = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"127.105.0.1:1790\"]\n";
+    let a = Running::start(&folder, "a", text_of, None);
+    let pager = folder.path().join("pager");
+    std::fs::write(&pager, "kill -INT $PPID\ncat\necho \"end: $LESS $LESSSECURE\"\n").unwrap();
+    let on_terminal = |arguments: &str| {
+        let margay = env!("CARGO_BIN_EXE_margay");
+        let line = format!("{margay} {arguments} --socket {}", a.socket.display());
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env_remove("LESS");
+        command.env("PAGER", format!("sh {}", pager.display())).env_remove("SUDO_UID");
+        command.stdin(Stdio::null());
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, shown) = on_terminal("show config");
+    assert!(code == Some(0) && shown.contains("router-id = \"10.0.0.1\""), "{code:?} {shown}");
+    assert!(shown.contains("end: FRX 1"), "{shown}");
+    let (code, shown) = on_terminal("show peers --fail-if-down");
+    assert!(code == Some(0) && !shown.contains("end:"), "{code:?} {shown}");
+    let (code, shown) = on_terminal("show peer nobody");
+    assert!(code == Some(1) && !shown.contains("end:"), "{code:?} {shown}");
+    let missing = a.ask(&["show", "fib", "192.0.2.0/24", "--fail-if-missing"]);
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
 }
 
 /// An OPEN of AS 64512 with a hold time of three seconds, and a KEEPALIVE.

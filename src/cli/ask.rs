@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bgp_proto::types::Prefix;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -27,8 +28,11 @@ pub(super) enum Demand {
     Established,
     /// The daemon is ready.
     Ready,
-    /// The kernel holds every route.
-    Installed,
+    /// The kernel holds every route; with a prefix, there is at least one.
+    Installed {
+        /// The prefix that was asked for.
+        of: Option<Prefix>,
+    },
     /// The action was, or would be, applied to at least one peer.
     Done,
     /// Nothing was changed.
@@ -69,7 +73,7 @@ impl Unmet {
             Demand::Nothing => (true, None),
             Demand::Established => (facts.state.as_deref() == Some("Established"), facts.name),
             Demand::Ready => (facts.not_ready.is_none(), facts.not_ready),
-            Demand::Installed => (facts.state.as_deref() == Some("installed"), facts.prefix),
+            Demand::Installed { .. } => (facts.state.as_deref() == Some("installed"), facts.prefix),
             Demand::Done => (facts.effect.is_some(), facts.name),
             Demand::DryRun => (facts.dry_run == Some(true), None),
         };
@@ -85,6 +89,7 @@ impl Unmet {
         let Unmet { seen, count, .. } = self;
         let is_met = match self.demand {
             Demand::Done => *count < *seen || *seen == 0,
+            Demand::Installed { of: Some(_) } if *seen == 0 => false,
             _ => *count == 0,
         };
         if is_met {
@@ -100,17 +105,24 @@ impl Unmet {
             Demand::DryRun => {
                 "the daemon has carried out the reload: this was no dry run".to_owned()
             }
-            Demand::Installed => format!("{count} of {seen} routes are not in the kernel: {names}"),
+            Demand::Installed { of: Some(prefix) } if *seen == 0 => {
+                format!("there is no route to {prefix}")
+            }
+            Demand::Installed { .. } => {
+                format!("{count} of {seen} routes are not in the kernel: {names}")
+            }
         })
     }
 }
 
-/// Prints the items that `feed` passes to its argument, as the reply to `request` is printed.
+/// Prints the items that `feed` passes to its argument, as the reply to `request` is printed. With a
+/// demand there is no pager: a script waits for the exit code.
 ///
 /// # Errors
 /// Those of `feed`, or the output cannot be written.
 pub(super) fn print(
     request: &Request,
+    demand: Demand,
     output: &Output,
     feed: impl FnOnce(&mut dyn FnMut(&RawValue) -> Result<(), ClientError>) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
@@ -121,8 +133,8 @@ pub(super) fn print(
         writer.finish()
     } else {
         let look = Look::new(terminal_width(), colour(output.color), output.times());
-        let out: Box<dyn Write> = if is_paged(request) {
-            Box::new(Pager::start())
+        let out: Box<dyn Write> = if demand == Demand::Nothing && is_paged(request) {
+            Box::new(Pager::new())
         } else {
             Box::new(io::stdout().lock())
         };
@@ -161,7 +173,7 @@ pub(super) fn ask(request: &Request, demand: Demand, output: &Output) -> ExitCod
 fn try_ask(request: &Request, demand: Demand, output: &Output) -> Result<ExitCode, ClientError> {
     let mut client = Client::connect(&output.daemon.socket)?;
     let mut unmet = Unmet::new(demand);
-    print(request, output, |print| {
+    print(request, demand, output, |print| {
         let reply = client.ask(request, |item| {
             unmet.look_at(item)?;
             print(item)
@@ -248,7 +260,14 @@ mod tests {
         assert_eq!(unmet(Demand::DryRun, &[r#"{"changes":[],"dry_run":true}"#]), None);
         let line = unmet(Demand::DryRun, &[r#"{"changes":[]}"#]);
         assert!(line.unwrap().ends_with("this was no dry run"));
-        let line = unmet(Demand::Installed, &[r#"{"prefix":"10.0.0.0/8","state":"failed"}"#]);
+        let line =
+            unmet(Demand::Installed { of: None }, &[r#"{"prefix":"10.0.0.0/8","state":"failed"}"#]);
         assert_eq!(line.as_deref(), Some("1 of 1 routes are not in the kernel: 10.0.0.0/8"));
+        assert_eq!(unmet(Demand::Installed { of: None }, &[]), None);
+        let of = Some("10.0.0.0/8".parse().unwrap());
+        let line = unmet(Demand::Installed { of }, &[]);
+        assert_eq!(line.as_deref(), Some("there is no route to 10.0.0.0/8"));
+        let installed = r#"{"prefix":"10.0.0.0/8","state":"installed"}"#;
+        assert_eq!(unmet(Demand::Installed { of }, &[installed]), None);
     }
 }

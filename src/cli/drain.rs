@@ -198,7 +198,7 @@ fn one(request: &Request, output: &Output) -> Result<Draining, ClientError> {
 
 fn show(draining: &Draining, output: &Output) -> Result<(), ClientError> {
     let item = serde_json::value::to_raw_value(draining).map_err(ClientError::Answer)?;
-    print(&Request::ShowDrain, output, |print| print(&item))
+    print(&Request::ShowDrain, Demand::Nothing, output, |print| print(&item))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

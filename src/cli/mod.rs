@@ -228,8 +228,8 @@ pub enum Show {
     },
     /// Routes that margay wrote to the kernel.
     Fib {
-        /// Exit with 1 if the kernel does not hold all of them.
-        #[arg(long, conflicts_with = "count")]
+        /// Exit with 1 if the kernel does not hold all of them, or if there is none to the prefix.
+        #[arg(long, conflicts_with_all = ["count", "limit"])]
         fail_if_missing: bool,
         /// Which prefixes.
         #[command(flatten)]
@@ -241,7 +241,8 @@ pub enum Show {
     Bfd,
     /// The drains, and whether peers have moved to other paths.
     Drain,
-    /// The configuration in force: every key, marked where it is the default; secrets are hidden.
+    /// The configuration in force: the daemon, its peers and ranges, defaults marked. Without secrets,
+    /// policies, originated and redistributed routes, and [calico].
     Config,
 }
 
@@ -371,7 +372,8 @@ impl Show {
             }
             Show::Fib { fail_if_missing, prefixes } => {
                 let select = prefixes.into_selection();
-                (Request::ShowFib { select }, demand(fail_if_missing, Demand::Installed))
+                let missing = Demand::Installed { of: select.prefix };
+                (Request::ShowFib { select }, demand(fail_if_missing, missing))
             }
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),

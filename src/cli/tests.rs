@@ -216,7 +216,7 @@ fn the_fail_flags_set_the_condition() {
     for (line, wanted) in [
         ("margay show peers --fail-if-down", Demand::Established),
         ("margay show status --fail-if-not-ready", Demand::Ready),
-        ("margay show fib --fail-if-missing", Demand::Installed),
+        ("margay show fib --fail-if-missing", Demand::Installed { of: None }),
     ] {
         let Command::Show(shown) = parse(line).unwrap().command else { panic!("{line}") };
         assert_eq!(shown.what.into_request().1, wanted);
