@@ -277,6 +277,12 @@ impl Fib {
         rows.into_iter().map(|row| fib::view::render(row, &self.thread.config, &links)).collect()
     }
 
+    /// The prefixes of [`Fib::view`].
+    pub fn prefixes(&self, after: Option<Prefix>, limit: usize) -> Vec<Prefix> {
+        let rows = self.thread.shared.plan().view(after, limit);
+        rows.into_iter().map(|row| row.prefix).collect()
+    }
+
     /// The route to `prefix`, if one is wanted.
     pub fn lookup(&self, prefix: Prefix) -> Option<FibView> {
         let row = self.thread.shared.plan().row(prefix)?;

@@ -3,16 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::show::limit_u32;
 use super::{PathView, RouteFilter, Table};
 use crate::rib::{DestId, Path};
 use crate::types::{
-    Asn, Community, ExtCommunity, Family, LargeCommunity, ParseError, Prefix, Source, Time,
+    Asn, Community, ExtCommunity, Family, LargeCommunity, ParseError, PeerId, Prefix, Source,
 };
 use crate::wire::{AsPath, AttrView};
 
-/// Maximum number of destinations examined in one call of [`Table::prefixes`].
+/// Maximum number of paths examined in one call of [`Table::prefixes`], apart from those of the last
+/// destination. A destination that is not examined counts as one path.
 const LOOKED_AT_MAX: u32 = 1 << 13;
-/// The same if what was advertised to a peer has to be found for each.
+/// The same if what was advertised to a peer has to be found for each destination.
 const LOOKED_AT_MAX_ADVERTISED: u32 = 1 << 10;
 /// Longest pattern of an AS_PATH, in elements.
 const PATTERN_LEN_MAX: usize = 64;
@@ -103,33 +105,35 @@ impl fmt::Display for AsPathPattern {
 impl AsPathPattern {
     /// Whether the pattern describes the path. The time is bounded by the product of both lengths.
     pub fn matches(&self, path: AsPath<'_>) -> bool {
-        // Where the pattern may stand after the AS numbers so far.
-        let mut at = vec![false; self.0.len() + 1];
-        at[0] = true;
-        let skip = |at: &mut Vec<bool>| {
+        // Where the pattern may stand after the AS numbers so far: bit n is before element n.
+        const _: () = assert!(PATTERN_LEN_MAX < 128);
+        let skip = |mut at: u128| {
             for (index, element) in self.0.iter().enumerate() {
-                if *element == Element::Any && at[index] {
-                    at[index + 1] = true;
+                if *element == Element::Any && at & (1 << index) != 0 {
+                    at |= 1 << (index + 1);
                 }
             }
+            at
         };
-        skip(&mut at);
+        let mut at = skip(1);
         for asn in path.asns() {
-            let mut next = vec![false; at.len()];
-            for (index, element) in self.0.iter().enumerate().filter(|(index, _)| at[*index]) {
-                match element {
-                    Element::Any => next[index] = true,
-                    Element::One => next[index + 1] = true,
-                    Element::Asn(wanted) => next[index + 1] |= *wanted == asn,
+            let mut next = 0;
+            for (index, element) in self.0.iter().enumerate() {
+                if at & (1 << index) == 0 {
+                    continue;
                 }
+                next |= match element {
+                    Element::Any => 1 << index,
+                    Element::Asn(wanted) if *wanted != asn => 0,
+                    Element::One | Element::Asn(_) => 1 << (index + 1),
+                };
             }
-            at = next;
-            skip(&mut at);
-            if !at.contains(&true) {
+            at = skip(next);
+            if at == 0 {
                 return false;
             }
         }
-        at.last() == Some(&true)
+        at & (1 << self.0.len()) != 0
     }
 }
 
@@ -147,6 +151,8 @@ pub struct PrefixPage {
 impl RouteFilter {
     pub(super) fn is_within(&self, prefix: Prefix) -> bool {
         self.within.is_none_or(|wide| wide.contains(prefix))
+            && self.after.is_none_or(|after| prefix > after)
+            && self.up_to.is_none_or(|last| prefix <= last)
     }
 
     fn matches_attrs(&self, attrs: AttrView<'_>) -> bool {
@@ -159,7 +165,7 @@ impl RouteFilter {
             && self.as_path.as_ref().is_none_or(|wanted| wanted.matches(attrs.as_path()))
     }
 
-    fn is_from(&self, peer: Option<crate::types::PeerId>, source: Source) -> bool {
+    fn is_from(&self, peer: Option<PeerId>, source: Source) -> bool {
         self.received_from.is_none_or(|wanted| peer == Some(wanted))
             && self.source.is_none_or(|wanted| source == wanted)
     }
@@ -174,9 +180,9 @@ impl RouteFilter {
 }
 
 impl Table {
-    /// The prefixes that match from `cursor` on (0 to begin). The number of destinations that one
-    /// call examines is bounded.
-    pub fn prefixes(&self, filter: &RouteFilter, cursor: u32, now: Time) -> PrefixPage {
+    /// The prefixes that match from `cursor` on (0 to begin). The number of paths that one call
+    /// examines is bounded.
+    pub fn prefixes(&self, filter: &RouteFilter, cursor: u32) -> PrefixPage {
         let mut page = PrefixPage::default();
         let most = match filter.advertised_to {
             Some(_) => LOOKED_AT_MAX_ADVERTISED,
@@ -185,21 +191,18 @@ impl Table {
         page.next = self.each_dest(filter, cursor, most, |family, dest| {
             let prefix = self.loc_rib.dests(family).prefix(dest);
             if !filter.is_within(prefix) {
-                return;
+                return 1;
             }
+            let held = self.loc_rib.dests(family).paths(dest);
             let paths = match filter.advertised_to {
-                Some(_) => {
-                    self.destination(filter, family, dest, now).map_or(0, |view| view.paths.len())
-                }
-                None => {
-                    let held = self.loc_rib.dests(family).paths(dest).iter();
-                    held.filter(|path| self.path_matches(filter, path)).count()
-                }
+                Some(peer) => self.advertised_matching(filter, peer, family, dest),
+                None => held.iter().filter(|path| self.path_matches(filter, path)).count(),
             };
             if paths > 0 {
                 page.prefixes.push(prefix);
                 page.paths += paths as u64;
             }
+            limit_u32(held.len())
         });
         page
     }
@@ -212,13 +215,39 @@ impl Table {
             && filter.matches_attrs(self.loc_rib.attrs.view(path.attrs))
     }
 
-    /// Calls `each` for at most `most` slots of destinations; returns where to continue.
+    /// How many of the paths advertised to a peer match, as [`RouteFilter::matches`] says of their
+    /// views. Reflection adds neither communities nor AS numbers.
+    fn advertised_matching(
+        &self,
+        filter: &RouteFilter,
+        peer: PeerId,
+        family: Family,
+        dest: DestId,
+    ) -> usize {
+        let held = self.loc_rib.dests(family).paths(dest);
+        let asks_for_use = filter.hides_refused || filter.unusable;
+        let sent = self.advertised_to_peer(peer, family, dest).into_iter();
+        let matching = sent.filter(|(sent, _)| {
+            let out = self.adj_ribs_out.exported.get(sent.out);
+            let source = out.except.source;
+            let behind = held.iter().find(|path| asks_for_use && path.source == source);
+            let unusable = behind.and_then(|path| self.why_unusable(path));
+            filter.is_from(source.peer(), source.source())
+                && !(filter.hides_refused && unusable.is_some_and(|why| why.is_refusal()))
+                && (!filter.unusable || unusable.is_some())
+                && filter.matches_attrs(self.loc_rib.attrs.view(out.attrs))
+        });
+        matching.count()
+    }
+
+    /// Calls `each`, which returns how many paths it examined, for destinations until these are
+    /// `most` paths; returns where to continue.
     fn each_dest(
         &self,
         filter: &RouteFilter,
         cursor: u32,
         most: u32,
-        mut each: impl FnMut(Family, DestId),
+        mut each: impl FnMut(Family, DestId) -> u32,
     ) -> Option<u32> {
         let wanted = filter.family.or(filter.within.map(Prefix::family));
         let (mut family, mut at) = super::show::of_cursor(cursor);
@@ -229,10 +258,8 @@ impl Table {
                 if left == 0 {
                     return Some(super::show::cursor(family, at));
                 }
-                left -= 1;
-                if dests.is_live(DestId(at)) {
-                    each(family, DestId(at));
-                }
+                let examined = if dests.is_live(DestId(at)) { each(family, DestId(at)) } else { 1 };
+                left = left.saturating_sub(examined.max(1));
                 at += 1;
             }
             if family == Family::Ipv6 {
@@ -271,6 +298,9 @@ mod tests {
         for no in ["", "65001", "7 *", "? ?", "65001 3356", "* 7", "* 8 *", "? ? ? ?"] {
             assert!(!matches(no), "{no}");
         }
+        let longest = format!("*{}", " ?".repeat(PATTERN_LEN_MAX - 1));
+        assert!(!matches(&longest), "63 AS numbers at least");
+        assert!("? ".repeat(65).parse::<AsPathPattern>().is_err());
         let empty = AsPath::new(&[]);
         assert!("".parse::<AsPathPattern>().unwrap().matches(empty), "of our own AS");
         assert!("*".parse::<AsPathPattern>().unwrap().matches(empty));

@@ -218,7 +218,7 @@ impl Table {
     }
 
     /// What a peer was sent about a destination, as it was sent.
-    fn advertised_to_peer(
+    pub(super) fn advertised_to_peer(
         &self,
         peer: PeerId,
         family: Family,
@@ -519,6 +519,6 @@ pub(super) fn cursor(family: Family, at: u32) -> u32 {
     at | if family == Family::Ipv6 { CURSOR_IPV6 } else { 0 }
 }
 
-fn limit_u32(limit: usize) -> u32 {
+pub(super) fn limit_u32(limit: usize) -> u32 {
     u32::try_from(limit).unwrap_or(u32::MAX)
 }

@@ -27,6 +27,10 @@ pub struct RouteFilter {
     pub source: Option<Source>,
     /// Only prefixes that this one contains, itself included.
     pub within: Option<Prefix>,
+    /// Only prefixes behind this one, in their order.
+    pub after: Option<Prefix>,
+    /// Only prefixes up to this one, in their order.
+    pub up_to: Option<Prefix>,
     /// Only paths with this community.
     pub community: Option<AnyCommunity>,
     /// Only paths whose AS_PATH this pattern describes.

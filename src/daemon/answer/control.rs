@@ -228,7 +228,7 @@ impl Backend for ControlView {
             Request::ShowAdvertised { peer, select } => {
                 self.routes.page(Listed::Advertised(self.find(peer)?.id), select, cursor).await
             }
-            Request::ShowFib { select } => self.routes.kernel(select, cursor),
+            Request::ShowFib { select } => self.routes.kernel(select, cursor).await,
             Request::ShowBfd => self.bfd.sessions().await,
             Request::ShowGroups => {
                 let groups = self.sources.ask(|table, _| table.groups()).await?;

@@ -8,9 +8,10 @@
 use bgp_proto::table::{AnyCommunity, AsPathPattern, DestinationView, RouteFilter};
 use bgp_proto::types::{ParseError, PeerId, Prefix};
 
-use super::sources::{PAGE, Sources};
+use super::sources::{PAGE, Sources, is_stopping};
 use crate::ctl::item::RouteCount;
 use crate::ctl::{self, Cursor, ErrorKind, Page, PrefixCursor, Refusal, RouteSelection, Span};
+use crate::engine::Handle;
 use crate::kernel::FibView;
 
 /// Maximum number of prefixes of one sorted part.
@@ -144,8 +145,7 @@ impl RoutesView {
         let mut at = Some(0);
         while let Some(from) = at {
             let filter = filter.clone();
-            let ask =
-                move |table: &bgp_proto::table::Table, now| table.prefixes(&filter, from, now);
+            let ask = move |table: &bgp_proto::table::Table, _| table.prefixes(&filter, from);
             let page = self.sources.ask(ask).await?;
             count.prefixes += page.prefixes.len() as u64;
             count.paths += page.paths;
@@ -154,31 +154,18 @@ impl RoutesView {
         Page::last([count])
     }
 
-    /// The first prefixes after `after`, sorted.
     async fn part(
         &self,
         filter: &RouteFilter,
         after: Option<Prefix>,
         left: Option<u32>,
     ) -> Result<PrefixCursor, Refusal> {
-        let wanted = usize::try_from(left.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
-        let mut first = First::new(PART_MAX.min(wanted));
-        let mut at = Some(0);
-        while let Some(from) = at {
-            let filter = filter.clone();
-            let ask =
-                move |table: &bgp_proto::table::Table, now| table.prefixes(&filter, from, now);
-            let page = self.sources.ask(ask).await?;
-            let fresh = page.prefixes.into_iter().filter(|p| after.is_none_or(|after| *p > after));
-            first.extend(fresh);
-            at = page.next;
-        }
-        let (prefixes, has_more) = first.sorted();
-        Ok(PrefixCursor { prefixes: prefixes.into(), at: 0, has_more, left })
+        let part = part(&self.sources.table, filter, after, left, PART_MAX).await;
+        part.ok_or_else(is_stopping)
     }
 
     /// One page of kernel routes.
-    pub(super) fn kernel(
+    pub(super) async fn kernel(
         &self,
         select: &RouteSelection,
         cursor: Option<&Cursor>,
@@ -202,7 +189,28 @@ impl RoutesView {
                 let found = wider.find_map(|len| kernel.lookup(Prefix::new(prefix.addr(), len)));
                 kernel_one(found, *count)
             }
-            (within, _) => self.kernel_range(within, *limit, *count, cursor),
+            (within, _) if *count => self.kernel_count(within).await,
+            (within, _) => self.kernel_range(within, *limit, cursor),
+        }
+    }
+
+    /// The number of kernel routes. Other tasks of the runtime's worker run in between.
+    async fn kernel_count(&self, within: Option<Prefix>) -> Result<Page, Refusal> {
+        let kernel = &self.sources.kernel;
+        // Prefixes follow those that contain them: a range begins with its own prefix.
+        let mut counted = u64::from(within.is_some_and(|within| kernel.lookup(within).is_some()));
+        let mut after = within;
+        loop {
+            let prefixes = kernel.prefixes(after, PAGE);
+            let is_inside =
+                |prefix: &&Prefix| within.is_none_or(|within| within.contains(**prefix));
+            let inside = prefixes.iter().take_while(is_inside).count();
+            counted += inside as u64;
+            after = prefixes.last().copied();
+            if inside < PAGE {
+                return Page::last([RouteCount { prefixes: counted, paths: counted }]);
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -210,7 +218,6 @@ impl RoutesView {
         &self,
         within: Option<Prefix>,
         limit: Option<u32>,
-        count: bool,
         cursor: Option<&Cursor>,
     ) -> Result<Page, Refusal> {
         let kernel = &self.sources.kernel;
@@ -224,8 +231,8 @@ impl RoutesView {
             routes.extend(kernel.lookup(within));
             after = Some(within);
         }
-        let (mut counted, mut examined, mut is_over) = (0, 0, false);
-        while !is_over && (count || (routes.len() < PAGE && examined < EXAMINED_MAX)) {
+        let (mut examined, mut is_over) = (0, false);
+        while !is_over && routes.len() < PAGE && examined < EXAMINED_MAX {
             let views = kernel.view(after, PAGE);
             examined += views.len();
             is_over = views.len() < PAGE;
@@ -237,12 +244,6 @@ impl RoutesView {
                 }
                 routes.push(view);
             }
-            if count {
-                counted += routes.drain(..).count() as u64;
-            }
-        }
-        if count {
-            return Page::last([RouteCount { prefixes: counted, paths: counted }]);
         }
         if let Some(left) = &mut left {
             routes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -261,6 +262,29 @@ fn kernel_one(found: Option<FibView>, count: bool) -> Result<Page, Refusal> {
         return Page::last([RouteCount { prefixes: routes, paths: routes }]);
     }
     Page::last(found)
+}
+
+/// The first prefixes after `after`, sorted, at most `max`. `None`: the table has ended.
+async fn part(
+    table: &Handle,
+    filter: &RouteFilter,
+    after: Option<Prefix>,
+    left: Option<u32>,
+    max: usize,
+) -> Option<PrefixCursor> {
+    let wanted = usize::try_from(left.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
+    let mut first = First::new(max.min(wanted));
+    let mut at = Some(0);
+    while let Some(from) = at {
+        // Prefixes that the part will not have are not evaluated.
+        let filter = RouteFilter { after, up_to: first.bound, ..filter.clone() };
+        let ask = move |table: &bgp_proto::table::Table, _| table.prefixes(&filter, from);
+        let page = table.ask(ask).await?;
+        first.extend(page.prefixes.into_iter());
+        at = page.next;
+    }
+    let (prefixes, has_more) = first.sorted();
+    Some(PrefixCursor { prefixes: prefixes.into(), at: 0, has_more, left })
 }
 
 /// The first prefixes, in order, of those that come in any order.
@@ -319,7 +343,48 @@ fn bad(text: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::table::LocalRoute;
+    use bgp_proto::types::Source;
+
     use super::*;
+    use crate::net::testing::engine;
+
+    #[tokio::test]
+    async fn a_list_of_several_parts_is_sorted_and_complete() {
+        let engine = engine();
+        let table = engine.handle();
+        let prefix = |n: u32| -> Prefix {
+            let mixed = n * 7919 % 1000;
+            let text = match mixed % 4 {
+                0 => format!("2001:db8:{mixed:x}::/48"),
+                1 => format!("10.{}.{}.0/24", mixed / 250, mixed % 250),
+                2 => format!("10.{}.{}.0/23", mixed / 250, mixed % 250),
+                _ => format!("172.16.{}.{}/32", mixed / 250, mixed % 250),
+            };
+            text.parse().unwrap()
+        };
+        let mut wanted: Vec<Prefix> = (0..1000).map(prefix).collect();
+        for prefix in &wanted {
+            table.local(*prefix, Source::Static, Some(LocalRoute::default()));
+        }
+        wanted.sort_unstable();
+        let all = RouteFilter::default();
+        let (mut found, mut after, mut parts) = (Vec::new(), None, 0);
+        loop {
+            let part = part(&table, &all, after, None, 100).await.unwrap();
+            assert!(part.prefixes.len() <= 100);
+            found.extend(part.prefixes.iter().copied());
+            (after, parts) = (part.prefixes.last().copied(), parts + 1);
+            if !part.has_more {
+                break;
+            }
+        }
+        assert_eq!((found, parts), (wanted, 10));
+        let within = RouteFilter { within: Some("10.0.0.0/16".parse().unwrap()), ..all };
+        let part = part(&table, &within, None, Some(7), 100).await.unwrap();
+        assert!(part.prefixes.len() == 7 && part.has_more && part.prefixes.is_sorted());
+        engine.stop();
+    }
 
     #[test]
     fn the_first_prefixes_are_found_in_bounded_memory() {

@@ -8,7 +8,7 @@ use crate::types::{Community, Prefix, Source};
 fn prefixes(table: &Table, filter: &RouteFilter) -> (BTreeSet<Prefix>, u64) {
     let (mut found, mut paths, mut at) = (BTreeSet::new(), 0, Some(0));
     while let Some(from) = at {
-        let page = table.prefixes(filter, from, Time::ZERO);
+        let page = table.prefixes(filter, from);
         paths += page.paths;
         found.extend(page.prefixes);
         at = page.next;
@@ -48,6 +48,19 @@ fn prefixes_are_those_of_the_views() {
         RouteFilter { source: Some(Source::Static), ..all() },
         RouteFilter { advertised_to: Some(PeerId(4)), ..all() },
         RouteFilter { family: Some(Family::Ipv6), ..all() },
+        RouteFilter { advertised_to: Some(PeerId(4)), hides_refused: true, ..all() },
+        RouteFilter { advertised_to: Some(PeerId(4)), unusable: true, ..all() },
+        RouteFilter {
+            advertised_to: Some(PeerId(4)),
+            as_path: Some("64512 65001 *".parse().unwrap()),
+            received_from: Some(PeerId(2)),
+            ..all()
+        },
+        RouteFilter {
+            after: Some("10.1.1.0/24".parse().unwrap()),
+            up_to: Some("10.3.7.0/24".parse().unwrap()),
+            ..all()
+        },
     ];
     let mut counts = Vec::new();
     for filter in filters {
