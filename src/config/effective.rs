@@ -10,7 +10,7 @@ use bgp_proto::table::{PeerRoutes, RouteLimits};
 use bgp_proto::types::{Family, PeerType, off_interface};
 use bgp_proto::wire::AddPathMode;
 
-use super::{Config, DynamicPeers, Fallover, FibSettings, PeerEntry, PeerSeries};
+use super::{Config, ControlSettings, DynamicPeers, Fallover, FibSettings, PeerEntry, PeerSeries};
 
 /// One key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,29 +81,42 @@ pub(super) fn differences(old: &PeerEntry, new: &PeerEntry) -> Vec<Difference> {
     found
 }
 
-/// Everything in force, in the order of the file's documentation.
-pub fn sections(config: &Config) -> Vec<Section> {
-    let mut sections = vec![
-        section("bgp", of_bgp(config), default_bgp(config)),
-        section("fib", of_fib(&config.fib), of_fib(&FibSettings::default())),
-        section("control", of_control(config), Vec::new()),
-        section("http", of_http(config), default_http()),
-        section("log", of_log(config), default_log()),
-    ];
-    for peer in &config.peers {
-        let list = section("bgp.peers", of_peer(peer), default_peer(peer, &config.bgp.identity));
-        sections.push(Section { is_list: true, ..list });
-    }
-    for range in &config.dynamic {
-        sections.push(of_range(range, &config.bgp.identity));
-    }
-    sections
+/// What is in force, in the order of the file's documentation, from the section with index `first`
+/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, every peer and every range of dynamic peers.
+pub fn sections(config: &Config, first: usize) -> impl Iterator<Item = Section> + '_ {
+    (first..).map_while(|index| section_at(config, index))
 }
 
-/// A section whose values are defaults where they equal those of `defaults`.
+fn section_at(config: &Config, index: usize) -> Option<Section> {
+    /// The number of tables that the file has once.
+    const SINGLE: usize = 5;
+    let identity = &config.bgp.identity;
+    let single = match index {
+        0 => section("bgp", of_bgp(config), default_bgp(config)),
+        1 => section("fib", of_fib(&config.fib), of_fib(&FibSettings::default())),
+        2 => section("control", of_control(config), default_control()),
+        3 => section("http", of_http(config), default_http()),
+        4 => section("log", of_log(config), default_log()),
+        _ => {
+            let index = index - SINGLE;
+            let Some(peer) = config.peers.get(index) else {
+                let range = config.dynamic.get(index - config.peers.len())?;
+                return Some(of_range(range, identity));
+            };
+            let list = section("bgp.peers", of_peer(peer), default_peer(peer, identity));
+            Section { is_list: true, ..list }
+        }
+    };
+    Some(single)
+}
+
+/// A section whose values are defaults where they equal those of `defaults`, which are in the same
+/// order and may lack keys that have no default.
 fn section(table: &'static str, values: Values, defaults: Values) -> Section {
+    let mut defaults = defaults.into_iter().peekable();
     let setting = |(key, value): (&'static str, Option<String>)| {
-        let is_default = defaults.iter().any(|(other, default)| *other == key && *default == value);
+        let default = defaults.next_if(|(other, _)| *other == key);
+        let is_default = default.is_some_and(|(_, default)| default == value);
         Setting { key, value, is_default }
     };
     Section { table, is_list: false, settings: values.into_iter().map(setting).collect() }
@@ -165,6 +178,10 @@ fn of_fib(fib: &FibSettings) -> Values {
 
 fn of_control(config: &Config) -> Values {
     vec![("socket", text(config.host.control.socket.display()))]
+}
+
+fn default_control() -> Values {
+    vec![("socket", text(ControlSettings::DEFAULT_SOCKET))]
 }
 
 fn of_http(config: &Config) -> Values {
@@ -361,7 +378,15 @@ mod tests {
 
     #[test]
     fn values_that_nobody_set_are_marked() {
-        let shown = sections(&config("hold-time = 30\npassword = \"s3cret\"\n"));
+        let config = config("hold-time = 30\npassword = \"s3cret\"\n");
+        let shown: Vec<Section> = sections(&config, 0).collect();
+        assert!(sections(&config, 2).eq(shown[2..].iter().cloned()));
+        let control = shown.iter().find(|section| section.table == "control").unwrap();
+        assert!(control.settings.iter().all(|setting| setting.is_default), "{control:?}");
+        let bgp = shown.iter().find(|section| section.table == "bgp").unwrap();
+        let defaults: Vec<&str> =
+            bgp.settings.iter().filter(|s| s.is_default).map(|s| s.key).collect();
+        assert_eq!(defaults, ["cluster-id", "listen", "groups-max", "memory-max"]);
         let peer = shown.iter().find(|section| section.table == "bgp.peers").unwrap();
         let of = |key: &str| peer.settings.iter().find(|setting| setting.key == key).unwrap();
         assert_eq!(

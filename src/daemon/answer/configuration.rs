@@ -6,7 +6,10 @@ use super::control::ControlView;
 use super::sources::is_stopping;
 use crate::config::{self, Changes, Difference};
 use crate::ctl::item::{ChangedKey, Reloaded, ReloadedSession, Section, Setting};
-use crate::ctl::{Page, Refusal, state_name};
+use crate::ctl::{Cursor, Page, Refusal, state_name};
+
+/// Maximum number of sections of the configuration on one page.
+const SECTIONS: usize = 100;
 
 impl ControlView {
     /// Reloads the configuration.
@@ -43,8 +46,12 @@ impl ControlView {
         Ok(())
     }
 
-    /// The configuration in force.
-    pub(super) fn configuration(&self) -> Result<Page, Refusal> {
+    /// One page of the configuration in force. After a reload, an answer goes on with the new one.
+    pub(super) fn configuration(&self, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
+        let at = match cursor {
+            Some(Cursor::Index(at)) => *at,
+            _ => 0,
+        };
         let state = self.sources.state();
         let setting = |setting: config::Setting| Setting {
             key: setting.key.to_owned(),
@@ -56,7 +63,12 @@ impl ControlView {
             is_list: section.is_list,
             settings: section.settings.into_iter().map(setting).collect(),
         };
-        Page::last(config::sections(&state.config).into_iter().map(section))
+        let first = usize::try_from(at).unwrap_or(usize::MAX);
+        let page: Vec<Section> =
+            config::sections(&state.config, first).take(SECTIONS).map(section).collect();
+        let is_last = page.len() < SECTIONS;
+        let next = at.saturating_add(u32::try_from(SECTIONS).unwrap_or(u32::MAX));
+        Page::new(page, (!is_last).then_some(Cursor::Index(next)))
     }
 }
 

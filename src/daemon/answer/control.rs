@@ -254,7 +254,7 @@ impl Backend for ControlView {
             Request::ShowDrain => Page::last([self.drains.progress().await?]),
             Request::Reload => self.reload().await,
             Request::ReloadDryRun => self.rehearse().await,
-            Request::ShowConfig => self.configuration(),
+            Request::ShowConfig => self.configuration(cursor),
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
     }
