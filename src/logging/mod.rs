@@ -29,6 +29,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
+use crate::event_names::LOG_LEVEL;
 use crate::events::{self, Events};
 
 use fields::TextFields;
@@ -223,6 +224,9 @@ impl Log {
     /// `directives` are not valid; nothing has changed.
     pub fn set_level(&self, directives: &str) -> Result<String, LevelError> {
         let filter = read(directives)?;
+        let before = self.level();
+        // Before the change: a less verbose level would suppress the line.
+        tracing::info!(event = LOG_LEVEL, "log level is {directives}, was {before}");
         let mut state = self.state();
         let failed = |error: reload::Error| LevelError {
             given: directives.to_owned(),

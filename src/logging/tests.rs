@@ -66,11 +66,14 @@ fn events_are_recorded_at_any_level_and_named_in_the_line() {
         change();
         log.configure(LogLevel::Error);
         change();
-        assert_eq!(log.events().after(0, 0, 9, None).entries.len(), 2);
+        assert_eq!(log.events().after(0, 0, 9, None).entries.len(), 3);
     });
-    assert_eq!(text.lines().count(), 1, "{text}");
-    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&line["event"], &line["message"]), (&"session-up".into(), &"established".into()));
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [up, level] = lines.as_slice() else { panic!("{text}") };
+    assert_eq!((&up["event"], &up["message"]), (&"session-up".into(), &"established".into()));
+    let message = "log level is error, was info";
+    assert_eq!((&level["event"], &level["message"]), (&"log-level".into(), &message.into()));
 }
 
 #[test]

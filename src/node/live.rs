@@ -662,7 +662,8 @@ fn log_problems(before: &[Problem], now: &[Problem]) {
         warn!(event = OBJECT_PROBLEM, object = %problem.object, "{}: {}", problem.object, problem.text);
     }
     if fresh.len() > LINES_MAX {
-        warn!("{} more objects have problems: see margay show status", fresh.len() - LINES_MAX);
+        let more = fresh.len() - LINES_MAX;
+        warn!(event = OBJECT_PROBLEM, "{more} more objects have problems: see margay show status");
     }
     let gone = before.iter().filter(|problem| now.binary_search(problem).is_err()).count();
     if gone > 0 {

@@ -26,7 +26,6 @@ use crate::ctl::{
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
 use crate::daemon::registry::Record;
-use crate::event_names::LOG_LEVEL;
 use crate::logging::Log;
 use crate::node::SessionOrigin;
 use crate::version;
@@ -174,7 +173,6 @@ impl ControlView {
                     kind: ctl::ErrorKind::BadRequest,
                     text: error.to_string(),
                 })?;
-                tracing::info!(event = LOG_LEVEL, "log level is {level}, was {before}");
                 Some(before)
             }
         };
