@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{PeerId, Prefix, off_interface};
 use tracing::{info, warn};
 
 use super::registry::{Record, Registry};
@@ -47,24 +47,39 @@ struct Users {
 }
 
 impl LinkWatch {
-    /// Reports what has changed. `next_hops` returns the next hops in use.
+    /// Reports what has changed. `ended` are the local addresses of sessions that end because of it;
+    /// `next_hops` returns the next hops in use.
     pub(super) fn handle(
         &mut self,
         links: Arc<[Link]>,
         registry: &Registry,
+        ended: &BTreeMap<PeerId, IpAddr>,
         next_hops: impl FnOnce() -> BTreeSet<IpAddr>,
     ) {
         let before = std::mem::replace(&mut self.before, Arc::clone(&links));
         let changes = self.changes(&before, &links);
-        let is_loss =
+        let is_lost =
             |change: &Change<'_>| matches!(change, Change::Down(..) | Change::Removed(..));
-        if !changes.iter().any(is_loss) {
+        let interfaces =
+            if changes.iter().any(is_lost) { registry.interfaces() } else { BTreeSet::new() };
+        // Links of pods have no address but a link-local one: only peers by interface may use them.
+        let may_be_used = |change: &Change<'_>| match change {
+            Change::Down(link, _) => {
+                interfaces.contains(link.name.as_str()) || addresses(link).next().is_some()
+            }
+            Change::Removed(..) => true,
+            Change::Up(_) | Change::Added(..) => false,
+        };
+        if !changes.iter().any(may_be_used) {
             changes.into_iter().for_each(|change| self.report(&change, &Users::default()));
             return;
         }
         let (records, next_hops) = (registry.all(), next_hops());
         for change in changes {
-            let users = users(&change, &records, &next_hops);
+            let users = match may_be_used(&change) {
+                true => users(&change, &records, ended, &next_hops),
+                false => Users::default(),
+            };
             self.report(&change, &users);
         }
     }
@@ -82,7 +97,7 @@ impl LinkWatch {
             changes.extend(is_lost.map(|how| Change::Down(link, how)));
             if let Some(now) = by_index.get(&link.index) {
                 let has = |addr: &IpAddr| now.addresses.iter().any(|(other, _)| other == addr);
-                let gone = link.addresses.iter().map(|(addr, _)| *addr).filter(|addr| !has(addr));
+                let gone = addresses(link).map(|(addr, _)| *addr).filter(|addr| !has(addr));
                 changes.extend(gone.map(|addr| Change::Removed(addr, &link.name)));
             }
         }
@@ -138,23 +153,48 @@ impl std::fmt::Display for Users {
     }
 }
 
+/// The addresses of a link that are not link-local. Every link has one of those, in the same network.
+fn addresses(link: &Link) -> impl Iterator<Item = &(IpAddr, u8)> {
+    link.addresses.iter().filter(|(addr, _)| !is_link_local(addr))
+}
+
+fn is_link_local(addr: &IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+}
+
 /// The peers and next hops that use a lost link or address.
-fn users(change: &Change<'_>, records: &[Arc<Record>], next_hops: &BTreeSet<IpAddr>) -> Users {
-    let (addresses, networks): (Vec<IpAddr>, Vec<Prefix>) = match change {
+fn users(
+    change: &Change<'_>,
+    records: &[Arc<Record>],
+    ended: &BTreeMap<PeerId, IpAddr>,
+    next_hops: &BTreeSet<IpAddr>,
+) -> Users {
+    let (own, networks, link): (Vec<IpAddr>, Vec<Prefix>, _) = match change {
         Change::Down(link, _) => (
             link.own_addresses().collect(),
-            link.addresses.iter().map(|(addr, len)| Prefix::new(*addr, *len)).collect(),
+            addresses(link).map(|(addr, len)| Prefix::new(*addr, *len)).collect(),
+            Some(link),
         ),
-        Change::Removed(addr, _) => (vec![*addr], Vec::new()),
+        Change::Removed(addr, _) => (vec![*addr], Vec::new(), None),
         Change::Up(_) | Change::Added(..) => return Users::default(),
     };
-    let is_in_network = |addr: &IpAddr| networks.iter().any(|net| net.contains_addr(*addr));
+    let is_on_link = |addr: IpAddr| {
+        let ifindex = off_interface(addr).1;
+        ifindex.is_some_and(|ifindex| link.is_some_and(|link| link.index == ifindex.get()))
+    };
+    let is_in_network =
+        |addr: &IpAddr| is_on_link(*addr) || networks.iter().any(|net| net.contains_addr(*addr));
+    let is_by_interface =
+        |record: &Record| link.is_some_and(|l| record.interface.as_deref() == Some(&l.name));
     let uses = |record: &&Arc<Record>| {
         let source = record.session.source_address;
-        source.is_some_and(|source| addresses.contains(&source)) || {
-            let local = record.handle.snapshot().negotiated.map(|session| session.local_addr);
-            match local {
-                Some(local) => addresses.contains(&local),
+        let is_direct =
+            is_by_interface(record) || source.is_some_and(|source| own.contains(&source));
+        is_direct || {
+            let negotiated = record.handle.snapshot().negotiated;
+            let local = negotiated.map(|session| session.local_addr);
+            match local.or_else(|| ended.get(&record.id).copied()) {
+                Some(local) => own.contains(&local),
                 None => source.is_none() && is_in_network(&record.address),
             }
         }
@@ -165,8 +205,14 @@ fn users(change: &Change<'_>, records: &[Arc<Record>], next_hops: &BTreeSet<IpAd
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::table::PeerRoutes;
+    use bgp_proto::types::on_interface;
+
     use super::*;
+    use crate::config::Fallover;
     use crate::kernel::LinkTraits;
+    use crate::net::testing::{config, engine, spawn};
+    use crate::net::{AdminShutdown, Lifetime};
 
     fn link(index: u32, up: bool, running: bool, addresses: &[&str]) -> Link {
         Link {
@@ -211,16 +257,56 @@ mod tests {
         assert_eq!(changes(&watch, &no_carrier, &good), ["eth1 up", "192.0.2.1 on eth1"]);
     }
 
+    #[tokio::test]
+    async fn a_link_with_a_link_local_address_only_is_used_by_its_own_peer() {
+        let engine = engine();
+        let far = on_interface("fe80::2".parse().unwrap(), 9);
+        let (handle, _events) = spawn(&engine, 1, config(far));
+        let registry = Registry::default();
+        registry.insert(Record {
+            id: PeerId(1),
+            name: "eth9".into(),
+            address: far,
+            session: Arc::new(config(far)),
+            routes: Arc::new(PeerRoutes::new("eth9")),
+            bfd: None,
+            fallover: Fallover::default(),
+            lifetime: Lifetime::Configured,
+            interface: Some("eth9".into()),
+            range: None,
+            handle,
+            leaves: false,
+            shutdown: AdminShutdown::default(),
+        });
+        let mut watch = LinkWatch::default();
+        let mut asked = 0;
+        let mut handle = |links: &[Link]| {
+            watch.handle(links.into(), &registry, &BTreeMap::new(), || {
+                asked += 1;
+                BTreeSet::new()
+            });
+            watch.down.iter().cloned().collect::<Vec<_>>()
+        };
+        let links = [7, 9].map(|index| link(index, true, true, &["fe80::1"]));
+        assert_eq!(handle(&links), [""; 0]);
+        assert_eq!(handle(&links[1..]), [""; 0], "the link of a pod");
+        assert_eq!(handle(&[]), ["eth9"]);
+        assert_eq!(asked, 1);
+        engine.stop();
+    }
+
     #[test]
     fn only_what_is_used_is_reported() {
         let change = |n| link(n, true, true, &["192.0.2.1"]);
         let next_hops = BTreeSet::from(["192.0.2.9", "10.0.0.1"].map(|a| a.parse().unwrap()));
-        let pod = link(7, true, true, &[]);
-        let unused = users(&Change::Down(&pod, "is down"), &[], &next_hops);
+        let on = |index| on_interface("fe80::2".parse().unwrap(), index);
+        let next_hops: BTreeSet<IpAddr> = next_hops.into_iter().chain([on(1), on(8)]).collect();
+        let pod = link(7, true, true, &["fe80::1"]);
+        let unused = users(&Change::Down(&pod, "is down"), &[], &BTreeMap::new(), &next_hops);
         assert!(unused.is_empty());
         let eth = change(1);
-        let used = users(&Change::Down(&eth, "is down"), &[], &next_hops);
-        assert_eq!(used.to_string(), "0 peers and 1 next hops use it");
+        let used = users(&Change::Down(&eth, "is down"), &[], &BTreeMap::new(), &next_hops);
+        assert_eq!(used.to_string(), "0 peers and 2 next hops use it");
         let mut watch = LinkWatch::default();
         watch.report(&Change::Down(&pod, "is down"), &unused);
         assert!(watch.down.is_empty());

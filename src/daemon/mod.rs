@@ -599,11 +599,16 @@ impl Daemon {
     fn on_links(&mut self) {
         self.tell_tunnels();
         let links = self.fib.links();
-        let next_hops = || self.next_hops.wanted();
-        self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), next_hops);
+        // First what must not wait: the sessions whose link or address is lost. Their tasks may end
+        // them before the report is made, which says who used the link.
+        let mut ended = BTreeMap::new();
         for (record, session, close) in self.fallover.cut_off(&links, &self.peers.registry()) {
+            let negotiated = record.handle.snapshot().negotiated;
+            ended.extend(negotiated.map(|negotiated| (record.id, negotiated.local_addr)));
             record.handle.end(session, close);
         }
+        let next_hops = || self.next_hops.wanted();
+        self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), &ended, next_hops);
         self.review_neighbors();
         self.review_link_locals(&links);
         self.peers.handle_links(&links, Instant::now());

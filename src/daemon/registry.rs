@@ -1,6 +1,6 @@
 //! Every peer that exists, for the daemon that changes them and the views that list them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,6 +165,11 @@ impl Registry {
     /// All peers that are not being removed, in order of their ids.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
         self.read(|records| records.present().cloned().collect())
+    }
+
+    /// The interfaces of peers by interface that are not being removed.
+    pub(super) fn interfaces(&self) -> BTreeSet<Arc<str>> {
+        self.read(|records| records.present().filter_map(|r| r.interface.clone()).collect())
     }
 
     /// All peers in order of their ids, including those being removed, and the traffic of removed
