@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 
 use crate::daemon::{Fib, SECOND};
 use crate::report::Row;
@@ -40,6 +40,7 @@ pub(super) fn failover(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let before = lab.usage();
     // The daemon uses as many cores as there are: the watcher must not wait for one of them, and not
     // keep one from the daemon.
+    let priority = getpriority_process(None).context("read the priority")?;
     setpriority_process(None, -20).context("raise the priority")?;
     let start = Instant::now();
     writer::write(&[(u32::from(hop_address(0)), 32)], GATEWAY, writer::RTPROT_STATIC)?;
@@ -57,7 +58,7 @@ pub(super) fn failover(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
             lab.rest(Duration::ZERO)?;
         }
     }
-    setpriority_process(None, 0).context("lower the priority")?;
+    setpriority_process(None, priority).context("restore the priority")?;
     lab.check_daemons()?;
     lab.rest(Duration::from_secs(2))?;
     let after = lab.usage();
