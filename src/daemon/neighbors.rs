@@ -95,6 +95,11 @@ impl Neighbors {
 impl Daemon {
     /// Adds the peers by interface to a configuration that is to be put into force.
     pub(super) fn add_by_interface(&mut self, config: &mut Config) {
+        let links = self.fib.links();
+        self.neighbors.own.follow(&links);
+        let most = self.descriptors.interfaces_max(config);
+        let left_out = matching(config, &links, usize::MAX).skip(most).count();
+        self.neighbors.leave_out(left_out, most);
         let refused = self.with_by_interface(config);
         if !config.interfaces.is_empty() {
             self.neighbors.refuse(refused);
@@ -109,10 +114,7 @@ impl Daemon {
             return Vec::new();
         }
         let links = self.fib.links();
-        self.neighbors.own.follow(&links);
         let most = self.descriptors.interfaces_max(config);
-        let all = matching(config, &links, usize::MAX).count();
-        self.neighbors.leave_out(all.saturating_sub(most), most);
         let (found, refused) =
             peers(config, matching(config, &links, most), &links, &self.neighbors);
         config.peers.extend(found);
