@@ -371,7 +371,7 @@ mod tests {
         let all = RouteFilter::default();
         let (mut found, mut after, mut parts) = (Vec::new(), None, 0);
         loop {
-            let part = part(&table, &all, after, None, 100).await.unwrap();
+            let part = part(table, &all, after, None, 100).await.unwrap();
             assert!(part.prefixes.len() <= 100);
             found.extend(part.prefixes.iter().copied());
             (after, parts) = (part.prefixes.last().copied(), parts + 1);
@@ -381,7 +381,7 @@ mod tests {
         }
         assert_eq!((found, parts), (wanted, 10));
         let within = RouteFilter { within: Some("10.0.0.0/16".parse().unwrap()), ..all };
-        let part = part(&table, &within, None, Some(7), 100).await.unwrap();
+        let part = part(table, &within, None, Some(7), 100).await.unwrap();
         assert!(part.prefixes.len() == 7 && part.has_more && part.prefixes.is_sorted());
         engine.stop();
     }
