@@ -54,7 +54,7 @@
 //! kernel       ← counts, event_names, liveness, metric_names, supervise
 //! ctl          ← client_slots
 //! http         ← client_slots, metric_names, version
-//! logging      ← config, events, supervise
+//! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, node, doctor, version
 //! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, replace_file, supervise, version
