@@ -26,7 +26,8 @@ pub(super) enum Phase {
     /// Long-lived stale routes, until their timer expires or End-of-RIB arrives.
     LongLived,
     /// Nothing: the long-lived time was over, or the routes had to give way to others (`memory-max`),
-    /// before the End-of-RIB of the present session. If that session ends before its End-of-RIB, nothing is kept again (RFC 9494 §4.2).
+    /// before the End-of-RIB of the present session. If that session ends before its End-of-RIB,
+    /// nothing is kept again (RFC 9494 §4.2).
     Overdue,
 }
 
