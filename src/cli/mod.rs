@@ -242,7 +242,7 @@ pub enum Show {
     /// The drains, and whether peers have moved to other paths.
     Drain,
     /// The configuration in force: the daemon, its peers and ranges, defaults marked. Without secrets,
-    /// policies, originated and redistributed routes, and [calico].
+    /// policies, originated and redistributed routes, and what the calico table says.
     Config,
 }
 
