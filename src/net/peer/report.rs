@@ -130,9 +130,14 @@ fn kept(keep: &Keep) -> Vec<String> {
     let mut lines = Vec::new();
     for family in Family::ALL {
         if let Some((restart, long_lived)) = keep.of(family) {
-            let mut line = format!("its {family} routes are kept for {} s", restart.as_secs());
+            let secs = restart.as_secs();
+            let mut line = format!("its {family} routes are kept for {secs} s (RFC 4724)");
             if !long_lived.is_zero() {
-                let _ = write!(line, ", then as long-lived stale for {} s", long_lived.as_secs());
+                let _ = write!(
+                    line,
+                    ", then as long-lived stale for {} s (RFC 9494)",
+                    long_lived.as_secs()
+                );
             }
             lines.push(line);
         }
