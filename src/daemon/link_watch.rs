@@ -95,9 +95,10 @@ impl LinkWatch {
                 Some(_) => None,
             };
             changes.extend(is_lost.map(|how| Change::Down(link, how)));
-            if let Some(now) = by_index.get(&link.index) {
-                let has = |addr: &IpAddr| now.addresses.iter().any(|(other, _)| other == addr);
-                let gone = addresses(link).map(|(addr, _)| *addr).filter(|addr| !has(addr));
+            // A link may have thousands.
+            if let Some(now) = by_index.get(&link.index).filter(|n| n.addresses != link.addresses) {
+                let left: BTreeSet<IpAddr> = now.addresses.iter().map(|(addr, _)| *addr).collect();
+                let gone = addresses(link).map(|(addr, _)| *addr).filter(|a| !left.contains(a));
                 changes.extend(gone.map(|addr| Change::Removed(addr, &link.name)));
             }
         }
