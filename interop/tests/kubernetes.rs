@@ -216,16 +216,33 @@ fn a_migration_from_v1_to_v3_costs_no_route() -> Result<()> {
     })
 }
 
+/// Saves the store; returns a block of the second node that came later and that the first one has.
+fn block_after_snapshot(cluster: &mut Cluster, group: Group) -> Result<String> {
+    cluster.kubernetes.save()?;
+    cluster.expect_life(group, "the snapshot")?;
+    let block = format!("10.65.{}.0/26", cluster.block);
+    kernel::wait_gateways(&cluster.hosts[0], &block, &via(&cluster.hosts[1]))?;
+    Ok(block)
+}
+
+/// The first node loses the block that is not in the restored store, and follows the store.
+fn expect_snapshot_followed(cluster: &Cluster, group: Group, lost: &str) -> Result<()> {
+    let (a, b) = (&cluster.hosts[0], &cluster.hosts[1]);
+    wait_until(SETTLED, "the lost block to go", || {
+        ensure!(kernel::route(a, lost)?.is_none(), "still there");
+        Ok(())
+    })?;
+    cluster.kubernetes.put_block(group, "b", 200)?;
+    kernel::wait_gateways(a, "10.65.200.0/26", &via(b))?;
+    cluster.wait_current()
+}
+
 /// The store is restored from an older snapshot, and written to before margay reconnects.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_restored_store_is_followed() -> Result<()> {
     Cluster::of_two("kube-restore", |cluster, group| {
-        cluster.kubernetes.save()?;
-        cluster.expect_life(group, "the snapshot")?;
-        let lost = format!("10.65.{}.0/26", cluster.block);
-        let (a, b) = (cluster.hosts[0].clone(), cluster.hosts[1].clone());
-        kernel::wait_gateways(&a, &lost, &via(&b))?;
+        let lost = block_after_snapshot(cluster, group)?;
         cluster.kubernetes.crash_server()?;
         cluster.kubernetes.restore()?;
         cluster.wait_reason("no-connection", "refused")?;
@@ -235,13 +252,7 @@ fn a_restored_store_is_followed() -> Result<()> {
             let label = json!({"metadata": {"labels": {"round": round.to_string()}}});
             cluster.kubernetes.admin().patch("/api/v1/nodes/b", &label)?;
         }
-        wait_until(SETTLED, "the lost block to go", || {
-            ensure!(kernel::route(&a, &lost)?.is_none(), "still there");
-            Ok(())
-        })?;
-        cluster.kubernetes.put_block(group, "b", 200)?;
-        kernel::wait_gateways(&a, "10.65.200.0/26", &via(&b))?;
-        cluster.wait_current()
+        expect_snapshot_followed(cluster, group, &lost)
     })
 }
 
@@ -251,26 +262,16 @@ fn a_restored_store_is_followed() -> Result<()> {
 #[ignore = "needs root and kube-apiserver"]
 fn a_store_restored_under_a_running_server_costs_no_route() -> Result<()> {
     Cluster::of_two("kube-rewind", |cluster, group| {
-        cluster.kubernetes.save()?;
-        cluster.expect_life(group, "the snapshot")?;
-        let lost = format!("10.65.{}.0/26", cluster.block);
-        let (a, b) = (cluster.hosts[0].clone(), cluster.hosts[1].clone());
-        kernel::wait_gateways(&a, &lost, &via(&b))?;
+        let lost = block_after_snapshot(cluster, group)?;
         cluster.kubernetes.restore()?;
         holds_for(Duration::from_secs(8), "the block", || {
-            ensure!(kernel::route(&a, &lost)?.is_some(), "gone");
+            ensure!(kernel::route(&cluster.hosts[0], &lost)?.is_some(), "gone");
             Ok(())
         })?;
         cluster.expect_nothing_lost("the restored store")?;
         cluster.kubernetes.crash_server()?;
         cluster.kubernetes.start_server()?;
-        wait_until(SETTLED, "the lost block to go", || {
-            ensure!(kernel::route(&a, &lost)?.is_none(), "still there");
-            Ok(())
-        })?;
-        cluster.kubernetes.put_block(group, "b", 200)?;
-        kernel::wait_gateways(&a, "10.65.200.0/26", &via(&b))?;
-        cluster.wait_current()
+        expect_snapshot_followed(cluster, group, &lost)
     })
 }
 
