@@ -63,6 +63,23 @@ fn three(table: &mut Table, routes_of_two: PeerRoutes) -> Vec<Reader> {
     readers
 }
 
+/// [`three`], with a route of peer 2.
+fn with_route() -> (Table, Vec<Reader>) {
+    let mut table = long_lived_table();
+    let readers = three(&mut table, routes(2));
+    announce(&mut table, 2, 65002, &[ROUTE]);
+    settle(&mut table);
+    (table, readers)
+}
+
+/// The same, when the route of peer 2 has just become long-lived stale.
+fn after_restart_time() -> (Table, Vec<Reader>) {
+    let (mut table, readers) = with_route();
+    table.down_now(2, keep());
+    turns(&mut table, at(RESTART));
+    (table, readers)
+}
+
 fn turns(table: &mut Table, now: Time) {
     while table.finish(now) {}
 }
@@ -91,10 +108,7 @@ fn events(table: &mut Table) -> Vec<TableEvent> {
 
 #[test]
 fn a_long_lived_stale_route_is_marked_and_sent_to_those_who_know_the_mark() {
-    let mut table = long_lived_table();
-    let _readers = three(&mut table, routes(2));
-    announce(&mut table, 2, 65002, &[ROUTE]);
-    settle(&mut table);
+    let (mut table, _readers) = with_route();
     let before = table.memory();
     assert_eq!((sent(&table, 3), sent(&table, 4)), (Some(false), Some(false)));
     table.down_now(2, keep());
@@ -164,12 +178,7 @@ fn any_other_path_is_preferred_and_the_mark_goes_when_the_route_is_announced_aga
 
 #[test]
 fn a_peer_that_returns_without_the_capability_loses_its_long_lived_stale_routes() {
-    let mut table = long_lived_table();
-    let _readers = three(&mut table, routes(2));
-    announce(&mut table, 2, 65002, &[ROUTE]);
-    settle(&mut table);
-    table.down_now(2, keep());
-    turns(&mut table, at(RESTART));
+    let (mut table, _readers) = after_restart_time();
     events(&mut table);
     let _reader = table.up_now(2, Negotiated { long_lived: None, ..capable(2, 65002) });
     turns(&mut table, at(RESTART + 1));
@@ -207,12 +216,7 @@ fn routes_with_no_llgr_go_with_the_restart_time_whoever_set_it() {
 
 #[test]
 fn an_import_policy_that_sets_no_llgr_later_removes_long_lived_stale_routes() {
-    let mut table = long_lived_table();
-    let _readers = three(&mut table, routes(2));
-    announce(&mut table, 2, 65002, &[ROUTE]);
-    settle(&mut table);
-    table.down_now(2, keep());
-    turns(&mut table, at(RESTART));
+    let (mut table, _readers) = after_restart_time();
     let policy = changing(vec![Change::AddCommunity(Community::NO_LLGR)]);
     table.peer_configure(PeerId(2), Arc::new(importing(2, policy)));
     turns(&mut table, at(RESTART));
@@ -222,12 +226,7 @@ fn an_import_policy_that_sets_no_llgr_later_removes_long_lived_stale_routes() {
 /// RFC 5882 §4.3.2.2 applies in both phases.
 #[test]
 fn long_lived_stale_routes_are_withdrawn_when_forwarding_is_lost() {
-    let mut table = long_lived_table();
-    let _readers = three(&mut table, routes(2));
-    announce(&mut table, 2, 65002, &[ROUTE]);
-    settle(&mut table);
-    table.down_now(2, keep());
-    turns(&mut table, at(RESTART));
+    let (mut table, _readers) = after_restart_time();
     table.peer_forwarding_lost(PeerId(2));
     turns(&mut table, at(RESTART));
     assert_eq!(table.counts(PeerId(2)).received[Family::Ipv4], 0);
@@ -284,10 +283,7 @@ fn any_number_of_losses_leaves_no_route_behind() {
 
 #[test]
 fn a_refresh_after_end_of_rib_makes_nothing_long_lived_stale() {
-    let mut table = long_lived_table();
-    let _readers = three(&mut table, routes(2));
-    announce(&mut table, 2, 65002, &[ROUTE]);
-    settle(&mut table);
+    let (mut table, _readers) = with_route();
     table.down_now(2, keep());
     // The pass has not reached the route when it is announced again.
     table.handle_timeout(at(RESTART));
