@@ -7,6 +7,7 @@
 //! position reaches it, so after a full cycle a member has every change that preceded it, live or
 //! resynchronised.
 
+mod choice;
 mod resyncing;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use super::{
 use crate::policy::Weight;
 use crate::rib::{
     DestId, Destinations, IdSet, LocRib, LocalAttrs, Meter, Path, PathFlags, RUN_MAX, SourceCounts,
-    SourceId, Version, WorkSet, order,
+    SourceId, Version, WorkSet,
 };
 use crate::types::PathId;
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
@@ -484,7 +485,7 @@ impl Group {
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) -> Flushed {
-        let new = match state.dests.best(dest).copied() {
+        let new = match self.best_path(dest, (&*state).into()).copied() {
             Some(path) => {
                 let out = self.export_path(dest, &path, state, batch);
                 self.exports.withheld += u64::from(out == ExportId::NONE);
@@ -495,6 +496,9 @@ impl Group {
         if self.advertised_paths.needs_memory(dest) {
             batch.work += WORK_GROW;
         }
+        if self.key.vantage.is_some() {
+            batch.work += state.dests.paths(dest).len() as u32 / 2;
+        }
         let old = self.advertised_paths.replace_best(dest, new);
         if old == new {
             state.outs.release(new, state.attrs, state.hops);
@@ -503,25 +507,6 @@ impl Group {
         self.advertise(dest, 0, old, new, state, batch);
         state.outs.release(old, state.attrs, state.hops);
         Flushed::Best
-    }
-
-    /// The usable paths that the members are sent, best first.
-    fn paths_to_send(
-        &self,
-        dest: DestId,
-        send: AddPathSend,
-        state: &ExportState<'_>,
-    ) -> SmallVec<[Path; 4]> {
-        let all = state.dests.paths(dest);
-        let candidates = state.sources.candidates(all, state.attrs, state.hops);
-        let limit = match send {
-            AddPathSend::All => ADVERTISED_PATHS_MAX,
-            AddPathSend::Best(limit) => usize::from(limit),
-        };
-        if send == AddPathSend::All && candidates.len() <= limit {
-            return candidates.iter().map(|(at, _)| all[*at]).collect();
-        }
-        order(&candidates, limit).into_iter().map(|at| all[candidates[at].0]).collect()
     }
 
     fn flush_paths(

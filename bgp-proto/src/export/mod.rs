@@ -28,7 +28,7 @@ pub(crate) use group::{Group, tx_path_id};
 pub use log::{Fetch, Log, Piece, Reader};
 pub(crate) use log::{MemberEvent, MemberKey, Readers, Subscription};
 pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
-pub(crate) use ribs::AdjRibsOut;
+pub(crate) use ribs::{AdjRibsOut, Merging};
 pub(crate) use rules::{
     Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
 };

@@ -36,6 +36,15 @@ enum Export {
     Deferred,
 }
 
+/// Whether groups of the same key may be merged. Export of some groups sees changes that are not
+/// decided yet: while there are any, one group may have sent what another has not been marked for,
+/// and both count as flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merging {
+    Allowed,
+    Postponed,
+}
+
 /// A peer's membership in a group, for one family.
 struct Membership {
     group: u32,
@@ -533,9 +542,13 @@ impl AdjRibsOut {
     }
 
     /// Encodes what groups have pending, as far as their members have room.
-    pub(crate) fn encode(&mut self, rib: &mut LocRib, meter: &mut Meter) {
+    pub(crate) fn encode(&mut self, rib: &mut LocRib, merging: Merging, meter: &mut Meter) {
         if self.export == Export::Deferred {
             return;
+        }
+        if merging == Merging::Allowed {
+            let waiting: Vec<u32> = self.unmerged.iter().copied().collect();
+            waiting.into_iter().for_each(|id| self.queue(id));
         }
         let window = (WINDOWS_TOTAL / self.groups.len().max(1)).clamp(WINDOW_MIN, WINDOW_MAX);
         while !meter.is_spent()
@@ -565,7 +578,7 @@ impl AdjRibsOut {
                 self.queue(id);
             }
             self.take_events(id, rib);
-            if self.unmerged.contains(&id) {
+            if merging == Merging::Allowed && self.unmerged.contains(&id) {
                 self.merge(id, rib);
             }
         }
@@ -652,6 +665,7 @@ fn digest(key: &GroupKey) -> u64 {
         (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),
         (key.local_addr, key.other_addr, key.link_local, key.next_hop, key.ipv4_over_ipv6),
         (key.four_octet_as, key.max_len, key.add_path, key.drain, key.long_lived),
+        key.vantage.as_ref().map(|vantage| vantage.id),
         (&key.export.name, key.export.rules.len()),
     ))
 }

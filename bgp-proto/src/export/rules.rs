@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::policy::{Change, Decision, Policy, RouteRef, Source};
-use crate::rib::{AttrKey, SourceFacts};
+use crate::rib::{AttrKey, SourceFacts, Vantage};
 use crate::types::{Asn, ClusterId, Community, Family, NextHop, PeerType, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
@@ -40,6 +40,8 @@ pub(crate) struct GroupKey {
     pub(crate) add_path: Option<AddPathSend>,
     pub(crate) drain: Drain,
     pub(crate) long_lived: LongLived,
+    /// iBGP: where the members are, from which the best path is chosen.
+    pub(crate) vantage: Option<Arc<Vantage>>,
     pub(crate) export: Arc<Policy>,
 }
 
@@ -53,10 +55,10 @@ impl GroupKey {
         }
     }
 
-    /// Whether paths other than the best one decide what is sent: all may be (ADD-PATH), or routes of
-    /// ours give way to them.
+    /// Whether paths other than the best one decide what is sent: all may be (ADD-PATH), another may be
+    /// the best one from the vantage, or routes of ours give way to them.
     pub(crate) fn looks_at_all_paths(&self) -> bool {
-        self.add_path.is_some() || self.drain == Drain::Withdraw
+        self.add_path.is_some() || self.vantage.is_some() || self.drain == Drain::Withdraw
     }
 
     /// Whether the export policy may set a next hop.
@@ -90,6 +92,7 @@ impl GroupKey {
             add_path,
             drain,
             long_lived,
+            vantage,
             export,
         } = other;
         note(self.family != *family, "family");
@@ -108,6 +111,7 @@ impl GroupKey {
         note(self.add_path != *add_path, "ADD-PATH");
         note(self.drain != *drain, "drain");
         note(self.long_lived != *long_lived, "long-lived graceful restart");
+        note(self.vantage != *vantage, "vantage");
         note(self.export != *export, "export policy");
         names
     }

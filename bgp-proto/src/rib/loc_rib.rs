@@ -430,6 +430,11 @@ impl LocRib {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
     }
 
+    /// Whether every change that export can see has been decided.
+    pub(crate) fn is_decided(&self) -> bool {
+        !self.has_touched() && self.changed_hops.is_empty()
+    }
+
     /// Whether the next hops of all these paths, which are used for multipath, are directly
     /// connected.
     pub(crate) fn recursion(&self, sharing: &[&Path]) -> Recursion {

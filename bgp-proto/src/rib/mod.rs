@@ -16,6 +16,7 @@ mod next_hop;
 mod path;
 mod source;
 mod sparse;
+mod vantage;
 mod work_set;
 
 pub(crate) use arena::{Arena, IdSet, RUN_MAX, Run, Runs};
@@ -32,6 +33,7 @@ pub(crate) use next_hop::{Moved, NextHopId, NextHops, Reach};
 pub(crate) use path::{Path, PathFlags, Refusal, SourceId, Stamp};
 pub(crate) use source::{SourceCounts, SourceFacts, Sources, default_preference};
 pub(crate) use sparse::SparseSet;
+pub(crate) use vantage::{Vantage, VantageId};
 pub(crate) use work_set::{Barrier, WorkSet};
 
 use std::net::IpAddr;
@@ -85,6 +87,8 @@ pub enum Reason {
     PeerType,
     /// Lower metric to the next hop.
     IgpMetric,
+    /// Lower cost from the vantage of the receiver, which takes the place of the IGP metric.
+    VantageCost,
     /// Lower ORIGINATOR_ID or BGP Identifier.
     RouterId,
     /// Shorter CLUSTER_LIST.

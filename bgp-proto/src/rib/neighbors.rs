@@ -20,6 +20,12 @@ impl Neighbors {
         self.at.get(&address).copied().unwrap_or(SourceId::NONE)
     }
 
+    /// The address of a neighbour, if no other neighbour owns it.
+    pub(crate) fn address_of(&self, source: SourceId) -> Option<IpAddr> {
+        let address = self.addresses.get(usize::from(source.0)).copied().flatten()?;
+        (self.at(address) == source).then_some(address)
+    }
+
     /// A session of `source` begins. Returns the addresses whose neighbour changed. Of several
     /// sessions with one address, the one that came up first owns it.
     pub(crate) fn set(

@@ -289,6 +289,12 @@ impl NextHops {
         if id == NextHopId::NONE { SourceId::NONE } else { self.entry(id.0).neighbor }
     }
 
+    /// The next hops that are a neighbour's address.
+    pub(crate) fn of_neighbor(&self, source: SourceId) -> Vec<NextHopId> {
+        let address = self.neighbors.address_of(source);
+        address.map_or(Vec::new(), |at| self.ids_of(at)).into_iter().map(NextHopId).collect()
+    }
+
     /// A session of a neighbour begins, from this address. Returns the next hops whose neighbour
     /// changed.
     pub(crate) fn set_neighbor(

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, PathFlags, Rank, Reach, SourceId,
-    ViaDefault,
+    Vantage, VantageId, ViaDefault, select,
 };
 use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
@@ -20,6 +20,8 @@ pub(crate) struct SourceFacts {
     pub(crate) client: bool,
     /// Its cluster id.
     pub(crate) cluster_id: ClusterId,
+    /// Where it is.
+    pub(crate) vantage: Option<VantageId>,
 }
 
 /// Preference of a source before policy. Differs from RFC: BGP has no such step. The values are
@@ -186,5 +188,50 @@ impl Sources {
             }
         }
         candidates
+    }
+
+    /// Where the traffic of a path goes: the vantage of the neighbour that is its next hop (RFC 9107
+    /// §3.1). Without such a neighbour, that of the peer that announced it.
+    pub(crate) fn place(&self, path: &Path, hops: &NextHops) -> Option<VantageId> {
+        let vantage_of = |source| self.get(source).and_then(|facts| facts.vantage);
+        vantage_of(hops.neighbor(path.next_hop)).or_else(|| vantage_of(path.source))
+    }
+
+    /// The cost of a path from a vantage; 0 for local routes, which have no next hop to reach.
+    pub(crate) fn cost_from(&self, vantage: &Vantage, path: &Path, hops: &NextHops) -> u32 {
+        match path.source.peer() {
+            Some(_) => vantage.cost_to(self.place(path, hops)),
+            None => 0,
+        }
+    }
+
+    /// As [`Sources::candidates`], with the cost from a vantage in place of the IGP metric.
+    pub(crate) fn candidates_from(
+        &self,
+        vantage: Option<&Vantage>,
+        paths: &[Path],
+        attrs: &AttrTable,
+        hops: &NextHops,
+    ) -> smallvec::SmallVec<[Candidate; 4]> {
+        let mut candidates = self.candidates(paths, attrs, hops);
+        if let Some(vantage) = vantage {
+            for (at, rank) in &mut candidates {
+                rank.igp_metric = self.cost_from(vantage, &paths[*at], hops);
+            }
+        }
+        candidates
+    }
+
+    /// The position of the best path as seen from a vantage.
+    #[inline]
+    pub(crate) fn best_from(
+        &self,
+        vantage: &Vantage,
+        paths: &[Path],
+        attrs: &AttrTable,
+        hops: &NextHops,
+    ) -> Option<usize> {
+        let candidates = self.candidates_from(Some(vantage), paths, attrs, hops);
+        select(&candidates).map(|at| candidates[at].0)
     }
 }

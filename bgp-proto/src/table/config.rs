@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::VantageCosts;
 use crate::export::{AddPathSend, Drain, NextHopMode};
 use crate::policy::Policy;
 use crate::rib::ViaDefault;
@@ -45,6 +46,8 @@ pub struct TableConfig {
     /// Whether long-lived graceful restart is configured for any peer. Then routes with LLGR_STALE are
     /// advertised only to peers that sent capability 71 (RFC 9494 §4.3). Default false.
     pub long_lived: bool,
+    /// The costs between vantages. Default: 0 within one, 1000 to any other.
+    pub vantages: Arc<VantageCosts>,
 }
 
 /// How traffic is shared between the next hops of an ECMP route.
@@ -97,6 +100,10 @@ pub struct PeerRoutes {
     pub export: ExportParams,
     /// Route reflection, which both directions depend on.
     pub reflection: ReflectionParams,
+    /// The vantage at which the peer is: a zone or a rack, up to 1024 different ones in the table. The
+    /// cost from it takes the place of the IGP metric in the choice of what an internal peer is sent.
+    /// Default none.
+    pub vantage: Option<Arc<str>>,
     /// Limits beyond which the session is closed. A change affects no route.
     pub limits: PeerLimits,
     /// How long stale routes are kept without End-of-RIB after the session is re-established (RFC
@@ -185,6 +192,7 @@ impl TableConfig {
             groups_max: 4096,
             memory_max: None,
             long_lived: false,
+            vantages: Arc::default(),
         }
     }
 }
@@ -198,6 +206,7 @@ impl PeerRoutes {
             import: ImportParams::new(Arc::clone(&all)),
             export: ExportParams::new(all),
             reflection: ReflectionParams::default(),
+            vantage: None,
             limits: PeerLimits::default(),
             stale_time: Duration::from_secs(180),
         }

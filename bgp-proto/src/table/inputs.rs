@@ -223,6 +223,8 @@ impl Table {
                     peer.removed = true;
                     self.cluster_ids_differ |= peer.routes.reflection.cluster_id.is_some();
                 }
+                // Paths of others may have it as next hop: they are no longer at its vantage.
+                self.note_facts(id, meter);
                 let sources = &mut self.loc_rib.sources;
                 self.peers.finish_removal(id, sources, &mut self.imports_before);
                 // Further inputs are for another peer with this id.

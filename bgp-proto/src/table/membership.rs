@@ -47,6 +47,7 @@ impl Table {
                 (true, true) => LongLived::Known,
                 (true, false) => LongLived::Unknown,
             },
+            vantage: self.vantages.of(peer.routes.vantage.as_ref().filter(|_| internal)),
             export: Arc::clone(&peer.routes.export.policy),
         })
     }
@@ -60,15 +61,26 @@ impl Table {
             peer.is_some_and(|peer| peer.up.is_some())
         };
         let hops = self.loc_rib.hops.set_neighbor(source, address, is_up);
+        self.export_through(&hops, meter);
+    }
+
+    /// Re-exports the routes with these next hops, because what is known of their neighbour changed.
+    fn export_through(&mut self, hops: &[NextHopId], meter: &mut Meter) {
         if hops.is_empty() {
             return;
         }
         for family in Family::ALL {
-            let dests = self.dests_through(&hops, family);
+            let dests = self.dests_through(hops, family);
             meter.spend(dests.as_ref().map_or(0, |dests| dests.len() as u32 / 4));
             self.adj_ribs_out.export_again(family, dests.as_deref(), &mut self.loc_rib);
         }
         meter.spend(self.loc_rib.local.len() as u32 / 16);
+    }
+
+    /// A neighbour has moved to another vantage: paths of others may have it as next hop.
+    pub(super) fn export_moved(&mut self, source: SourceId, meter: &mut Meter) {
+        let hops = self.loc_rib.hops.of_neighbor(source);
+        self.export_through(&hops, meter);
     }
 
     /// The destinations that may be exported with one of these next hops; `None` if they are too

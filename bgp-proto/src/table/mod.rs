@@ -28,6 +28,7 @@ mod sessions;
 mod show;
 mod stale;
 mod tombstones;
+mod vantage;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,12 +51,13 @@ pub use refusals::{Refused, RefusedBy};
 pub use schedule::{NextTurn, Progress, Work};
 pub use select::{AnyCommunity, AsPathPattern, PrefixPage};
 pub use sessions::Dependence;
+pub use vantage::VantageCosts;
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
     PeerCounts, Retained, RetainedPhase, RouteFilter, Totals, Unusable, Withheld,
 };
 
-use crate::export::{AdjRibsOut, NOTES_MAX, Reader};
+use crate::export::{AdjRibsOut, Merging, NOTES_MAX, Reader};
 use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, WantedChanges};
 use crate::session::Close;
 use crate::types::{ClusterId, Family, FamilyMap, FibChange, PeerId, Prefix, SessionId, Time};
@@ -65,6 +67,7 @@ use memory::MemoryReview;
 use peers::Peers;
 use refusals::Refusals;
 use sessions::Review;
+use vantage::Vantages;
 
 /// Maximum number of turns for which the decision process is postponed while inputs are pending.
 const GATHERING_TURNS: u32 = 16;
@@ -246,6 +249,7 @@ pub struct Table {
     /// Every cluster id that is ours on some session (RFC 4456 §8).
     cluster_ids: BTreeSet<ClusterId>,
     cluster_ids_differ: bool,
+    vantages: Vantages,
     /// Peers whose parameters changed.
     review_peers: BTreeMap<PeerId, Review>,
     /// Peers whose group may have to change.
@@ -297,6 +301,7 @@ impl Table {
             kernel: KernelView::default(),
             cluster_ids: BTreeSet::from([config.cluster_id]),
             cluster_ids_differ: false,
+            vantages: Vantages::new(&config.vantages),
             review_peers: BTreeMap::new(),
             to_regroup: BTreeSet::new(),
             host_octets: 0,
@@ -334,7 +339,11 @@ impl Table {
         if before.via_default != config.via_default {
             self.loc_rib.set_via_default(config.via_default);
         }
-        if before.long_lived != config.long_lived {
+        let has_other_costs = before.vantages != config.vantages;
+        if has_other_costs {
+            self.configure_vantages();
+        }
+        if before.long_lived != config.long_lived || has_other_costs {
             for id in self.peers.ids() {
                 self.review_peers.entry(id).or_insert(Review::Export);
             }
@@ -406,7 +415,9 @@ impl Table {
         // Export may use what the other phases left over.
         let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));
         self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
-        self.adj_ribs_out.encode(&mut self.loc_rib, &mut each);
+        let is_decided = self.loc_rib.is_decided() && !self.peers.is_touching();
+        let merging = if is_decided { Merging::Allowed } else { Merging::Postponed };
+        self.adj_ribs_out.encode(&mut self.loc_rib, merging, &mut each);
         self.adj_ribs_out.trim_chunks(now, &mut each);
         meter.settle(&each);
         let export = Work(each.spent());

@@ -109,6 +109,12 @@ impl Peers {
         busy.any(|peer| peer.has(Pass::Withdraw) || peer.has(Pass::Sweep))
     }
 
+    /// Whether destinations are still to be touched because facts about a peer changed.
+    pub(super) fn is_touching(&self) -> bool {
+        let mut busy = self.busy.order.iter().filter_map(|id| self.get(*id));
+        busy.any(|peer| peer.has(Pass::Touch))
+    }
+
     /// Drops a peer that was removed and none of whose paths are left. If another one waits for its
     /// id, that one takes its place.
     pub(super) fn finish_removal(

@@ -70,6 +70,11 @@ impl Table {
     /// destinations are decided again.
     pub(super) fn note_facts(&mut self, id: PeerId, meter: &mut Meter) {
         let Some(peer) = self.peers.get(id) else { return };
+        // A neighbour's address is known since its first session, and forgotten with it.
+        let is_known = peer.session.is_some() && !peer.removed;
+        let name = peer.routes.vantage.clone().filter(|_| is_known);
+        let vantage = name.and_then(|name| self.vantage_id(&name));
+        let Some(peer) = self.peers.get(id) else { return };
         let session = peer.session.as_ref();
         let facts = SourceFacts {
             address: peer.address,
@@ -78,12 +83,17 @@ impl Table {
             local_asn: session.map_or(self.config.asn, |s| s.local_asn),
             client: peer.routes.reflection.client,
             cluster_id: peer.routes.reflection.cluster_id.unwrap_or(self.config.cluster_id),
+            vantage,
         };
         let source = peer.source;
-        if self.loc_rib.sources.get(source) == Some(&facts) {
+        let before = self.loc_rib.sources.get(source).copied();
+        if before == Some(facts) {
             return;
         }
         self.loc_rib.sources.set(source, facts);
+        if before.and_then(|facts| facts.vantage) != vantage {
+            self.export_moved(source, meter);
+        }
         Family::ALL.into_iter().for_each(|family| self.begin_pass(id, family, Pass::Touch, meter));
     }
 
@@ -156,10 +166,17 @@ impl Table {
         if Arc::ptr_eq(&before, &routes) {
             return;
         }
-        // What is not compared is read when it applies. `export` and `client` are compared by the
-        // review, with the group's key and the facts of the source.
-        let PeerRoutes { name: _, import, export: _, reflection, limits: _, stale_time: _ } =
-            &*before;
+        // What is not compared is read when it applies. `export`, `client` and `vantage` are compared by
+        // the review, with the group's key and the facts of the source.
+        let PeerRoutes {
+            name: _,
+            import,
+            export: _,
+            reflection,
+            vantage: _,
+            limits: _,
+            stale_time: _,
+        } = &*before;
         let ReflectionParams { client: _, cluster_id } = *reflection;
         let cluster_id_differs = cluster_id != routes.reflection.cluster_id;
         self.cluster_ids_differ |= cluster_id_differs;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::import::Liveness;
 use super::kernel::FibEntry;
-use super::peer::PeerFamily;
+use super::peer::{Peer, PeerFamily};
 use super::retention::{Phase, Session};
 use super::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
@@ -15,7 +15,7 @@ use super::{
 use crate::export::{Advertised, ExportView, Group, evaluate_export, tx_path_id};
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
-    DestId, NextHopState, Path, PathFlags, Reach, Reason, Rib, SourceId, compare,
+    DestId, NextHopState, Path, PathFlags, Reach, Reason, Rib, SourceId, Vantage, compare,
     default_preference, order,
 };
 use crate::types::{
@@ -91,20 +91,29 @@ impl Table {
         let paths = match filter.advertised_to {
             Some(peer) => self.advertised_paths(peer, family, dest, now),
             None if !held.iter().any(|path| self.path_matches(filter, path)) => return None,
-            None => self.path_views(family, dest, now),
+            None => self.path_views(family, dest, None, now),
         };
         let paths: Vec<PathView> = paths.into_iter().filter(|path| filter.matches(path)).collect();
         (!paths.is_empty()).then_some(DestinationView { prefix, paths })
     }
 
     /// All paths in order of rank, unusable ones last.
-    fn path_views(&self, family: Family, dest: DestId, now: Time) -> Vec<PathView> {
-        let paths = self.loc_rib.dests(family).paths(dest);
-        let candidates =
-            self.loc_rib.sources.candidates(paths, &self.loc_rib.attrs, &self.loc_rib.hops);
+    pub(super) fn path_views(
+        &self,
+        family: Family,
+        dest: DestId,
+        vantage: Option<&Vantage>,
+        now: Time,
+    ) -> Vec<PathView> {
+        let rib = &self.loc_rib;
+        let paths = rib.dests(family).paths(dest);
+        let candidates = rib.sources.candidates_from(vantage, paths, &rib.attrs, &rib.hops);
         let ranked: Vec<usize> =
             order(&candidates, usize::MAX).into_iter().map(|at| candidates[at].0).collect();
-        let multipath = self.loc_rib.multipath(paths, self.config.multipath_max);
+        let multipath = match vantage {
+            Some(_) => Vec::new(),
+            None => rib.multipath(paths, self.config.multipath_max),
+        };
         let (mut is_ranked, mut shares) = (vec![false; paths.len()], vec![false; paths.len()]);
         ranked.iter().for_each(|at| is_ranked[*at] = true);
         multipath.iter().for_each(|at| shares[*at] = true);
@@ -118,27 +127,31 @@ impl Table {
             } else if place == 0 {
                 Reason::OnlyPath
             } else {
-                self.reason(&paths[order[place - 1]], &paths[*at])
+                self.reason(&paths[order[place - 1]], &paths[*at], vantage)
             };
             let mut view = self.path_view(family, dest, &paths[*at], now);
             view.best = usable && place == 0;
             view.multipath = usable && place > 0 && shares[*at];
             view.reason = reason;
+            view.cost = vantage.map(|from| rib.sources.cost_from(from, &paths[*at], &rib.hops));
             views.push(view);
         }
         views
     }
 
     /// The step that ranks `worse` behind `better`.
-    fn reason(&self, better: &Path, worse: &Path) -> Reason {
-        let rank = |path| self.loc_rib.sources.rank(path, &self.loc_rib.attrs, &self.loc_rib.hops);
-        match (rank(better), rank(worse)) {
-            (Some(a), Some(b)) => {
-                let (ordering, reason) = compare(&a, &b);
+    fn reason(&self, better: &Path, worse: &Path, vantage: Option<&Vantage>) -> Reason {
+        let rib = &self.loc_rib;
+        let pair = [*better, *worse];
+        let ranks = rib.sources.candidates_from(vantage, &pair, &rib.attrs, &rib.hops);
+        match &ranks[..] {
+            [(_, a), (_, b)] => match (compare(a, b), vantage) {
                 // A path may rank behind one that it beats in a direct comparison, if a third one's
                 // MED decided.
-                if ordering.is_gt() { Reason::Med } else { reason }
-            }
+                ((ordering, _), _) if ordering.is_gt() => Reason::Med,
+                ((_, Reason::IgpMetric), Some(_)) => Reason::VantageCost,
+                ((_, reason), _) => reason,
+            },
             _ => Reason::Unusable,
         }
     }
@@ -163,6 +176,8 @@ impl Table {
             preference: self.loc_rib.attrs.local(path.attrs).preference,
             own: own.cloned(),
             peer: path.source.peer(),
+            vantage: self.place_of(path),
+            cost: None,
             path_id: PathId(path.path_id),
             next_hop: match own {
                 Some(own) => own.next_hop.map(NextHop::from),
@@ -272,6 +287,8 @@ impl Table {
             preference: default_preference(source.source()),
             own: None,
             peer: source.peer(),
+            vantage: None,
+            cost: None,
             path_id: PathId(0),
             next_hop: None,
             hops: Vec::new(),
@@ -285,13 +302,27 @@ impl Table {
 
     /// Everything about one destination.
     pub fn explain(&self, prefix: Prefix, now: Time) -> Option<Explanation> {
+        self.explain_to(prefix, None, now)
+    }
+
+    /// The same for the peers at a vantage only, or for all.
+    pub(super) fn explain_to(
+        &self,
+        prefix: Prefix,
+        vantage: Option<&Vantage>,
+        now: Time,
+    ) -> Option<Explanation> {
         let family = prefix.family();
         let dest = self.loc_rib.dests(family).find(prefix)?;
         let mut advertised = Vec::new();
         let mut withheld = Vec::new();
         let mut known = BTreeMap::new();
         // Removed peers are kept until their last routes are withdrawn.
-        for peer in self.peers.iter().filter(|peer| !peer.removed) {
+        let is_there = |peer: &Peer| match vantage {
+            Some(vantage) => peer.routes.vantage.as_ref() == Some(&vantage.name),
+            None => true,
+        };
+        for peer in self.peers.iter().filter(|peer| !peer.removed && is_there(peer)) {
             let Some(id) = peer.source.peer() else { continue };
             let sent = self.advertised_to_peer(id, family, dest);
             if sent.is_empty() {
@@ -304,7 +335,7 @@ impl Table {
                 advertised.push(AdvertisedTo { peer: id, path_id, next_hop });
             }
         }
-        let paths = self.path_views(family, dest, now);
+        let paths = self.path_views(family, dest, vantage, now);
         let fib = self.kernel.entry(self.loc_rib.dests(family).fib(dest));
         let fib = match fib {
             Some(FibEntry::Route { kind, .. }) => FibChange::Install(kind.clone()),
@@ -334,8 +365,8 @@ impl Table {
         let Some(group) = self.group_of(id, family) else {
             return format!("{family} is not negotiated");
         };
-        let dests = self.loc_rib.dests(family);
-        let Some(best) = dests.best(dest) else { return "no usable path".to_owned() };
+        let best = group.best_path(dest, self.export_view(family));
+        let Some(best) = best else { return "no usable path".to_owned() };
         if best.source == peer.source {
             return "it sent the best path".to_owned();
         }
@@ -348,6 +379,16 @@ impl Table {
         known.entry(group.id).or_insert_with(why).clone()
     }
 
+    fn export_view(&self, family: Family) -> ExportView<'_> {
+        ExportView {
+            dests: self.loc_rib.dests(family),
+            attrs: &self.loc_rib.attrs,
+            hops: &self.loc_rib.hops,
+            sources: &self.loc_rib.sources,
+            local: &self.loc_rib.local,
+        }
+    }
+
     fn why_group_withholds(
         &self,
         group: &Group,
@@ -355,14 +396,7 @@ impl Table {
         dest: DestId,
         best: &Path,
     ) -> String {
-        let state = ExportView {
-            dests: self.loc_rib.dests(family),
-            attrs: &self.loc_rib.attrs,
-            hops: &self.loc_rib.hops,
-            sources: &self.loc_rib.sources,
-            local: &self.loc_rib.local,
-        };
-        match evaluate_export(&group.key, dest, best, state) {
+        match evaluate_export(&group.key, dest, best, self.export_view(family)) {
             Err(rule) => rule.to_string(),
             Ok(_) if !group.is_done_with(dest) => "waiting to be sent".to_owned(),
             Ok(_) => "its attributes do not fit a message".to_owned(),
@@ -385,6 +419,7 @@ impl Table {
                     id: group.id,
                     family: group.key.family,
                     members: group.members.keys().filter_map(|s| s.peer()).collect(),
+                    vantage: group.key.vantage.as_ref().map(|vantage| Arc::clone(&vantage.name)),
                     alone_because: self.why_alone(group),
                     log_bytes,
                     prefixes: group.advertised(),

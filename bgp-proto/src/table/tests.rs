@@ -28,6 +28,7 @@ mod reflection;
 mod restarts;
 mod schedule;
 mod select;
+mod vantage;
 
 const ASN: Asn = Asn(65000);
 

@@ -133,6 +133,11 @@ pub struct PathView {
     pub own: Option<LocalRoute>,
     /// The peer that sent it; `None` for local routes.
     pub peer: Option<PeerId>,
+    /// The vantage to which it leads: that of the neighbour that is its next hop, otherwise that of the
+    /// peer that sent it. `None`: not known.
+    pub vantage: Option<Arc<str>>,
+    /// In [`Table::explain_from`](super::Table::explain_from): its cost from the vantage asked for.
+    pub cost: Option<u32>,
     /// Received path identifier.
     pub path_id: PathId,
     /// Next hop after import.
@@ -203,6 +208,8 @@ pub struct GroupView {
     pub family: Family,
     /// Members.
     pub members: Vec<PeerId>,
+    /// Where its members are ([`PeerRoutes::vantage`](super::PeerRoutes::vantage)).
+    pub vantage: Option<Arc<str>>,
     /// If it has one member: what distinguishes it from other groups.
     pub alone_because: Option<String>,
     /// Octets in its log.

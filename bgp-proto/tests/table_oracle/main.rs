@@ -31,6 +31,7 @@ proptest! {
         add_path in any::<bool>(),
         drained in any::<bool>(),
         long_lived in any::<bool>(),
+        vantages in any::<bool>(),
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
@@ -45,6 +46,9 @@ proptest! {
         }
         if long_lived {
             world.use_long_lived();
+        }
+        if vantages {
+            world.use_vantages();
         }
         for op in ops {
             world.step(op);
@@ -68,6 +72,32 @@ proptest! {
             world.use_long_lived();
         }
         for peer in [0, 2, 3, 4, 6, 11] {
+            world.up(peer);
+        }
+        for op in ops {
+            world.step(op);
+        }
+        world.settle();
+        world.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The best path from each vantage (RFC 9107), as peers move and costs change.
+    #[test]
+    fn vantages_are_sent_what_a_naive_model_computes(
+        log_bytes_max in prop_oneof![Just(3_000usize), Just(16 << 20)],
+        add_path in any::<bool>(),
+        ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::of_vantages), 1..80),
+    ) {
+        let mut world = World::new(log_bytes_max);
+        if !add_path {
+            world.without_add_path();
+        }
+        world.use_vantages();
+        for peer in op::VANTAGE_PEERS {
             world.up(peer);
         }
         for op in ops {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule, Source};
 use bgp_proto::rib::{NextHopState, Over};
-use bgp_proto::table::{AddPathSend, Drain, NextHopMode};
+use bgp_proto::table::{AddPathSend, Drain, NextHopMode, VantageCosts};
 use bgp_proto::types::{
     Asn, ClusterId, Community, ExtCommunity, Family, FibKind, Hop, NextHop, PeerType, Prefix,
     RouterId,
@@ -280,6 +280,7 @@ pub(crate) struct Settings {
     pub(crate) communities_max: u16,
     /// Of what it sends, and of what it is sent.
     pub(crate) drain: (Drain, Drain),
+    pub(crate) vantage: Option<&'static str>,
 }
 
 /// A route of the model's Adj-RIB-In.
@@ -307,6 +308,10 @@ pub(crate) struct Model {
     /// Long-lived graceful restart is configured.
     pub(crate) is_long_lived: bool,
     pub(crate) settings: Vec<Settings>,
+    /// Peers that have had a session since they were added: their addresses are known as next hops.
+    pub(crate) known: BTreeSet<usize>,
+    /// Costs between vantages.
+    pub(crate) costs: VantageCosts,
     pub(crate) received: BTreeMap<(usize, Prefix, u32), Received>,
     pub(crate) own: BTreeMap<(Prefix, Source), Own>,
     pub(crate) hops: BTreeMap<IpAddr, NextHopState>,
@@ -323,6 +328,8 @@ struct Candidate {
     next_hop: Option<NextHop>,
     preference: u16,
     metric: u32,
+    /// The vantage at which its next hop is.
+    place: Option<&'static str>,
     hops: Vec<Hop>,
 }
 
@@ -389,6 +396,7 @@ impl Model {
                 next_hop: Some(received.next_hop),
                 preference,
                 metric: *metric,
+                place: self.place(*peer, received.next_hop.addr()),
                 hops: hops.clone(),
             });
         }
@@ -406,8 +414,32 @@ impl Model {
                         _ => 10,
                     },
                     metric: 0,
+                    place: None,
                     hops: Vec::new(),
                 });
+            }
+        }
+        list
+    }
+
+    /// The vantage of the neighbour at an address; if there is none, that of the announcing peer.
+    fn place(&self, announcing: usize, next_hop: IpAddr) -> Option<&'static str> {
+        let owner = self.known.iter().find(|peer| peer_address(**peer) == next_hop);
+        let of_owner = owner.and_then(|owner| self.settings[*owner].vantage);
+        of_owner.or(self.settings[announcing].vantage)
+    }
+
+    /// The paths to a prefix as `receiver` is to choose between them: with the cost from its vantage, if
+    /// it has one, in place of the IGP metric.
+    fn candidates_for(&self, receiver: usize, prefix: Prefix) -> Vec<Candidate> {
+        let mut list = self.candidates(prefix);
+        let is_internal = kind(receiver).peer_type() == PeerType::Internal;
+        if let Some(vantage) = self.settings[receiver].vantage.filter(|_| is_internal) {
+            for candidate in list.iter_mut().filter(|c| c.peer.is_some()) {
+                candidate.metric = match candidate.place {
+                    Some(place) => self.costs.cost(vantage, place),
+                    None => self.costs.default,
+                };
             }
         }
         list
@@ -456,7 +488,7 @@ impl Model {
     pub(crate) fn expected(&self, receiver: usize, family: Family) -> Expected {
         let mut expected = Expected::new();
         for prefix in (0..PREFIXES).map(prefix).filter(|p| p.family() == family) {
-            let mut rest = self.candidates(prefix);
+            let mut rest = self.candidates_for(receiver, prefix);
             let limit = match (self.sends_add_path(receiver), self.settings[receiver].send) {
                 (false, _) => 1,
                 (true, AddPathSend::All) => usize::MAX,

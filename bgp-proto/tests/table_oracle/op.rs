@@ -4,6 +4,9 @@ use bgp_proto::types::Family;
 
 use crate::model::{PEERS, PREFIXES};
 
+/// The peers of [`Op::of_vantages`]: one with ADD-PATH in both directions, one that is sent two paths.
+pub(crate) const VANTAGE_PEERS: [usize; 6] = [2, 3, 4, 7, 8, 9];
+
 /// One random event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
@@ -70,6 +73,15 @@ pub(crate) enum Op {
         export: u8,
         rest: u8,
     },
+    /// The peer is at another vantage, or at none.
+    Move {
+        peer: usize,
+        place: u8,
+    },
+    /// Other costs between vantages.
+    Costs {
+        variant: u8,
+    },
     Finish,
     Read {
         peer: usize,
@@ -108,6 +120,27 @@ impl Op {
         }
     }
 
+    /// Internal peers that announce what is alike down to the IGP metric, partly over the addresses of
+    /// each other, and that move between vantages.
+    pub(crate) fn of_vantages([what, a, b, c, d]: [u8; 5]) -> Self {
+        let peer = VANTAGE_PEERS[usize::from(a) % VANTAGE_PEERS.len()];
+        let prefix = usize::from(b) % 3;
+        // Over an address of nobody, of peer 9, and of peer 3.
+        let variant = [7, 20, 43][usize::from(c) % 3];
+        match what % 16 {
+            0..=4 => Op::Announce { peer, prefix, variant, path_id: u32::from(d) % 2 },
+            5 => Op::Withdraw { peer, prefix, path_id: u32::from(d) % 2 },
+            6 => Op::Up { peer },
+            7 if d % 2 == 0 => Op::Down { peer, keep: c },
+            7 => Op::Replace { peer },
+            8..=10 => Op::Move { peer, place: c },
+            11 => Op::Costs { variant: c },
+            12..=13 => Op::SettleWithout { idle: if d % 2 == 0 { peer } else { PEERS } },
+            14 => Op::Configure { peer, import: b & 0x37, export: c & 0x37, rest: d },
+            _ => Op::Finish,
+        }
+    }
+
     pub(crate) fn from_bytes([what, a, b, c, d]: [u8; 5]) -> Self {
         let peer = usize::from(a) % PEERS;
         let prefix = usize::from(b) % PREFIXES;
@@ -130,7 +163,10 @@ impl Op {
             43..=44 => Op::Configure { peer, import: b, export: c, rest: d },
             45..=50 => Op::Finish,
             51..=54 => Op::SettleWithout { idle: peer },
-            55..=60 => Op::Read { peer, family, budget: c },
+            55..=58 => Op::Read { peer, family, budget: c },
+            // The first two are next hops of paths of others.
+            59 => Op::Move { peer: [3, 9, peer][usize::from(b) % 3], place: c },
+            60 => Op::Costs { variant: c },
             61..=62 => Op::ReadAll { peer },
             _ => Op::Wait { secs: c },
         }

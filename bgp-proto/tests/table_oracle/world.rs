@@ -1,6 +1,7 @@
 //! The table under test, its host, its peers' receivers, and the model beside them.
 
 mod stale;
+mod vantage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -50,6 +51,8 @@ pub(crate) struct World {
     table_woken: Arc<Flag>,
     /// There has been input since the last turn, or the last turn left work to do.
     turn_due: bool,
+    /// Peers are at vantages.
+    has_vantages: bool,
     /// NO_LLGR has left a peer that is down without a route.
     emptied: bool,
     now: Time,
@@ -159,6 +162,7 @@ impl World {
             table: Table::new(config, 42, Waker::from(Arc::clone(&table_woken))),
             table_woken,
             turn_due: true,
+            has_vantages: false,
             emptied: false,
             now: Time::from_micros(1_000_000),
             sessions: (0..PEERS).map(|_| Session::default()).collect(),
@@ -178,6 +182,7 @@ impl World {
                 send: kind(peer).send,
                 communities_max: 2048,
                 drain: (Drain::Off, Drain::Off),
+                vantage: None,
             });
             let routes = world.routes(peer);
             world.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
@@ -237,6 +242,7 @@ impl World {
                 drain: settings.drain.1,
             },
             reflection: ReflectionParams { client: settings.client, ..ReflectionParams::default() },
+            vantage: settings.vantage.map(Arc::from),
             ..PeerRoutes::new(format!("peer{peer}"))
         })
     }
@@ -280,6 +286,9 @@ impl World {
             Op::Configure { peer, import, export, rest } => {
                 self.configure(peer, import, export, rest);
             }
+            Op::Move { peer, place } if self.has_vantages => self.move_peer(peer, place),
+            Op::Costs { variant } if self.has_vantages => self.set_costs(variant),
+            Op::Move { .. } | Op::Costs { .. } => {}
             Op::Finish => self.finish(),
             Op::Read { peer, family, budget } => {
                 let at =
@@ -387,6 +396,7 @@ impl World {
             },
             ..Negotiated::plain(local, (Asn(kind.asn), peer_address(peer)))
         });
+        self.model.known.insert(peer);
         self.sessions_begun += 1;
         let id = PeerId(peer as u32);
         self.table.peer_up(id, SessionId(self.sessions_begun), Arc::clone(&negotiated));
@@ -416,6 +426,7 @@ impl World {
         self.down(peer, 0);
         self.table.peer_remove(PeerId(peer as u32));
         self.model.received.retain(|(p, _, _), _| *p != peer);
+        self.model.known.remove(&peer);
         self.sessions[peer] = Session::default();
         let routes = self.routes(peer);
         self.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);

@@ -7,14 +7,14 @@ use crate::wire::{
 
 /// What a neighbour was sent since the last call.
 #[derive(Debug, Default)]
-struct Received {
+pub(super) struct Received {
     /// Path identifier, next hop and attributes.
-    announced: Vec<(u32, IpAddr, Vec<u8>)>,
+    pub(super) announced: Vec<(u32, IpAddr, Vec<u8>)>,
     /// Path identifiers.
     withdrawn: Vec<u32>,
 }
 
-fn receive(reader: &mut Reader, add_path: FamilySet) -> Received {
+pub(super) fn receive(reader: &mut Reader, add_path: FamilySet) -> Received {
     let context = UpdateContext { add_path, ..UpdateContext::new(PeerType::Internal, ASN) };
     let octets = read(reader);
     let mut rest = octets.as_slice();

@@ -1,0 +1,43 @@
+//! The paths that a group's members are sent.
+
+use smallvec::SmallVec;
+
+use super::{ADVERTISED_PATHS_MAX, Group};
+use crate::export::{AddPathSend, ExportState, ExportView};
+use crate::rib::{DestId, Path, order};
+
+impl Group {
+    /// The path that members without ADD-PATH are sent, unless it is withheld: the best one from the
+    /// group's vantage. It is computed when it is asked for; nothing is stored per vantage.
+    #[inline]
+    pub(crate) fn best_path<'a>(&self, dest: DestId, state: ExportView<'a>) -> Option<&'a Path> {
+        let paths = state.dests.paths(dest);
+        match &self.key.vantage {
+            Some(vantage) if paths.len() > 1 => {
+                let best = state.sources.best_from(vantage, paths, state.attrs, state.hops)?;
+                Some(&paths[best])
+            }
+            _ => state.dests.best(dest),
+        }
+    }
+
+    /// The usable paths that the members are sent, best first.
+    pub(super) fn paths_to_send(
+        &self,
+        dest: DestId,
+        send: AddPathSend,
+        state: &ExportState<'_>,
+    ) -> SmallVec<[Path; 4]> {
+        let all = state.dests.paths(dest);
+        let vantage = self.key.vantage.as_deref();
+        let candidates = state.sources.candidates_from(vantage, all, state.attrs, state.hops);
+        let limit = match send {
+            AddPathSend::All => ADVERTISED_PATHS_MAX,
+            AddPathSend::Best(limit) => usize::from(limit),
+        };
+        if send == AddPathSend::All && candidates.len() <= limit {
+            return candidates.iter().map(|(at, _)| all[*at]).collect();
+        }
+        order(&candidates, limit).into_iter().map(|at| all[candidates[at].0]).collect()
+    }
+}

@@ -1,0 +1,215 @@
+//! The vantages that peers and the configuration name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Explanation, Table};
+use crate::rib::{Path, Vantage, VantageId};
+use crate::types::{Prefix, Time};
+
+/// Maximum number of vantages: a row of costs has one for each.
+const VANTAGES_MAX: usize = 1024;
+
+/// Costs between vantages, in place of the IGP metric (RFC 4271 §9.1.2.2 e, RFC 9107).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VantageCosts {
+    /// Cost between two vantages for which none is stated, and to paths of which it is not known
+    /// where they lead. Default 1000.
+    pub default: u32,
+    /// From each vantage to others. If a pair is stated in one direction only, it holds for both.
+    /// Within a vantage the cost is 0.
+    pub stated: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+}
+
+impl Default for VantageCosts {
+    fn default() -> Self {
+        VantageCosts { default: 1000, stated: BTreeMap::new() }
+    }
+}
+
+impl VantageCosts {
+    /// The cost from one vantage to another.
+    pub fn cost(&self, from: &str, to: &str) -> u32 {
+        let stated = |from: &str, to: &str| self.stated.get(from)?.get(to).copied();
+        match from == to {
+            true => 0,
+            false => stated(from, to).or_else(|| stated(to, from)).unwrap_or(self.default),
+        }
+    }
+
+    /// Every vantage that is named, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let to = self.stated.values().flat_map(BTreeMap::keys);
+        let mut names: Vec<_> = self.stated.keys().chain(to).collect();
+        names.sort();
+        names.dedup();
+        names.into_iter()
+    }
+}
+
+/// The vantages in use, by name.
+pub(super) struct Vantages {
+    known: BTreeMap<Arc<str>, Arc<Vantage>>,
+}
+
+impl Vantages {
+    pub(super) fn new(costs: &VantageCosts) -> Self {
+        let mut vantages = Vantages { known: BTreeMap::new() };
+        vantages.rebuild(costs, &[]);
+        vantages
+    }
+
+    /// The vantage with this name, if it is in use.
+    pub(super) fn of(&self, name: Option<&Arc<str>>) -> Option<Arc<Vantage>> {
+        self.known.get(name?).map(Arc::clone)
+    }
+
+    /// Keeps the vantages that `costs` and `used` name, with their ids, and gives ids to new ones.
+    fn rebuild(&mut self, costs: &VantageCosts, used: &[Arc<str>]) {
+        let mut ids = BTreeMap::new();
+        let wanted: Vec<&Arc<str>> = costs.names().chain(used).take(VANTAGES_MAX).collect();
+        for name in &wanted {
+            ids.extend(self.known.get(*name).map(|known| (Arc::clone(name), known.id)));
+        }
+        for name in wanted {
+            if !ids.contains_key(name) {
+                ids.insert(Arc::clone(name), free_id(ids.values()));
+            }
+        }
+        let row = |name: &Arc<str>| {
+            let len = ids.values().map(|id| usize::from(id.0) + 1).max().unwrap_or(0);
+            let mut row = vec![costs.default; len];
+            for (other, id) in &ids {
+                row[usize::from(id.0)] = costs.cost(name, other);
+            }
+            row
+        };
+        let vantage = |(name, id): (&Arc<str>, &VantageId)| {
+            let (name, costs_from) = (Arc::clone(name), row(name));
+            let vantage = Vantage { id: *id, name, default_cost: costs.default, costs: costs_from };
+            (Arc::clone(&vantage.name), Arc::new(vantage))
+        };
+        self.known = ids.iter().map(vantage).collect();
+    }
+
+    /// Adds a vantage that no cost is stated for.
+    fn add(&mut self, costs: &VantageCosts, name: &Arc<str>) -> VantageId {
+        let id = free_id(self.known.values().map(|known| &known.id));
+        let mut row = vec![costs.default; usize::from(id.0)];
+        row.push(0);
+        let name = Arc::clone(name);
+        let vantage =
+            Vantage { id, name: Arc::clone(&name), default_cost: costs.default, costs: row };
+        self.known.insert(name, Arc::new(vantage));
+        id
+    }
+}
+
+/// The lowest id that is not taken.
+fn free_id<'a>(taken: impl Iterator<Item = &'a VantageId>) -> VantageId {
+    let mut taken: Vec<u16> = taken.map(|id| id.0).collect();
+    taken.sort_unstable();
+    let free = (0..).zip(&taken).find(|(id, taken)| id != *taken).map(|(id, _)| id);
+    VantageId(free.unwrap_or(taken.len() as u16))
+}
+
+impl Table {
+    /// The id of a vantage that a peer is at. `None` if there are too many.
+    pub(super) fn vantage_id(&mut self, name: &Arc<str>) -> Option<VantageId> {
+        if let Some(known) = self.vantages.known.get(name) {
+            return Some(known.id);
+        }
+        if self.vantages.known.len() >= VANTAGES_MAX {
+            self.configure_vantages();
+        }
+        // It may have been added with those of all peers.
+        if let Some(known) = self.vantages.known.get(name) {
+            return Some(known.id);
+        }
+        if self.vantages.known.len() >= VANTAGES_MAX {
+            self.note(format!(
+                "{name}: no more than {VANTAGES_MAX} vantages; its peers are sent our best path"
+            ));
+            return None;
+        }
+        Some(self.vantages.add(&self.config.vantages, name))
+    }
+
+    /// The vantages that peers or costs name, sorted.
+    pub fn vantages(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.vantages.known.keys()
+    }
+
+    /// Everything about one destination as seen from a vantage: paths in the order in which they are
+    /// preferred there, and the peers that are there. `None` also if nothing names the vantage.
+    pub fn explain_from(&self, vantage: &str, prefix: Prefix, now: Time) -> Option<Explanation> {
+        let vantage = self.vantages.known.get(vantage)?;
+        self.explain_to(prefix, Some(vantage), now)
+    }
+
+    /// The name of the vantage to which a path leads.
+    pub(super) fn place_of(&self, path: &Path) -> Option<Arc<str>> {
+        let place = self.loc_rib.sources.place(path, &self.loc_rib.hops)?;
+        let found = self.vantages.known.values().find(|vantage| vantage.id == place);
+        found.map(|vantage| Arc::clone(&vantage.name))
+    }
+
+    /// The costs changed: the vantages of all peers get new rows.
+    pub(super) fn configure_vantages(&mut self) {
+        let peers = self.peers.iter().filter(|peer| !peer.removed);
+        let mut used: Vec<Arc<str>> = peers.filter_map(|p| p.routes.vantage.clone()).collect();
+        used.sort();
+        used.dedup();
+        self.vantages.rebuild(&self.config.vantages, &used);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn costs(stated: &[(&str, &str, u32)]) -> VantageCosts {
+        let mut costs = VantageCosts::default();
+        for (from, to, cost) in stated {
+            costs.stated.entry((*from).into()).or_default().insert((*to).into(), *cost);
+        }
+        costs
+    }
+
+    #[test]
+    fn a_cost_holds_for_both_directions_unless_both_are_stated() {
+        let costs = costs(&[("a", "b", 10), ("b", "c", 5), ("c", "b", 7)]);
+        assert_eq!((costs.cost("a", "b"), costs.cost("b", "a")), (10, 10));
+        assert_eq!((costs.cost("b", "c"), costs.cost("c", "b")), (5, 7));
+        assert_eq!(
+            (costs.cost("a", "a"), costs.cost("a", "c"), costs.cost("x", "x")),
+            (0, 1000, 0)
+        );
+    }
+
+    #[test]
+    fn ids_stay_while_a_name_is_in_use_and_are_used_again_afterwards() {
+        let stated = costs(&[("a", "b", 10)]);
+        let mut vantages = Vantages::new(&stated);
+        let added = vantages.add(&stated, &"rack".into());
+        let row = |vantages: &Vantages, name: &str| {
+            let found = vantages.of(Some(&name.into())).expect("it is in use");
+            (
+                found.id,
+                ["a", "b", "rack", "other"].map(|place| {
+                    found.cost_to(vantages.of(Some(&place.into())).map(|place| place.id))
+                }),
+            )
+        };
+        assert_eq!(row(&vantages, "a").1, [0, 10, 1000, 1000]);
+        assert_eq!(row(&vantages, "rack"), (added, [1000, 1000, 0, 1000]));
+        let fewer = costs(&[("b", "rack", 3)]);
+        vantages.rebuild(&fewer, &["rack".into()]);
+        assert_eq!(row(&vantages, "rack"), (added, [1000, 3, 0, 1000]));
+        assert!(vantages.of(Some(&"a".into())).is_none());
+        let before = row(&vantages, "b").0;
+        let other = vantages.add(&fewer, &"other".into());
+        assert_eq!(row(&vantages, "rack"), (added, [1000, 3, 0, 1000]));
+        assert!(other != added && other != before, "{other:?} is taken");
+    }
+}
