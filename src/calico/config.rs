@@ -14,7 +14,7 @@ use bgp_proto::session::{
     HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, TransportSecurity,
 };
 use bgp_proto::table::{
-    ExportParams, ImportParams, NextHopMode, PeerRoutes, ReflectionParams, TableConfig,
+    AddPathSend, ExportParams, ImportParams, NextHopMode, PeerRoutes, ReflectionParams, TableConfig,
 };
 use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
@@ -101,6 +101,7 @@ impl Converter {
             cluster_id,
             fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
             memory_max: self.limits.memory_max,
+            vantages: Arc::clone(&self.limits.vantages),
             ..fib.table_config(&identity)
         };
         let statics = || families.iter().flat_map(|f| &f.statics);
@@ -336,12 +337,18 @@ fn peer_entry(
                 NextHop::SelfAddress => NextHopMode::SelfAddress,
                 NextHop::Keep => NextHopMode::Keep,
             },
+            // Calico's sessions have ADD-PATH: with all paths, the client would choose by itself.
+            add_path_send: match session.vantage.is_some() && session.route_reflector_client {
+                true => AddPathSend::Best(1),
+                false => AddPathSend::All,
+            },
             ..ExportParams::new(Arc::clone(&planned.export))
         },
         reflection: ReflectionParams {
             client: session.route_reflector_client,
             cluster_id: session.cluster_id,
         },
+        vantage: session.vantage.clone(),
         limits: limits.peers,
         stale_time: STALE_TIME,
     };
@@ -457,6 +464,34 @@ mod tests {
         })
     }
 
+    /// A label that changes is a change of that peer's routing parameters only.
+    #[test]
+    fn a_label_of_a_node_is_its_vantage() {
+        let label = "topology.kubernetes.io/zone".to_owned();
+        let mut resolver =
+            Resolver::new(Settings { vantage_label: Some(label.clone()), ..Settings::new("a") });
+        let mut converter = Converter::default();
+        let mut reflector = node("a", "10.0.0.1/24");
+        reflector["spec"]["bgp"]["routeReflectorClusterID"] = json!("244.0.0.1");
+        apply(&mut resolver, reflector);
+        let clients = json!({"kind": "BGPPeer", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "clients"}, "spec": {"node": "a", "peerSelector": "has(client)"}});
+        apply(&mut resolver, clients);
+        let mut of_zone = |zone: &str| {
+            let mut client = node("b", "10.0.0.2/24");
+            client["metadata"]["labels"] = json!({"client": "", label.clone(): zone});
+            apply(&mut resolver, client);
+            convert(&mut resolver, &mut converter).unwrap().peers.remove(0)
+        };
+        let (before, after, without) = (of_zone("x"), of_zone("y"), of_zone(""));
+        let vantage = |peer: &PeerEntry| peer.routes.vantage.clone();
+        let vantages = [&before, &after, &without].map(vantage);
+        assert_eq!(vantages, [Some("x".into()), Some("y".into()), None]);
+        assert_eq!(before.session, after.session);
+        assert_eq!(after.routes.export.add_path_send, AddPathSend::Best(1));
+        assert_eq!(without.routes.export.add_path_send, AddPathSend::All);
+    }
+
     #[test]
     fn peers_of_the_mesh_are_shared_when_others_are_added() {
         let mut resolver = Resolver::new(Settings::new("a"));
@@ -520,6 +555,7 @@ mod tests {
                 drain: Drain::Off,
             },
             reflection: ReflectionParams { client: false, cluster_id: None },
+            vantage: None,
             limits: CalicoLimits::default().peers,
             stale_time: Duration::from_secs(180),
         }
@@ -579,8 +615,11 @@ mod tests {
             prefixes_warning_percent: 50,
             memory_max: Some(1 << 20),
         };
-        let mut converter =
-            Converter::new(CalicoLimits { memory_max: Some(8 << 20), peers, bfd: None });
+        let mut converter = Converter::new(CalicoLimits {
+            memory_max: Some(8 << 20),
+            peers,
+            ..CalicoLimits::default()
+        });
         let mut resolver = Resolver::new(Settings::new("a"));
         apply(&mut resolver, node("a", "10.0.0.1/24"));
         apply(&mut resolver, node("b", "10.0.0.2/24"));

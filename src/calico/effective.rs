@@ -71,6 +71,12 @@ impl<'a> Effective<'a> {
         given.or_else(|| of(&own)).or_else(|| of("default")).unwrap_or_default()
     }
 
+    /// The vantage of a node: the value of the label that names vantages.
+    pub(super) fn vantage_of(&self, node: &Node) -> Option<Arc<str>> {
+        let value = node.labels.get(self.settings.vantage_label.as_deref()?)?;
+        (!value.is_empty()).then(|| Arc::from(&**value))
+    }
+
     /// AS of a node.
     pub(super) fn asn_of(&self, node: &Node) -> Asn {
         node.asn.unwrap_or(self.global_asn)

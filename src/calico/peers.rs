@@ -286,6 +286,7 @@ impl<'a> Remote<'a> {
                         port: 0,
                         asn: peer.asn,
                         cluster_id: "",
+                        node: None,
                     })
                     .collect()
             }
@@ -296,15 +297,16 @@ impl<'a> Remote<'a> {
                     0 => cx.nodes_at(host, peer.asn, 0).next().map_or(0, |node| cx.port_of(node)),
                     port => port,
                 };
-                let is_node = cx.snapshot.nodes_at(host).next().is_some();
+                let node = cx.snapshot.nodes_at(host).next();
                 vec![Entry {
                     peer,
                     scope,
-                    origin: Origin::Explicit { is_node },
+                    origin: Origin::Explicit { is_node: node.is_some() },
                     addr,
                     port,
                     asn: peer.asn,
                     cluster_id: "",
+                    node: node.map(Arc::as_ref),
                 }]
             }
         }
@@ -357,6 +359,7 @@ fn node_entries<'a>(
         port,
         asn: Some(asn),
         cluster_id: &node.cluster_id,
+        node: Some(node),
     })
 }
 

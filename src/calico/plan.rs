@@ -255,6 +255,9 @@ pub struct Session {
     pub route_reflector_client: bool,
     /// CLUSTER_ID of the cluster of the clients.
     pub cluster_id: Option<ClusterId>,
+    /// The vantage of the neighbour, if it is a node with the label that names vantages.
+    #[serde(serialize_with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+    pub vantage: Option<Arc<str>>,
     /// Next hop towards the neighbour.
     pub next_hop: NextHop,
     /// How many times our AS may occur in a received AS_PATH.
@@ -290,6 +293,13 @@ fn as_digest<S: Serializer>(policy: &Arc<Policy>, serializer: S) -> Result<S::Ok
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
+}
+
+fn as_optional_text<S: Serializer>(
+    text: &Option<Arc<str>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(serializer)
 }
 
 /// What configures a session.

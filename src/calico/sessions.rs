@@ -52,6 +52,8 @@ pub(super) struct Entry<'a> {
     pub(super) asn: Option<Asn>,
     /// Cluster id of the remote node; empty: none, or unknown.
     pub(super) cluster_id: &'a str,
+    /// The remote node, if it is one.
+    pub(super) node: Option<&'a Node>,
 }
 
 /// The family of an address.
@@ -135,6 +137,7 @@ pub(super) fn mesh_session(
         password,
         route_reflector_client: false,
         cluster_id: None,
+        vantage: cx.vantage_of(node),
         next_hop: NextHop::Auto,
         allow_local_asn: 0,
         graceful_restart_time: cx
@@ -205,6 +208,7 @@ pub(super) fn peer_session(
         password,
         route_reflector_client: is_client,
         cluster_id: if is_client { cluster_id(cx, problems) } else { None },
+        vantage: entry.node.and_then(|node| cx.vantage_of(node)),
         next_hop: if is_local { NextHop::Auto } else { next_hop(peer, internal) },
         allow_local_asn: match peer.allowed_local_asns {
             Some(count) if is_explicit => u8::try_from(count.clamp(0, 255)).unwrap_or(u8::MAX),

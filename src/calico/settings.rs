@@ -28,6 +28,9 @@ pub struct Settings {
     pub use_pod_cidr: bool,
     /// What drains the node besides `margay drain` (`MARGAY_DRAIN_BY`).
     pub drain_by: DrainBy,
+    /// The label of Nodes whose value is the vantage of a neighbour (`MARGAY_VANTAGE_LABEL`). Default:
+    /// none.
+    pub vantage_label: Option<String>,
     /// The version of Calico on this node (`MARGAY_CALICO_VERSION`). It overrides
     /// ClusterInformation, which during a rolling upgrade may name another node's version.
     pub version: Option<String>,
@@ -76,6 +79,7 @@ impl Settings {
             namespace: "kube-system".to_owned(),
             use_pod_cidr: false,
             drain_by: DrainBy::default(),
+            vantage_label: None,
             version: None,
             felix_cluster_routes: String::new(),
         }

@@ -90,6 +90,9 @@ pub enum Command {
         /// The destination, such as 10.0.0.0/8; an address: the longest prefix that covers it.
         #[arg(value_parser = read_destination)]
         prefix: Destination,
+        /// As seen from a vantage, where peers are sent the path that is best from there.
+        #[arg(long, value_name = "NAME")]
+        vantage: Option<String>,
         /// How to ask and print.
         #[command(flatten)]
         output: Output,
@@ -432,8 +435,8 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
             let (request, demand) = what.into_request();
             return ask(&request, demand, &output);
         }
-        Command::Explain { prefix: Destination { prefix, lookup }, output } => {
-            (Request::Explain { prefix, lookup }, output)
+        Command::Explain { prefix: Destination { prefix, lookup }, vantage, output } => {
+            (Request::Explain { prefix, lookup, vantage }, output)
         }
         Command::Health(probe) => return health::run(&probe),
         Command::LogLevel { level, output } => (Request::LogLevel { level }, output),

@@ -479,6 +479,9 @@ const GROUP_COLUMNS: [(&str, Align); 7] = [
 
 fn group_row(g: &Group) -> Vec<Cell> {
     let mut who = g.members.join(" ");
+    if let Some(vantage) = &g.vantage {
+        let _ = write!(who, " (at {vantage})");
+    }
     if let Some(reason) = &g.alone_because {
         let _ = write!(who, " (alone: {reason})");
     }

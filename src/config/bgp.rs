@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bgp_proto::session::{LocalIdentity, PassiveMode};
-use bgp_proto::table::RouteLimits;
+use bgp_proto::table::{RouteLimits, VantageCosts};
 use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
 use super::bfd;
@@ -14,6 +14,7 @@ use super::interface;
 use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
+use super::vantage;
 use super::{BgpConfig, DynamicPeers, InterfacePeers, PeerEntry};
 
 /// Default of `groups-max`.
@@ -31,6 +32,7 @@ pub(super) struct Bgp {
     pub(super) peers: Vec<PeerEntry>,
     pub(super) interfaces: Vec<InterfacePeers>,
     pub(super) dynamic: Vec<DynamicPeers>,
+    pub(super) vantages: VantageCosts,
 }
 
 /// Reads `[bgp]`; relative names of password files are resolved from `folder`.
@@ -47,6 +49,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     let limits = read_route_limits(&table, RouteLimits::default());
     let timers = Timers::read(&table, Timers::default());
     let bfd = bfd::read_defaults(&table, folder);
+    let vantages = vantage::read_costs(&table);
 
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
     let identity =
@@ -60,7 +63,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     asn.zip(router_id)?;
     let groups_max = groups_max.unwrap_or(GROUPS_MAX);
     let global = BgpConfig { identity, cluster_id, listen, groups_max, memory_max };
-    Some(Bgp { global, peers, interfaces, dynamic })
+    Some(Bgp { global, peers, interfaces, dynamic, vantages })
 }
 
 /// Reads the limits of single routes; those that are not set are as in `default`.

@@ -1,8 +1,9 @@
 //! `[calico]`: the node whose objects are followed, and where they are stored.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bgp_proto::table::PeerLimits;
+use bgp_proto::table::{PeerLimits, VantageCosts};
 
 use super::BirdSockets;
 use super::bfd::{self, BfdTemplate};
@@ -10,6 +11,7 @@ use super::bgp::read_memory;
 use super::host::read_bird_sockets;
 use super::peer::read_limits;
 use super::reader::{Table, Value};
+use super::vantage;
 
 /// The content of `[calico]`. Keys that are not set are taken from calico-node's environment, in
 /// the same form ([`CalicoSettings::or`]).
@@ -35,6 +37,10 @@ pub struct CalicoSettings {
     /// What drains the node besides `margay drain`. Default: as set in the environment
     /// (`MARGAY_DRAIN_BY`), else nothing.
     pub drain_by: Option<DrainBy>,
+    /// The label of Nodes whose value is the vantage of a neighbour, such as
+    /// `topology.kubernetes.io/zone`. Default: as set in the environment
+    /// (`MARGAY_VANTAGE_LABEL`), else none: nodes have no vantage.
+    pub vantage_label: Option<String>,
     /// Limits of routes and peers, whatever the objects say.
     pub limits: CalicoLimits,
 }
@@ -79,6 +85,7 @@ impl CalicoSettings {
             version,
             state_file,
             drain_by,
+            vantage_label,
             limits,
         } = self;
         CalicoSettings {
@@ -90,6 +97,7 @@ impl CalicoSettings {
             version: version.or(others.version),
             state_file: state_file.or(others.state_file),
             drain_by: drain_by.or(others.drain_by),
+            vantage_label: vantage_label.or(others.vantage_label),
             limits,
         }
     }
@@ -125,6 +133,8 @@ pub struct CalicoLimits {
     pub peers: PeerLimits,
     /// BFD for every session, which no object of Calico can request. Default: none.
     pub bfd: Option<BfdTemplate>,
+    /// Costs between vantages, which no object of Calico can state.
+    pub vantages: Arc<VantageCosts>,
 }
 
 /// Where Calico's objects are stored.
@@ -223,7 +233,9 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
     });
     let datastore = read_datastore(&table, base, kind, &path);
     let (peers, bfd) = table.get("peers").and_then(|v| read_peers(&v, base)).unwrap_or_default();
-    let limits = CalicoLimits { memory_max: read_memory(&table), peers, bfd };
+    let vantage_label = table.get("vantage-label").and_then(|v| non_empty(&v)).map(str::to_owned);
+    let vantages = Arc::new(vantage::read_costs(&table));
+    let limits = CalicoLimits { memory_max: read_memory(&table), peers, bfd, vantages };
     table.finish();
     let settings = CalicoSettings {
         node,
@@ -234,6 +246,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         version,
         state_file,
         drain_by,
+        vantage_label,
         limits,
     };
     Some((settings, bird_sockets))

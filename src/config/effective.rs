@@ -147,6 +147,7 @@ fn of_bgp(config: &Config) -> Values {
         ("listen", Some(format!("[{}]", listen.join(", ")))),
         ("groups-max", number(bgp.groups_max)),
         ("memory-max", bgp.memory_max.and_then(|octets| number(octets >> 20))),
+        ("vantage-cost-default", number(config.table.vantages.default)),
     ]
 }
 
@@ -156,6 +157,7 @@ fn default_bgp(config: &Config) -> Values {
         ("listen", Some("[\"0.0.0.0:179\", \"[::]:179\"]".to_owned())),
         ("groups-max", number(super::bgp::GROUPS_MAX)),
         ("memory-max", None),
+        ("vantage-cost-default", number(bgp_proto::table::VantageCosts::default().default)),
     ]
 }
 
@@ -297,6 +299,7 @@ fn of_routes(routes: &PeerRoutes, values: &mut Values) {
         ("next-hop", text(next_hop)),
         ("route-reflector-client", boolean(routes.reflection.client)),
         ("cluster-id", routes.reflection.cluster_id.and_then(text)),
+        ("vantage", routes.vantage.as_ref().and_then(text)),
         ("add-path-paths-max", add_path_max),
         ("allow-local-asn", number(routes.import.allow_local_asn)),
         ("honour-graceful-shutdown", boolean(routes.import.honour_graceful_shutdown)),
@@ -386,7 +389,10 @@ mod tests {
         let bgp = shown.iter().find(|section| section.table == "bgp").unwrap();
         let defaults: Vec<&str> =
             bgp.settings.iter().filter(|s| s.is_default).map(|s| s.key).collect();
-        assert_eq!(defaults, ["cluster-id", "listen", "groups-max", "memory-max"]);
+        assert_eq!(
+            defaults,
+            ["cluster-id", "listen", "groups-max", "memory-max", "vantage-cost-default"]
+        );
         let peer = shown.iter().find(|section| section.table == "bgp.peers").unwrap();
         let of = |key: &str| peer.settings.iter().find(|setting| setting.key == key).unwrap();
         assert_eq!(

@@ -28,6 +28,7 @@ mod reader;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod vantage;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -604,6 +605,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         fib_policy: fib.policy,
         groups_max: bgp.global.groups_max,
         memory_max: bgp.global.memory_max,
+        vantages: Arc::new(bgp.vantages),
         ..fib.settings.table_config(&bgp.global.identity)
     };
     Some(Config {

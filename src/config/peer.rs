@@ -26,6 +26,7 @@ use super::long_lived::{self, LongLived};
 use super::password::read_password;
 use super::policy::Policies;
 use super::reader::{Table, Value};
+use super::vantage;
 use super::{DynamicPeers, Fallover, PeerEntry};
 
 /// What is needed to read the table of any peer.
@@ -443,6 +444,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
             );
         }
     }
+    let vantage = table.get("vantage").and_then(|v| vantage::read_name(&v));
     let allow_local_asn =
         table.get("allow-local-asn").and_then(|v| v.integer(0..=u8::MAX)).unwrap_or(0);
     let limits = read_limits(table);
@@ -465,6 +467,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         },
         export: ExportParams { policy: export?, next_hop, add_path_send, drain: Drain::Off },
         reflection: ReflectionParams { client: route_reflector_client, cluster_id },
+        vantage,
         limits,
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),
     })

@@ -113,6 +113,15 @@ impl<'a> Table<'a> {
         Some(Value { faults: self.faults, path, key_at: name.span().start, value })
     }
 
+    /// All entries, of a table whose keys are names.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        self.table.iter().map(move |(name, value)| {
+            let key = name.get_ref().as_ref();
+            let (path, key_at) = (self.path_of(key), name.span().start);
+            (key, Value { faults: self.faults, path, key_at, value })
+        })
+    }
+
     /// Like [`Table::get`], but absence is a fault.
     pub(super) fn require(&self, key: &'static str, remedy: impl Display) -> Option<Value<'a>> {
         let value = self.get(key);

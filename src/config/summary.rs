@@ -134,6 +134,9 @@ impl fmt::Display for Terms<'_> {
         if routes.reflection.client {
             f.write_str(", route reflector client")?;
         }
+        if let Some(vantage) = &routes.vantage {
+            write!(f, ", vantage {vantage}")?;
+        }
         write!(f, "{}", Limits(&routes.limits))?;
         if session.security.md5.is_some() {
             f.write_str(", TCP MD5")?;

@@ -122,6 +122,13 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(&*nodes.peer(inside).name, "nodes-fe80::5%3");
     assert_eq!(node.session.passive, PassiveMode::Passive);
     assert!(node.routes.reflection.client);
+    assert_eq!(
+        (client.routes.vantage.as_deref(), node.routes.vantage.as_deref()),
+        (Some("zone-a"), Some("zone-b"))
+    );
+    let costs = &config.table.vantages;
+    assert_eq!((costs.cost("zone-a", "zone-b"), costs.cost("zone-c", "zone-a")), (10, 20));
+    assert_eq!(costs.default, 50);
 
     assert_eq!(config.table.cluster_id.to_string(), "10.0.0.100");
     assert_eq!(config.table.multipath_max, 8);
@@ -506,7 +513,10 @@ fn calico_settings_are_read_key_by_key() {
         memory_max: Some(64 << 20),
     };
     let bfd = Some(BfdTemplate::default());
-    assert_eq!(settings.limits, CalicoLimits { memory_max: Some(512 << 20), peers, bfd });
+    assert_eq!(
+        settings.limits,
+        CalicoLimits { memory_max: Some(512 << 20), peers, bfd, ..CalicoLimits::default() }
+    );
     let bird = BirdPaths { ipv4: "/run/bird.ctl".into(), ipv6: "/run/bird6.ctl".into() };
     assert_eq!(host.control.bird_sockets, Some(BirdSockets::At(bird)));
     assert!(host.http.is_some());
@@ -554,6 +564,7 @@ fn the_example_of_calico_is_complete() {
         version,
         state_file,
         drain_by,
+        vantage_label,
     } = settings;
     assert!(kubeconfig.is_none());
     let Some(CalicoDatastore::Etcd(etcd)) = datastore else { panic!("{datastore:?}") };
@@ -563,6 +574,9 @@ fn the_example_of_calico_is_complete() {
     assert_eq!(version.as_deref(), Some("v3.32.1"));
     assert!(matches!(state_file, Some(StateFile::At(_))));
     assert_eq!(drain_by, Some(DrainBy { annotation: true, cordon: false }));
+    assert_eq!(vantage_label.as_deref(), Some("topology.kubernetes.io/zone"));
+    let costs = &limits.vantages;
+    assert_eq!((costs.cost("zone-a", "zone-b"), costs.default), (10, 50));
     assert!(limits.memory_max.is_some());
     let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = limits.peers;
     assert!(prefixes_max.is_some() && memory_max.is_some() && prefixes_warning_percent != 80);
@@ -571,6 +585,10 @@ fn the_example_of_calico_is_complete() {
 #[test]
 fn faults_of_calico() {
     for (text, fault) in [
+        (
+            "[[calico.vantages]]\nname = \"a\"\ncosts = { a = 1 }",
+            "4:11: calico.vantages[1].costs.a: is the vantage itself, to which the cost is 0; leave it out",
+        ),
         (
             "drain-by = [\"cordn\"]",
             "2:13: calico.drain-by[1]: \"cordn\" is not known here; did you mean \"cordon\"?",

@@ -221,6 +221,9 @@ pub struct Peer {
     pub peer_type: PeerType,
     /// Whether it was accepted from a range.
     pub dynamic: bool,
+    /// Where it is (RFC 9107).
+    #[serde(default)]
+    pub vantage: Option<String>,
     /// The FSM's state: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm` or `Established`.
     pub state: String,
     /// When the state was entered, RFC 3339.
@@ -467,6 +470,12 @@ pub struct Path {
     pub source: Source,
     /// The name of the peer that sent it.
     pub peer: Option<String>,
+    /// The vantage to which it leads; `null`: not known.
+    #[serde(default)]
+    pub vantage: Option<String>,
+    /// Its cost from the vantage as seen from which it is explained.
+    #[serde(default)]
+    pub vantage_cost: Option<u32>,
     /// Received path identifier (RFC 7911); 0 if there is none.
     pub path_id: u32,
     /// Next hop.
@@ -560,6 +569,9 @@ pub struct Group {
     pub family: Family,
     /// Names of its members.
     pub members: Vec<String>,
+    /// Where its members are.
+    #[serde(default)]
+    pub vantage: Option<String>,
     /// For a group with one member: why it shares no group with others.
     pub alone_because: Option<String>,
     /// Octets in its update log.
@@ -580,6 +592,9 @@ pub struct Explanation {
     /// address.
     #[serde(default)]
     pub objects: Vec<String>,
+    /// The vantage from which it is seen; `null`: our own decision.
+    #[serde(default)]
+    pub vantage: Option<String>,
     /// All paths in order of preference; `reason` is the step that ranked each below the previous
     /// one.
     pub paths: Vec<Path>,

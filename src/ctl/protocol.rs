@@ -63,6 +63,9 @@ pub enum Request {
         /// Whether a less specific destination may be explained instead.
         #[serde(default, skip_serializing_if = "Lookup::is_exact")]
         lookup: Lookup,
+        /// As seen from this vantage; absent: our own decision.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vantage: Option<String>,
     },
     /// Returns or sets the log level: one [`super::item::LogLevel`].
     LogLevel {
@@ -379,12 +382,16 @@ mod tests {
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8","select":{"span":"longer","count":true}}"#,
             ),
             (
-                Request::Explain { prefix, lookup: Lookup::Exact },
+                Request::Explain { prefix, lookup: Lookup::Exact, vantage: None },
                 r#"{"request":"explain","prefix":"10.0.0.0/8"}"#,
             ),
             (
-                Request::Explain { prefix, lookup: Lookup::Longest },
-                r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest"}"#,
+                Request::Explain {
+                    prefix,
+                    lookup: Lookup::Longest,
+                    vantage: Some("zone-a".into()),
+                },
+                r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest","vantage":"zone-a"}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
             (Request::Events { peer: None, last: None, follow: false }, r#"{"request":"events"}"#),

@@ -90,6 +90,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         local_asn: config.local_asn.0,
         peer_type: negotiated.map_or(config.peer_type(), |n| n.peer_type),
         dynamic: facts.dynamic,
+        vantage: facts.routes.vantage.as_deref().map(str::to_owned),
         state: state_name(facts.state).to_owned(),
         since: clock.text(facts.since),
         state_seconds: clock.now.since(facts.since).as_secs(),
@@ -226,6 +227,8 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         long_lived: view.long_lived,
         source: view.source,
         peer: view.peer.map(|id| peer_name(id, names)),
+        vantage: view.vantage.as_deref().map(str::to_owned),
+        vantage_cost: view.cost,
         path_id: view.path_id.0,
         next_hop: view.next_hop.map(|n| off_interface(n.addr()).0),
         gateway: own_gateway(view).map_or_else(|| gateways(&view.hops, names), |own| vec![own]),
@@ -303,6 +306,7 @@ pub fn group(view: &GroupView, names: &impl Names) -> Group {
         id: view.id,
         family: view.family,
         members: view.members.iter().map(|id| peer_name(*id, names)).collect(),
+        vantage: view.vantage.as_deref().map(str::to_owned),
         alone_because: view.alone_because.clone(),
         log_bytes: view.log_bytes as u64,
         prefixes: view.prefixes,
@@ -343,6 +347,7 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
     });
     Explanation {
         objects: Vec::new(),
+        vantage: None,
         prefix,
         paths,
         fib,

@@ -94,7 +94,8 @@ impl NodeSettings {
     /// that stores the objects of the plan in force, or `none`; default: beside the node's name),
     /// `MARGAY_SOCKET` (control socket), `MARGAY_HTTP` (address of metrics and health; default: not
     /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`), `MARGAY_DRAIN_BY`
-    /// (`annotation`, `cordon` or both; default: nothing) and, unless a file sets it,
+    /// (`annotation`, `cordon` or both; default: nothing), `MARGAY_VANTAGE_LABEL` (the label of Nodes
+    /// whose value is a neighbour's vantage; default: none) and, unless a file sets it,
     /// `MARGAY_BIRD_SOCKETS` (one path for IPv4, a comma, and one for IPv6; or `none`; default:
     /// [`BirdSockets::Calico`]).
     ///
@@ -133,6 +134,7 @@ impl NodeSettings {
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
         let mut calico = Settings::from_env(node, &env.variables);
         calico.version.clone_from(&merged.version);
+        calico.vantage_label.clone_from(&merged.vantage_label);
         calico.drain_by = match merged.drain_by {
             Some(by) => by,
             None => read_drain_by(env)?,
@@ -178,6 +180,7 @@ fn of_environment(env: &Environment) -> CalicoSettings {
         node: env.nodename(),
         endpoint_status: Some(Path::new(status).join(ENDPOINT_STATUS)),
         version: env.get("MARGAY_CALICO_VERSION").map(str::to_owned),
+        vantage_label: env.get("MARGAY_VANTAGE_LABEL").map(str::to_owned),
         state_file: Some(
             state_file.map_or_else(beside, |text| StateFile::parse(text, Path::new("/"))),
         ),
@@ -589,7 +592,12 @@ mod tests {
             memory_max: Some(64 << 20),
             ..PeerLimits::default()
         };
-        let limits = CalicoLimits { memory_max: Some(512 << 20), peers, bfd: None };
+        let limits = CalicoLimits {
+            memory_max: Some(512 << 20),
+            peers,
+            bfd: None,
+            ..CalicoLimits::default()
+        };
         let limited = CalicoSettings { limits, ..file.clone() };
         let limited = NodeSettings::from_file(limited, by_env.host.clone(), &env(&[]));
         let shown = limited.unwrap().unwrap().to_string();

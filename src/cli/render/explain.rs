@@ -26,7 +26,8 @@ pub(super) fn explanation(e: &Explanation, asked: Prefix, look: &Look) -> String
         text.line(&format!("{asked} is reached by its longest match:"));
     }
     let title = text.paint(Paint::Strong, &e.prefix.to_string());
-    text.raw(&format!("{title}: {paths}"));
+    let seen = e.vantage.as_ref().map(|at| format!(", as seen from {at}")).unwrap_or_default();
+    text.raw(&format!("{title}: {paths}{}", clean(&seen)));
     for object in &e.objects {
         text.line(&format!("  {object}"));
     }
@@ -105,6 +106,9 @@ impl Text<'_> {
         self.raw(&format!("  {number}. {place}{}{stale}, {}", clean(&why), clean(&from)));
         const INDENT: usize = 5;
         self.labelled(INDENT, "next hop", &next_hop(p));
+        let cost = p.vantage_cost.map(|cost| format!("cost {cost}"));
+        let place: Vec<String> = p.vantage.clone().into_iter().chain(cost).collect();
+        self.labelled(INDENT, "vantage", &place.join(", "));
         let is_learned = p.source == Source::Bgp && p.as_path.is_empty();
         let path = if is_learned { "empty".to_owned() } else { as_path(&p.as_path) };
         self.labelled(INDENT, "AS path", &path);
@@ -219,6 +223,10 @@ fn decided(better: &Path, worse: &Path) -> String {
         "igp-metric" => format!(
             "lower metric to the next hop, {}",
             values(better.igp_metric, worse.igp_metric, 0)
+        ),
+        "vantage-cost" => format!(
+            "lower cost from the vantage, {}",
+            values(better.vantage_cost, worse.vantage_cost, 0)
         ),
         "router-id" => "lower BGP Identifier (or ORIGINATOR_ID)".to_owned(),
         "cluster-list-length" => format!(

@@ -56,6 +56,9 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
         let strict = if waits { ", which the session waits for (strict)" } else { "" };
         line(out, "BFD", format_args!("{bfd}{strict}"));
     }
+    if let Some(vantage) = &p.vantage {
+        line(out, "vantage", vantage);
+    }
     line(out, "router id", text(&p.router_id));
     line(out, "local address", text(&p.local_address));
     let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();

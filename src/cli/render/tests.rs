@@ -86,7 +86,11 @@ fn routes_are_a_table_with_one_line_per_path() {
 }
 
 fn explained(prefix: &str, item: serde_json::Value) -> String {
-    let request = Request::Explain { prefix: prefix.parse().unwrap(), lookup: Lookup::Longest };
+    let request = Request::Explain {
+        prefix: prefix.parse().unwrap(),
+        lookup: Lookup::Longest,
+        vantage: None,
+    };
     rendered(&request, &[item])
 }
 
@@ -180,6 +184,7 @@ fn each_step_of_the_decision_has_its_own_text() {
         Reason::Med,
         Reason::PeerType,
         Reason::IgpMetric,
+        Reason::VantageCost,
         Reason::RouterId,
         Reason::ClusterListLength,
         Reason::PeerAddress,
@@ -328,6 +333,7 @@ fn a_peer_shows_its_timers() {
         local_asn: 64512,
         peer_type: PeerType::External,
         dynamic: false,
+        vantage: None,
         state: "Active".into(),
         since: String::new(),
         state_seconds: 7,

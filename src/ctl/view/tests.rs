@@ -49,6 +49,8 @@ fn destination() -> DestinationView {
         preference: 100,
         own: None,
         peer: Some(PeerId(1)),
+        vantage: Some("zone-a".into()),
+        cost: Some(7),
         path_id: PathId(3),
         next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
         hops: vec![hop(2, Some([10, 0, 0, 1])), hop(9, None)],
@@ -68,6 +70,8 @@ fn destination() -> DestinationView {
         preference: 10,
         own: None,
         peer: Some(PeerId(5)),
+        vantage: None,
+        cost: None,
         path_id: PathId(0),
         next_hop: None,
         hops: Vec::new(),
@@ -239,7 +243,9 @@ fn an_explanation_names_peers_and_interfaces() {
         json!([{"peer": "tor-1", "path_id": 2, "next_hop": "192.0.2.2"}])
     );
     assert_eq!(item["withheld"], json!([{"peer": "#8", "rule": "no-export"}]));
-    assert_eq!(item["paths"].as_array().unwrap().len(), 2);
+    let paths = item["paths"].as_array().unwrap();
+    let places: Vec<_> = paths.iter().map(|p| (&p["vantage"], &p["vantage_cost"])).collect();
+    assert_eq!(places, [(&json!("zone-a"), &json!(7)), (&json!(null), &json!(null))]);
 }
 
 #[test]
@@ -248,6 +254,7 @@ fn a_group_names_its_members() {
         id: 3,
         family: Family::Ipv6,
         members: vec![PeerId(1), PeerId(2)],
+        vantage: Some("zone-a".into()),
         alone_because: None,
         log_bytes: 77,
         prefixes: 5,
@@ -255,7 +262,7 @@ fn a_group_names_its_members() {
     };
     assert_eq!(
         serde_json::to_value(group(&view, &TwoNames)).unwrap(),
-        json!({"id": 3, "family": "ipv6", "members": ["tor-1", "#2"], "alone_because": null,
+        json!({"id": 3, "family": "ipv6", "members": ["tor-1", "#2"], "vantage": "zone-a", "alone_because": null,
                "log_bytes": 77, "prefixes": 5, "evictions": 1})
     );
 }

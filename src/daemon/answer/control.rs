@@ -234,8 +234,8 @@ impl Backend for ControlView {
                 Page::last(groups.iter().map(|group| ctl::group(group, &names)))
             }
             Request::Health => Page::last([self.health().await]),
-            Request::Explain { prefix, lookup } => {
-                explain(&self.sources, &self.bfd, *prefix, *lookup).await
+            Request::Explain { prefix, lookup, vantage } => {
+                explain(&self.sources, &self.bfd, *prefix, *lookup, vantage.clone()).await
             }
             Request::LogLevel { level } => self.log_level(level.as_deref()),
             Request::Peer { action, peers, rehearsal } => {

@@ -21,8 +21,15 @@ pub(super) async fn explain(
     bfd: &BfdView,
     prefix: Prefix,
     lookup: Lookup,
+    vantage: Option<String>,
 ) -> Result<Page, Refusal> {
-    let found = sources.ask(move |table, now| find(table, prefix, lookup, now)).await?;
+    let place = vantage.clone();
+    let find = move |table: &Table, now| {
+        let place = place.as_deref();
+        check_vantage(table, place)?;
+        Ok(find(table, prefix, lookup, place, now))
+    };
+    let found = sources.ask(find).await??;
     let explanation = match found {
         Found::Yes(explanation) => explanation,
         Found::No(covering) => {
@@ -38,6 +45,7 @@ pub(super) async fn explain(
         }
     };
     let mut item = ctl::explanation(&explanation, &sources.names());
+    item.vantage = vantage;
     for path in &mut item.paths {
         let by = path.next_hop.and_then(|next_hop| sources.kernel.decided_by(next_hop));
         path.resolved_by = by.map(|by| by.to_string());
@@ -87,10 +95,31 @@ fn why_absent(sources: &Sources, explanation: &Explanation) -> &'static str {
     }
 }
 
+/// Maximum number of vantages that are named where an unknown one was asked for.
+const NAMED_MAX: usize = 20;
+
+/// Whether a peer or a cost names the vantage.
+fn check_vantage(table: &Table, vantage: Option<&str>) -> Result<(), Refusal> {
+    let Some(vantage) = vantage else { return Ok(()) };
+    if table.vantages().any(|name| **name == *vantage) {
+        return Ok(());
+    }
+    let known: Vec<&str> = table.vantages().take(NAMED_MAX).map(|name| &**name).collect();
+    let known = match known[..] {
+        [] => "no peer has one".to_owned(),
+        _ => format!("there are {}", known.join(", ")),
+    };
+    let text = format!("there is no vantage {vantage}; {known}");
+    Err(Refusal { kind: ctl::ErrorKind::NotFound, text })
+}
+
 /// Finds the destination, or with [`Lookup::Longest`] the longest one that covers it.
-fn find(table: &Table, prefix: Prefix, lookup: Lookup, now: Time) -> Found {
+fn find(table: &Table, prefix: Prefix, lookup: Lookup, vantage: Option<&str>, now: Time) -> Found {
     let explain = |prefix| {
-        let found = table.explain(prefix, now);
+        let found = match vantage {
+            Some(vantage) => table.explain_from(vantage, prefix, now),
+            None => table.explain(prefix, now),
+        };
         found.filter(|found| !found.destination.paths.is_empty()).map(Box::new)
     };
     if let Some(found) = explain(prefix) {
