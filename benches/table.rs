@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use bgp_proto::export::{Fetch, Reader};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::Negotiated;
-use bgp_proto::table::{NextHopRequest, NextTurn, PeerRoutes, Table, TableConfig, Work};
+use bgp_proto::table::{
+    NextHopRequest, NextTurn, PeerRoutes, ReflectionParams, Table, TableConfig, Work,
+};
 use bgp_proto::types::{
     Asn, Community, Family, NextHop, PeerId, PeerType, Prefix, Prefix4, RouterId, SessionId, Time,
 };
@@ -39,8 +41,11 @@ fn table(fib_enabled: bool) -> Table {
 }
 
 fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
+    up(table, id, asn, PeerRoutes::new(format!("peer{id}")))
+}
+
+fn up(table: &mut Table, id: u32, asn: Asn, routes: PeerRoutes) -> Vec<Reader> {
     let address = IpAddr::from([192, 0, 2, id as u8]);
-    let routes = PeerRoutes::new(format!("peer{id}"));
     table.peer_add(PeerId(id), address, Arc::new(routes));
     let negotiated = Negotiated {
         peer_router_id: RouterId(id),
@@ -73,12 +78,21 @@ impl Feed {
 
 /// `count` prefixes, seven per attribute set, as in a real table.
 fn synthetic(count: u32, peer: u32) -> Feed {
+    feed(count, Asn(65000 + peer), peer)
+}
+
+/// The same with one AS_PATH whatever the next hop.
+fn reflected(count: u32, hop: u32) -> Feed {
+    feed(count, Asn(65000), hop)
+}
+
+fn feed(count: u32, first_as: Asn, hop: u32) -> Feed {
     let mut feed = Feed { batches: Vec::new(), prefixes: 0 };
     let mut bytes = Vec::new();
     for first in (0..count).step_by(7) {
         let mut edit = AttrEdit::originate(Origin::Igp);
         let set = first / 7;
-        for asn in [set % 60_000 + 1, 3356, 174 + set % 20, 65000 + peer] {
+        for asn in [set % 60_000 + 1, 3356, 174 + set % 20, first_as.0] {
             edit.prepend_as(Asn(asn), 1);
         }
         edit.set_med(set % 100);
@@ -93,7 +107,7 @@ fn synthetic(count: u32, peer: u32) -> Feed {
             Nlri::push(&mut bytes, None, Prefix::V4(Prefix4::from_bits(addr, 24)));
         }
         let nlri = Nlri::parse(Family::Ipv4, false, &bytes).expect("just written");
-        let hop = NextHop::from(IpAddr::from([192, 0, 2, peer as u8]));
+        let hop = NextHop::from(IpAddr::from([192, 0, 2, hop as u8]));
         feed.push(nlri, Some((edit.view().as_bytes(), hop)));
     }
     feed
@@ -291,7 +305,55 @@ fn feeder_goes(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Fee
     report.end(&format!("{octets} octets out"));
 }
 
+/// Feeders, each at a vantage of its own, that announce the same prefixes.
+const FEEDERS: u32 = 8;
+/// Clients of the reflector.
+const CLIENTS: u32 = 64;
+
+/// A client of a reflector.
+fn client(table: &mut Table, id: u32, vantage: u32) -> Vec<Reader> {
+    let routes = PeerRoutes {
+        reflection: ReflectionParams { client: true, cluster_id: None },
+        vantage: Some(format!("zone-{vantage}").into()),
+        ..PeerRoutes::new(format!("peer{id}"))
+    };
+    up(table, id, OUR_ASN, routes)
+}
+
+/// What it costs that clients are at `count` vantages: `FEEDERS` paths for each prefix, which differ
+/// in their next hops alone, to `CLIENTS` clients.
+fn vantages(count: u32, prefixes: u32) {
+    let mut table = table(false);
+    let mut readers = Vec::new();
+    (1..=FEEDERS).for_each(|id| drop(client(&mut table, id, id % FEEDERS)));
+    for id in FEEDERS + 1..=FEEDERS + CLIENTS {
+        readers.append(&mut client(&mut table, id, id % count));
+    }
+    turn(&mut table, &mut readers, false);
+    let feeds: Vec<Feed> = (1..=FEEDERS).map(|hop| reflected(prefixes, hop)).collect();
+    let report = Report::begin(&format!("{count} vantages: {FEEDERS} feeds"), &feeds[0]);
+    let mut octets = 0;
+    for (peer, feed) in (1..).zip(&feeds) {
+        for batch in &feed.batches {
+            table.apply(PeerId(peer), batch.clone(), None);
+            octets += turn(&mut table, &mut readers, false).0;
+        }
+    }
+    report.end(&format!("{octets} octets out, {} groups", table.totals().groups));
+    let report = Report::begin(&format!("{count} vantages: the first feeder goes"), &feeds[0]);
+    table.peer_down(PeerId(1), SessionId(1), None);
+    let (octets, _) = turn(&mut table, &mut readers, false);
+    report.end(&format!("{octets} octets out"));
+}
+
 fn main() {
+    // `vantages=8 50000`: with so many vantages and prefixes. Memory is comparable only between fresh
+    // processes.
+    let of_vantages = |argument: String| argument.strip_prefix("vantages=")?.parse().ok();
+    if let Some(count) = std::env::args().find_map(of_vantages) {
+        let prefixes = std::env::args().find_map(|argument| argument.parse().ok());
+        return vantages(count, prefixes.unwrap_or(50_000));
+    }
     // With a number as argument, only that many synthetic prefixes are measured, for use with a
     // profiler; `kernel` adds kernel routes, and `feed` stops after the first feed.
     if let Some(count) = std::env::args().find_map(|argument| argument.parse().ok()) {
