@@ -5,6 +5,7 @@
 //!
 //! - [`config`]: from TOML to one immutable configuration; errors name file, line, key and remedy.
 //! - [`calico`]: from Calico's objects to sessions, routes and policies.
+//! - [`simulate`]: a Calico cluster in simulated time.
 //! - [`datastore`]: where Calico's objects come from: etcd, files; listed, then watched.
 //! - [`node`]: running as a Calico node: settings, and a configuration that follows the objects.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
@@ -36,6 +37,7 @@
 //! ```text
 //! config       ←
 //! calico       ← config
+//! simulate     ← config, calico
 //! liveness     ←
 //! client_slots ←
 //! counts       ←
@@ -56,7 +58,7 @@
 //! http         ← client_slots, metric_names, version
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
-//! cli          ← config, ctl, calico, node, doctor, version
+//! cli          ← config, ctl, calico, simulate, node, doctor, version
 //! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, replace_file, supervise, version
 //! ```
 
@@ -85,5 +87,6 @@ pub mod metric_names;
 pub mod net;
 pub mod node;
 mod replace_file;
+pub mod simulate;
 pub mod supervise;
 pub mod version;

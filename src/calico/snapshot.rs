@@ -325,6 +325,22 @@ impl Snapshot {
         self.affinities.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The names of all nodes, sorted.
+    pub fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.nodes.keys()
+    }
+
+    /// The number of affinities of blocks, of all nodes.
+    pub fn affinity_count(&self) -> usize {
+        self.affinity_nodes.len()
+    }
+
+    /// Whether the full mesh of nodes is on. Default true.
+    pub fn has_mesh(&self) -> bool {
+        let default = self.configurations.get("default");
+        default.and_then(|default| default.node_to_node_mesh_enabled) != Some(false)
+    }
+
     /// Objects whose newest state cannot be read, and why.
     pub fn unreadable(&self) -> &BTreeMap<ObjectId, String> {
         &self.unreadable

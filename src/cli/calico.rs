@@ -1,7 +1,8 @@
-//! `margay calico plan`, `decide` and `doctor`: evaluate Calico's objects without a daemon.
+//! `margay calico plan`, `decide`, `doctor` and `simulate`: evaluate Calico's objects without a daemon.
 
 mod diff;
 mod doctor;
+mod simulate;
 mod text;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,11 @@ pub enum Command {
         #[command(flatten)]
         input: Input,
     },
+    /// Simulate the whole cluster: every node, reflector and neighbour outside of it, from its objects.
+    /// Says what each node reaches, over which speakers, and what failures and changed objects do.
+    /// Exit code 0: every node reaches every block, and a peer every service; 1: not; 2: the objects
+    /// cannot be simulated.
+    Simulate(simulate::Arguments),
     /// Say what would change on this node if margay took the place of BIRD, or BIRD that of margay,
     /// and what is unsafe. Changes nothing. Exit code 0: nothing changes; 1: changes are listed, or
     /// something could not be looked at; 2: unsafe.
@@ -163,6 +169,8 @@ pub(super) enum Outcome {
     Differs,
     /// `doctor` found something unsafe.
     Unsafe,
+    /// `simulate` found something that is not reached.
+    Unreached,
 }
 
 /// Runs a command; `read_live` reads what the daemon would read, given its configuration file, and
@@ -189,6 +197,7 @@ pub(super) fn run(
             });
             doctor::write(&report, *json, out)
         }
+        Command::Simulate(arguments) => simulate::run(arguments, out),
         Command::Plan { input, json, fail_on_problems, diff } => {
             let plan = input.plan(read_live)?;
             let differs = match diff {

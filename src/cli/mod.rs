@@ -600,7 +600,7 @@ fn calico(command: &calico::Command) -> ExitCode {
     let done = calico::run(command, io::stdin().lock(), &mut out, read_live, settings_of);
     match done.and_then(|found| out.flush().map(|()| found)) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
-        Ok(Outcome::Problems | Outcome::Differs) => ExitCode::from(FAILED),
+        Ok(Outcome::Problems | Outcome::Differs | Outcome::Unreached) => ExitCode::from(FAILED),
         Ok(Outcome::Unsafe) => ExitCode::from(UNSAFE),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,0 +1,296 @@
+//! `margay calico simulate`: arguments, and the report as text.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use super::{Outcome, variable, write_json};
+use crate::calico::load::load;
+use crate::calico::model::{Decoded, Kind, Object, ObjectId};
+use crate::calico::{Settings, Snapshot};
+use crate::simulate::{Failure, Input, Question, Report, Role, Scenario, State};
+
+/// Entries of a list that are printed; `--json` prints all.
+const LISTED: usize = 10;
+
+/// What is simulated, and what happens to it.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Arguments {
+    /// Files or folders with all objects of the cluster: YAML, JSON, or dumps of etcd; Nodes,
+    /// BlockAffinities, BGPPeers, BGPConfigurations, IPPools, and what else there is.
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    resources: Vec<PathBuf>,
+    /// A variable of calico-node's environment, on all nodes.
+    #[arg(long, value_name = "K=V", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// The version of Calico, such as v3.32.1. Default: as for `plan`.
+    #[arg(long, value_name = "VERSION")]
+    calico_version: Option<String>,
+    /// What fails: node:NAME or peer:ADDRESS (it loses power), process:NAME (margay ends on the
+    /// node), all-reflectors. Several fail together.
+    #[arg(long, value_name = "WHAT", value_parser = failure)]
+    fail: Vec<Failure>,
+    /// Each of these fails, one after the other.
+    #[arg(long, value_name = "KIND")]
+    fail_each: Vec<Each>,
+    /// Files or folders with objects to be added, or to take the place of those that are there.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    apply: Vec<PathBuf>,
+    /// An object to be deleted: KIND/NAME or KIND/NAMESPACE/NAME.
+    #[arg(long, value_name = "OBJECT")]
+    delete: Vec<String>,
+    /// Turn the full mesh of nodes off (nodeToNodeMeshEnabled: false).
+    #[arg(long)]
+    no_mesh: bool,
+    /// Neighbours outside of the cluster have no sessions with each other.
+    #[arg(long)]
+    no_fabric: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Speakers that fail one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Each {
+    /// Nodes that reflect no routes.
+    Nodes,
+    /// Nodes that reflect routes.
+    Reflectors,
+    /// Neighbours outside of the cluster.
+    Peers,
+}
+
+fn failure(text: &str) -> Result<Failure, String> {
+    match text.split_once(':') {
+        Some(("node" | "peer", name)) if !name.is_empty() => Ok(Failure::Power(name.to_owned())),
+        Some(("process", name)) if !name.is_empty() => Ok(Failure::Process(name.to_owned())),
+        None if text == "all-reflectors" => Ok(Failure::AllReflectors),
+        _ => Err("expected node:NAME, peer:ADDRESS, process:NAME or all-reflectors".to_owned()),
+    }
+}
+
+/// Runs the simulation and prints what it found.
+pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<Outcome> {
+    let env: BTreeMap<String, String> = arguments.env.iter().cloned().collect();
+    let mut settings = Settings::from_env("", &env);
+    settings.version = arguments.calico_version.clone().or(settings.version);
+    let mut snapshot = Snapshot::default();
+    read(&arguments.resources, &mut snapshot)?;
+    let change = changed(arguments, &snapshot)?;
+    let input =
+        |snapshot| Input { snapshot, settings: settings.clone(), fabric: !arguments.no_fabric };
+    let each = arguments.fail_each.iter().map(|each| match each {
+        Each::Nodes => Role::Node,
+        Each::Reflectors => Role::Reflector,
+        Each::Peers => Role::Peer,
+    });
+    let question = Question {
+        change: change.map(|(snapshot, objects)| (input(snapshot), objects)),
+        failures: arguments.fail.clone(),
+        each: each.collect(),
+        memory_max: memory_available(),
+    };
+    let report = crate::simulate::run(&input(snapshot), &question)
+        .map_err(|refused| wrong(refused.to_string()))?;
+    if arguments.json {
+        write_json(&report, out)?;
+    } else {
+        write_text(&report, out)?;
+    }
+    Ok(if report.reaches_all { Outcome::Fine } else { Outcome::Unreached })
+}
+
+fn wrong(text: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, text)
+}
+
+/// Adds objects to the snapshot. An object that cannot be read is an error: what follows from the
+/// others would not be what happens. Returns what was read.
+fn read(paths: &[PathBuf], snapshot: &mut Snapshot) -> io::Result<Vec<String>> {
+    let loaded = load(paths)?;
+    if let Some(problem) = loaded.problems.first() {
+        return Err(wrong(format!("{}: {}", problem.object, problem.text)));
+    }
+    let names = loaded.objects.iter().map(|object| object.id.to_string()).collect();
+    loaded.objects.into_iter().for_each(|object| snapshot.apply(object));
+    match snapshot.unreadable().first_key_value() {
+        Some((id, fault)) => Err(wrong(format!("{id}: {fault}"))),
+        None => Ok(names),
+    }
+}
+
+/// The objects after the change that the arguments ask for, and what is changed.
+fn changed(
+    arguments: &Arguments,
+    before: &Snapshot,
+) -> io::Result<Option<(Snapshot, Vec<String>)>> {
+    if arguments.apply.is_empty() && arguments.delete.is_empty() && !arguments.no_mesh {
+        return Ok(None);
+    }
+    let mut snapshot = before.clone();
+    let mut objects: Vec<String> = Vec::new();
+    for name in read(&arguments.apply, &mut snapshot)? {
+        objects.push(format!("apply {name}"));
+    }
+    for text in &arguments.delete {
+        delete(text, &mut snapshot)?;
+        objects.push(format!("delete {text}"));
+    }
+    if arguments.no_mesh {
+        let id = ObjectId::new(Kind::BgpConfiguration, "default");
+        let mut default = match snapshot.get(&id) {
+            Some(Object::BgpConfiguration(default)) => (*default).clone(),
+            _ => Default::default(),
+        };
+        default.node_to_node_mesh_enabled = Some(false);
+        let object = Ok(Some(Object::BgpConfiguration(Arc::new(default))));
+        snapshot.apply(Decoded { id, object });
+        objects.push("nodeToNodeMeshEnabled: false".to_owned());
+    }
+    Ok(Some((snapshot, objects)))
+}
+
+/// Kinds that can be deleted. A Node may be stored as Calico's, as Kubernetes', or as both.
+const KINDS: [Kind; 10] = [
+    Kind::Node,
+    Kind::KubernetesNode,
+    Kind::BgpConfiguration,
+    Kind::BgpPeer,
+    Kind::BgpFilter,
+    Kind::IpPool,
+    Kind::BlockAffinity,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::FelixConfiguration,
+];
+
+fn delete(text: &str, snapshot: &mut Snapshot) -> io::Result<()> {
+    let Some((kind, name)) = text.split_once('/') else {
+        return Err(wrong(format!("--delete {text}: expected KIND/NAME or KIND/NAMESPACE/NAME")));
+    };
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let kinds = KINDS.into_iter().filter(|known| known.to_string().eq_ignore_ascii_case(kind));
+    let ids =
+        kinds.map(|kind| ObjectId { kind, namespace: namespace.to_owned(), name: name.to_owned() });
+    let known: Vec<ObjectId> = ids.filter(|id| snapshot.get(id).is_some()).collect();
+    if known.is_empty() {
+        return Err(wrong(format!("--delete {text}: there is no such object")));
+    }
+    known.iter().for_each(|id| snapshot.withdraw(id));
+    Ok(())
+}
+
+/// Nine tenths of the memory that the kernel has available, in octets.
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024 / 10 * 9)
+}
+
+fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let Report { nodes, reflectors, peers, .. } = report;
+    writeln!(out, "{nodes} nodes, {reflectors} reflectors, {peers} peers outside of the cluster")?;
+    writeln!(out, "start")?;
+    write_state(&report.start, out)?;
+    if let Some(change) = &report.change {
+        writeln!(out, "change: {}", change.objects.join(", "))?;
+        let (added, removed) = (change.routes_added, change.routes_removed);
+        let changed = change.routes_changed;
+        writeln!(out, "  kernel routes: {added} added, {removed} removed, {changed} changed")?;
+        write_state(&change.state, out)?;
+    }
+    for Scenario { fails, noticed_ms, sessions_lost, state } in &report.scenarios {
+        writeln!(out, "failure: {}", fails.join(", "))?;
+        match noticed_ms {
+            Some(noticed) => writeln!(
+                out,
+                "  noticed after {}, {sessions_lost} sessions lost",
+                seconds(*noticed)
+            )?,
+            None => writeln!(out, "  no neighbour notices")?,
+        }
+        write_state(state, out)?;
+    }
+    write_some(&report.problems, "problems", out, |problem, out| {
+        writeln!(out, "  {}: {}", problem.object, problem.text)
+    })?;
+    writeln!(out, "assumed")?;
+    report.assumptions.iter().try_for_each(|text| writeln!(out, "  {text}"))?;
+    let verdict = if report.reaches_all { "all is reached" } else { "NOT all is reached" };
+    writeln!(out, "{verdict}")
+}
+
+fn write_state(state: &State, out: &mut impl Write) -> io::Result<()> {
+    let State { sessions, established, announced, withdrawn, kernel_changes, .. } = state;
+    if !state.settled {
+        writeln!(out, "  never settles: routes are announced and withdrawn for ever")?;
+    }
+    writeln!(
+        out,
+        "  settled after {}: {established} of {sessions} sessions, {announced} routes announced, \
+         {withdrawn} withdrawn, {kernel_changes} changes of kernel routes",
+        seconds(state.settled_ms)
+    )?;
+    let (nodes, peers) = (state.from_nodes, state.from_peers);
+    write!(
+        out,
+        "  {} blocks, {} services: nodes reach {} of {} pairs",
+        state.blocks, state.services, nodes.reached, nodes.all
+    )?;
+    if nodes.by_felix > 0 {
+        write!(out, ", {} by routes of Felix's", nodes.by_felix)?;
+    }
+    if peers.all > 0 {
+        write!(out, ", peers {} of {}", peers.reached, peers.all)?;
+    }
+    writeln!(out)?;
+    if state.gone > 0 {
+        writeln!(out, "  {} blocks and services are gone with their nodes", state.gone)?;
+    }
+    for path in &state.paths {
+        match path.via.as_slice() {
+            [] => writeln!(out, "  directly: {}", path.pairs)?,
+            via => writeln!(out, "  over {}: {}", via.join(", "), path.pairs)?,
+        }
+    }
+    write_some(&state.session_faults, "  sessions that are not established", out, |fault, out| {
+        writeln!(out, "    {} {}: {}", fault.speaker, fault.session, fault.why)
+    })?;
+    let lost = |lost: &crate::simulate::Lost, out: &mut _| write_lost(lost, out);
+    write_some(&state.lost, "  nodes that do not reach everything", out, lost)?;
+    write_some(&state.peers_lost, "  peers that do not reach everything", out, lost)?;
+    write_some(&state.unserved, "  services that no peer reaches", out, |service, out| {
+        writeln!(out, "    {service}")
+    })
+}
+
+fn write_lost(lost: &crate::simulate::Lost, out: &mut impl Write) -> io::Result<()> {
+    let crate::simulate::Lost { from, targets, example, why } = lost;
+    writeln!(out, "    {from}: {targets}, such as {example}: {why}")
+}
+
+fn write_some<T, W: Write>(
+    list: &[T],
+    title: &str,
+    out: &mut W,
+    write: impl Fn(&T, &mut W) -> io::Result<()>,
+) -> io::Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{title}: {}", list.len())?;
+    list.iter().take(LISTED).try_for_each(|item| write(item, out))?;
+    if list.len() > LISTED {
+        writeln!(out, "    and {} more: --json lists all", list.len() - LISTED)?;
+    }
+    Ok(())
+}
+
+fn seconds(millis: u64) -> String {
+    format!("{}.{:03} s", millis / 1000, millis % 1000)
+}

@@ -1,0 +1,230 @@
+//! The cluster as it is simulated: speakers, and which session of one meets which of another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::session::PeerConfig;
+use bgp_proto::table::{PeerRoutes, TableConfig};
+use bgp_proto::types::{FibKind, Prefix, RouterId};
+use serde::Serialize;
+
+use super::build::{self, Draft, Input};
+use super::external;
+use super::pair::{self, Outcome};
+use super::report::SessionFault;
+use crate::calico::Problem;
+
+/// Octets of a session at one of its ends, and of a path. Measured on a mesh of 1,000 nodes and a
+/// cluster of 1,000 nodes with reflectors (`benches/README.md`), rounded up.
+const SESSION_OCTETS: u64 = 5_000;
+const PATH_OCTETS: u64 = 400;
+/// Octets of a speaker without sessions.
+const SPEAKER_OCTETS: u64 = 200_000;
+
+/// Why objects cannot be simulated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// What a speaker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A node.
+    Node,
+    /// A node with `routeReflectorClusterID`.
+    Reflector,
+    /// A BGPPeer's address that no node has.
+    Peer,
+}
+
+/// A speaker before it starts.
+pub(super) struct Spec {
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+    /// Address and network of each family.
+    pub(super) address: [Option<(IpAddr, Prefix)>; 2],
+    pub(super) table: Arc<TableConfig>,
+    /// Interfaces that the FIB policy names.
+    pub(super) tunnels: Vec<Arc<str>>,
+    pub(super) origins: Vec<(Prefix, Option<FibKind>)>,
+    /// Those of the origins that are blocks.
+    pub(super) blocks: BTreeSet<Prefix>,
+    /// Pools whose routes another program writes.
+    pub(super) felix: Vec<Prefix>,
+    pub(super) peers: Vec<PeerSpec>,
+}
+
+impl Spec {
+    /// Its address of the family of another one.
+    pub(super) fn address_towards(&self, other: IpAddr) -> Option<IpAddr> {
+        self.address[usize::from(other.is_ipv6())].map(|(addr, _)| addr)
+    }
+
+    pub(super) fn router_id(&self) -> RouterId {
+        self.table.router_id
+    }
+}
+
+/// One end of a session.
+pub(super) struct PeerSpec {
+    pub(super) address: IpAddr,
+    pub(super) routes: Arc<PeerRoutes>,
+    /// The other end; `None`: nobody answers at the address.
+    pub(super) other: Option<End>,
+}
+
+/// The other end of a session.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    pub(super) speaker: u32,
+    pub(super) peer: u32,
+    /// Which of [`Cluster::outcomes`] the session has, and which of its ends is ours.
+    pub(super) outcome: u32,
+    pub(super) side: u8,
+}
+
+/// Speakers and sessions, ready to be started any number of times.
+pub struct Cluster {
+    pub(super) speakers: Vec<Spec>,
+    pub(super) by_address: BTreeMap<IpAddr, usize>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) faults: Vec<SessionFault>,
+    /// Sessions, each counted once.
+    pub(super) sessions: u64,
+    /// What is wrong with objects, each once for all nodes.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Cluster {
+    /// Computes every node's plan and runs each kind of session.
+    ///
+    /// # Errors
+    /// There is no Node, one has no address or no plan, or the estimated memory exceeds
+    /// `memory_max` octets.
+    pub fn new(input: &Input, memory_max: Option<u64>) -> Result<Cluster, Refused> {
+        let nodes = input.node_count();
+        if let Some(max) = memory_max {
+            let needed = Cluster::estimate(input);
+            if needed > max {
+                return Err(Refused(format!(
+                    "{nodes} nodes need about {} MB and {} MB are available: simulate on a larger \
+                     machine, or with reflectors instead of the mesh",
+                    needed >> 20,
+                    max >> 20
+                )));
+            }
+        }
+        let (mut drafts, problems) = build::drafts(input)?;
+        external::add(&mut drafts, input.fabric);
+        let mut by_address = BTreeMap::new();
+        for (at, draft) in drafts.iter().enumerate() {
+            for (addr, _) in draft.address.iter().flatten() {
+                by_address.entry(*addr).or_insert(at);
+            }
+        }
+        let mut cluster = Cluster {
+            speakers: Vec::new(),
+            by_address,
+            outcomes: Vec::new(),
+            faults: Vec::new(),
+            sessions: 0,
+            problems,
+        };
+        let ends = cluster.join(&drafts);
+        for (draft, ends) in drafts.into_iter().zip(ends) {
+            cluster.speakers.push(draft.into_spec(ends));
+        }
+        Ok(cluster)
+    }
+
+    /// Octets that a simulation takes at its peak, an upper estimate.
+    pub fn estimate(input: &Input) -> u64 {
+        let (nodes, blocks) = (input.node_count() as u64, input.block_count() as u64);
+        // A mesh, or an assumed two reflectors.
+        let ends = if input.has_mesh() { nodes * nodes } else { nodes * 4 };
+        let paths = if input.has_mesh() { nodes * blocks } else { nodes * blocks * 2 };
+        let families = input.family_count() as u64;
+        (ends * SESSION_OCTETS + paths * PATH_OCTETS) * families + nodes * SPEAKER_OCTETS
+    }
+
+    /// The speaker of that name: a node's, or a peer's address.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        let address = name.parse().ok().and_then(|addr: IpAddr| self.by_address.get(&addr));
+        let named = || self.speakers.iter().position(|spec| &*spec.name == name);
+        address.copied().or_else(named)
+    }
+
+    /// For each speaker and peer the other end. Kinds of sessions are run when they are first met.
+    fn join(&mut self, drafts: &[Draft]) -> Vec<Vec<Option<End>>> {
+        let by_peer: Vec<BTreeMap<IpAddr, u32>> = drafts
+            .iter()
+            .map(|draft| (0..).zip(&draft.peers).map(|(at, peer)| (peer.address, at)).collect())
+            .collect();
+        let mut kinds: BTreeMap<Kind, u32> = BTreeMap::new();
+        let mut ends: Vec<Vec<Option<End>>> =
+            drafts.iter().map(|draft| vec![None; draft.peers.len()]).collect();
+        for (a, draft) in drafts.iter().enumerate() {
+            for (at, peer) in draft.peers.iter().enumerate() {
+                let Some(b) = self.by_address.get(&peer.address).copied() else { continue };
+                let back = by_peer[b].get(&peer.local).copied();
+                match back {
+                    Some(back) if a < b => {
+                        self.sessions += 1;
+                        let pair = [(draft, at), (&drafts[b], back as usize)];
+                        let outcome = self.kind(&mut kinds, pair);
+                        self.note(outcome, pair);
+                        let (a, b) = (a as u32, b as u32);
+                        let end = |speaker, peer, side| End { speaker, peer, outcome, side };
+                        ends[a as usize][at] = Some(end(b, back, 0));
+                        ends[b as usize][back as usize] = Some(end(a, at as u32, 1));
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.sessions += 1;
+                        let reason =
+                            format!("{} has no session with {}", drafts[b].name, peer.local);
+                        self.faults.push(SessionFault::new(draft, peer, reason));
+                    }
+                }
+            }
+        }
+        ends
+    }
+
+    /// The outcome of a session.
+    fn kind(&mut self, kinds: &mut BTreeMap<Kind, u32>, pair: [(&Draft, usize); 2]) -> u32 {
+        let [(a, at), (b, back)] = pair;
+        let (mine, theirs) = (&a.peers[at], &b.peers[back]);
+        let same_key = mine.shape.security.md5 == theirs.shape.security.md5;
+        let arrives = |from: &build::DraftPeer, to: &Draft| {
+            same_key && to.port.is_none_or(|port| port == from.port)
+        };
+        let dials = [arrives(mine, b), arrives(theirs, a)];
+        let key = (Arc::as_ptr(&mine.shape) as usize, Arc::as_ptr(&theirs.shape) as usize, dials);
+        if let Some(outcome) = kinds.get(&key) {
+            return *outcome;
+        }
+        let config = |draft: &Draft, peer: &build::DraftPeer| {
+            Arc::new(PeerConfig {
+                address: peer.address,
+                router_id: draft.table.router_id,
+                ..PeerConfig::clone(&peer.shape)
+            })
+        };
+        let outcome = self.outcomes.len() as u32;
+        self.outcomes.push(pair::outcome([&config(a, mine), &config(b, theirs)], dials));
+        kinds.insert(key, outcome);
+        outcome
+    }
+
+    fn note(&mut self, outcome: u32, [(a, at), _]: [(&Draft, usize); 2]) {
+        if let Some(Outcome::Down(reason)) = self.outcomes.get(outcome as usize) {
+            self.faults.push(SessionFault::new(a, &a.peers[at], reason.clone()));
+        }
+    }
+}
+
+/// What a session's outcome depends on: the shapes of both ends, which are interned, and who may dial.
+type Kind = (usize, usize, [bool; 2]);

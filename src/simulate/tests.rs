@@ -1,0 +1,301 @@
+//! Small clusters whose reachability is known.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::calico::model::decode;
+use crate::calico::{Settings, Snapshot};
+
+fn object(kind: &str, name: &str, spec: Value, labels: Value) -> Value {
+    json!({"kind": kind, "apiVersion": "projectcalico.org/v3",
+           "metadata": {"name": name, "labels": labels}, "spec": spec})
+}
+
+/// Node `nN` in a rack, with address 10.0.0.N and block 10.65.N.0/26.
+fn node(number: u8, rack: &str, bgp: Value) -> Vec<Value> {
+    let mut spec = json!({"ipv4Address": format!("10.0.0.{number}/24")});
+    spec.as_object_mut().unwrap().extend(bgp.as_object().unwrap().clone());
+    let name = format!("n{number}");
+    let labels =
+        json!({"rack": rack, "rr": bgp.get("routeReflectorClusterID").is_some().to_string()});
+    let claim = json!({"cidr": format!("10.65.{number}.0/26"), "node": name, "state": "confirmed",
+                       "deleted": "false"});
+    vec![
+        object("Node", &name, json!({"bgp": spec}), labels),
+        object("BlockAffinity", &format!("{name}-block"), claim, json!({})),
+    ]
+}
+
+fn pool(name: &str, more: Value) -> Value {
+    let mut spec = json!({"cidr": "10.65.0.0/16", "ipipMode": "Never", "vxlanMode": "Never"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    object("IPPool", name, spec, json!({}))
+}
+
+fn bgp(mesh: bool) -> Value {
+    let spec = json!({"asNumber": 64512, "nodeToNodeMeshEnabled": mesh});
+    object("BGPConfiguration", "default", spec, json!({}))
+}
+
+/// `count` nodes, the first `reflectors` of which reflect.
+fn nodes(count: u8, reflectors: u8) -> Vec<Value> {
+    let is_reflector = |number: u8| number <= reflectors;
+    let cluster = |number| {
+        if is_reflector(number) {
+            json!({"routeReflectorClusterID": "244.0.0.1"})
+        } else {
+            json!({})
+        }
+    };
+    let all = (1..=count).flat_map(|number| node(number, "one", cluster(number)));
+    all.chain([pool("pods", json!({}))]).collect()
+}
+
+fn reflected(count: u8, reflectors: u8) -> Vec<Value> {
+    let spec = json!({"nodeSelector": "all()", "peerSelector": "rr == 'true'"});
+    let mut objects = nodes(count, reflectors);
+    objects.extend([bgp(false), object("BGPPeer", "reflectors", spec, json!({}))]);
+    objects
+}
+
+/// Every node has a session with each of these ToRs, in AS 65001.
+fn torred(count: u8, tors: &[&str]) -> Vec<Value> {
+    let mut objects = nodes(count, 0);
+    objects.push(bgp(false));
+    for (number, tor) in tors.iter().enumerate() {
+        let spec = json!({"peerIP": tor, "asNumber": 65001, "numAllowedLocalASNumbers": 1});
+        objects.push(object("BGPPeer", &format!("tor-{number}"), spec, json!({})));
+    }
+    objects
+}
+
+fn input(objects: Vec<Value>) -> Input {
+    let mut snapshot = Snapshot::default();
+    for object in objects {
+        snapshot.apply(decode(object).unwrap().unwrap());
+    }
+    Input { snapshot, settings: Settings::new(""), fabric: true }
+}
+
+fn asked(objects: Vec<Value>, question: Question) -> Report {
+    run(&input(objects), &question).unwrap()
+}
+
+fn failing(objects: Vec<Value>, failures: &[Failure]) -> State {
+    let question = Question { failures: failures.to_vec(), ..Question::default() };
+    let mut report = asked(objects, question);
+    assert!(report.start.reaches_all(), "{:?}", report.start);
+    report.scenarios.remove(0).state
+}
+
+fn power(name: &str) -> Failure {
+    Failure::Power(name.to_owned())
+}
+
+fn names(lost: &[Lost]) -> Vec<&str> {
+    lost.iter().map(|lost| lost.from.as_str()).collect()
+}
+
+#[test]
+fn nodes_of_a_mesh_reach_each_other_directly() {
+    let report = asked([nodes(5, 0), vec![bgp(true)]].concat(), Question::default());
+    assert!(report.reaches_all);
+    let state = &report.start;
+    assert_eq!((state.sessions, state.established), (10, 10));
+    assert_eq!(state.from_nodes, super::report::Pairs { all: 20, reached: 20, by_felix: 0 });
+    assert_eq!(state.paths, [Path { via: Vec::new(), pairs: 20 }]);
+    assert_eq!(state.announced, 20, "each block to each other node, and nothing is passed on");
+}
+
+#[test]
+fn a_mesh_that_is_turned_off_leaves_every_node_alone() {
+    let before = || [nodes(3, 0), vec![bgp(true)]].concat();
+    let after = [nodes(3, 0), vec![bgp(false)]].concat();
+    let change = Some((input(after), vec!["off".to_owned()]));
+    let report = asked(before(), Question { change, ..Question::default() });
+    assert!(!report.reaches_all && report.start.reaches_all());
+    let change = report.change.unwrap();
+    assert_eq!(names(&change.state.lost), ["n1", "n2", "n3"]);
+    assert_eq!(change.state.lost[0].targets, 2);
+    assert_eq!(change.state.lost[0].why, "n1 has no route");
+    assert_eq!((change.routes_added, change.routes_removed, change.routes_changed), (0, 6, 0));
+}
+
+#[test]
+fn one_of_two_reflectors_may_die_and_the_only_one_may_not() {
+    let state = failing(reflected(6, 2), &[power("n1")]);
+    assert!(state.reaches_all(), "{state:?}");
+    assert_eq!(state.gone, 1, "the reflector's own block");
+    let state = failing(reflected(4, 1), &[power("n1")]);
+    assert_eq!(names(&state.lost), ["n2", "n3", "n4"]);
+    let state = failing(reflected(6, 2), &[Failure::AllReflectors]);
+    assert_eq!(names(&state.lost), ["n3", "n4", "n5", "n6"]);
+}
+
+#[test]
+fn power_is_missed_after_the_hold_time_and_a_process_after_the_restart_time() {
+    let objects = || [nodes(3, 0), vec![bgp(true)]].concat();
+    let state = failing(objects(), &[power("n2")]);
+    assert!(state.reaches_all());
+    assert!((239_000..241_000).contains(&state.settled_ms), "{}", state.settled_ms);
+    // The node still runs its pods, and is no longer announced after 120 s.
+    let state = failing(objects(), &[Failure::Process("n2".to_owned())]);
+    assert_eq!(names(&state.lost), ["n1", "n3"]);
+    assert!((120_000..122_000).contains(&state.settled_ms), "{}", state.settled_ms);
+}
+
+#[test]
+fn nodes_behind_a_tor_are_lost_with_it_unless_there_is_another() {
+    let state = failing(torred(3, &["10.0.0.201"]), &[power("10.0.0.201")]);
+    assert_eq!(names(&state.lost), ["n1", "n2", "n3"]);
+    let state = failing(torred(3, &["10.0.0.201", "10.0.0.202"]), &[power("10.0.0.201")]);
+    assert!(state.reaches_all(), "{state:?}");
+    assert_eq!(state.paths[0].via, ["10.0.0.202"]);
+}
+
+#[test]
+fn an_own_as_in_the_path_is_found_where_it_is_not_allowed() {
+    let mut objects = nodes(2, 0);
+    objects.push(bgp(false));
+    let spec = json!({"peerIP": "10.0.0.201", "asNumber": 65001});
+    objects.push(object("BGPPeer", "tor", spec, json!({})));
+    let report = asked(objects, Question::default());
+    assert_eq!(names(&report.start.lost), ["n1", "n2"]);
+    assert_eq!(report.start.from_peers.reached, 2, "the ToR has both routes");
+}
+
+#[test]
+fn racks_reach_each_other_over_the_fabric_only() {
+    let objects = || {
+        let mut objects = node(1, "one", json!({"asNumber": 65101}));
+        objects.extend(node(2, "two", json!({"asNumber": 65102})));
+        objects.extend([pool("pods", json!({})), bgp(false)]);
+        for (rack, tor, asn) in [("one", "10.0.0.201", 65001), ("two", "10.0.0.202", 65002)] {
+            let spec = json!({"nodeSelector": format!("rack == '{rack}'"), "peerIP": tor,
+                              "asNumber": asn});
+            objects.push(object("BGPPeer", rack, spec, json!({})));
+        }
+        objects
+    };
+    let report = asked(objects(), Question::default());
+    assert_eq!(report.start.paths.len(), 2, "{:?}", report.start);
+    assert_eq!(report.start.paths[0].via.len(), 2);
+    let apart = Input { fabric: false, ..input(objects()) };
+    let report = run(&apart, &Question::default()).unwrap();
+    assert_eq!(names(&report.start.lost), ["n1", "n2"]);
+}
+
+#[test]
+fn a_session_that_only_one_side_has_is_named() {
+    let mut objects = [nodes(2, 0), vec![bgp(false)]].concat();
+    // To a port at which no node is known to be: Calico does not peer back.
+    let spec = json!({"node": "n1", "peerIP": "10.0.0.2:1790", "asNumber": 64512});
+    objects.push(object("BGPPeer", "lonely", spec, json!({})));
+    let report = asked(objects, Question::default());
+    let [fault] = report.start.session_faults.as_slice() else {
+        panic!("{:?}", report.start.session_faults)
+    };
+    assert_eq!(fault.speaker, "n1");
+    assert_eq!(fault.why, "n2 has no session with 10.0.0.1");
+}
+
+#[test]
+fn sessions_in_different_ases_are_not_established() {
+    let mut objects = [nodes(2, 0), vec![bgp(false)]].concat();
+    for (from, to) in [(1, 2), (2, 1)] {
+        let spec = json!({"node": format!("n{from}"), "peerIP": format!("10.0.0.{to}"),
+                          "asNumber": 64999});
+        objects.push(object("BGPPeer", &format!("from-{from}"), spec, json!({})));
+    }
+    let report = asked(objects, Question::default());
+    assert_eq!((report.start.sessions, report.start.established), (1, 0));
+    let why = &report.start.session_faults[0].why;
+    assert!(why.contains("AS"), "{why}");
+}
+
+#[test]
+fn services_are_for_peers() {
+    let spec = json!({"asNumber": 64512, "nodeToNodeMeshEnabled": true,
+                      "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
+    let with = |objects: Vec<Value>| {
+        let config = object("BGPConfiguration", "default", spec.clone(), json!({}));
+        asked([objects, vec![config]].concat(), Question::default()).start
+    };
+    let state = with(torred(2, &["10.0.0.201"]));
+    assert_eq!((state.services, state.unserved.len()), (1, 0));
+    assert_eq!(state.from_peers.all, 3, "two blocks and a service");
+    assert_eq!(state.from_peers.reached, 3);
+    assert_eq!(with(nodes(2, 0)).from_peers.all, 0);
+}
+
+#[test]
+fn routes_that_felix_writes_are_counted_apart() {
+    let mut objects = [nodes(2, 0), vec![bgp(true)]].concat();
+    objects.retain(|object| object["kind"] != "IPPool");
+    objects.push(pool("pods", json!({"vxlanMode": "Always"})));
+    let report = asked(objects, Question::default());
+    assert_eq!(report.start.from_nodes.by_felix, 2);
+    assert!(report.reaches_all);
+}
+
+#[test]
+fn each_failure_starts_from_the_whole_cluster() {
+    let question = Question { each: vec![Role::Node, Role::Reflector], ..Question::default() };
+    let report = asked(reflected(5, 1), question);
+    assert_eq!(report.scenarios.len(), 5);
+    for scenario in &report.scenarios {
+        let [name] = scenario.fails.as_slice() else { panic!("{:?}", scenario.fails) };
+        let name = name.strip_prefix("node:").unwrap();
+        let alone = failing(reflected(5, 1), &[power(name)]);
+        assert_eq!(scenario.state.lost, alone.lost, "{name}");
+        assert_eq!(scenario.state.withdrawn, alone.withdrawn, "{name}");
+        assert_eq!(scenario.state.kernel_changes, alone.kernel_changes, "{name}");
+    }
+    assert!(!report.reaches_all, "without the reflector");
+}
+
+#[test]
+fn equal_objects_give_equal_reports() {
+    let question = || Question { failures: vec![power("n1")], ..Question::default() };
+    let text = || serde_json::to_string(&asked(reflected(30, 2), question())).unwrap();
+    assert_eq!(text(), text());
+}
+
+#[test]
+fn both_families_are_simulated() {
+    let six = |number: u8| {
+        let name = format!("n{number}");
+        let bgp = json!({"ipv6Address": format!("fd00::{number}/64")});
+        let claim = json!({"cidr": format!("fd01::{number}:0/122"), "node": name,
+                           "state": "confirmed", "deleted": "false"});
+        let block = object("BlockAffinity", &format!("{name}-six"), claim, json!({}));
+        [node(number, "one", bgp), vec![block]].concat()
+    };
+    let pool6 = object("IPPool", "six", json!({"cidr": "fd01::/64"}), json!({}));
+    let more = vec![pool("pods", json!({})), pool6, bgp(true)];
+    let state = asked([six(1), six(2), more].concat(), Question::default()).start;
+    assert_eq!((state.sessions, state.established), (2, 2));
+    assert_eq!((state.from_nodes.all, state.from_nodes.reached), (4, 4), "{:?}", state.lost);
+}
+
+#[test]
+fn what_cannot_be_simulated_is_refused_with_the_reason() {
+    let refused = |objects, question: Question| match run(&input(objects), &question) {
+        Ok(report) => panic!("{report:?}"),
+        Err(Refused(text)) => text,
+    };
+    let mesh = || [nodes(2, 0), vec![bgp(true)]].concat();
+    let text = refused(vec![bgp(true)], Question::default());
+    assert!(text.starts_with("there is no Node"), "{text}");
+    let homeless = object("Node", "x", json!({"bgp": {}}), json!({}));
+    let text = refused([mesh(), vec![homeless]].concat(), Question::default());
+    assert!(text.starts_with("Node/x has no address"), "{text}");
+    let failures = vec![power("n9")];
+    let text = refused(mesh(), Question { failures, ..Question::default() });
+    assert!(text.starts_with("n9 is neither"), "{text}");
+    let failures = vec![Failure::AllReflectors];
+    let text = refused(mesh(), Question { failures, ..Question::default() });
+    assert!(text.contains("routeReflectorClusterID"), "{text}");
+    let text = refused(mesh(), Question { memory_max: Some(1000), ..Question::default() });
+    assert!(text.starts_with("2 nodes need about"), "{text}");
+}
