@@ -169,6 +169,14 @@ impl Cluster {
             for (at, peer) in draft.peers.iter().enumerate() {
                 let Some(b) = self.by_address.get(&peer.address).copied() else { continue };
                 let back = by_peer[b].get(&peer.local).copied();
+                let holder = self.by_address.get(&peer.local).copied();
+                if let Some(holder) = holder.filter(|holder| *holder != a) {
+                    self.sessions += 1;
+                    let reason =
+                        format!("{} is the address of {}", peer.local, drafts[holder].name);
+                    self.faults.push(SessionFault::new(draft, peer, reason));
+                    continue;
+                }
                 match back {
                     Some(back) if a < b => {
                         self.sessions += 1;

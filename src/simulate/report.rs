@@ -1,5 +1,8 @@
 //! What a simulation found. Serialised, it is what `--json` prints: keys may be added, never renamed.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use bgp_proto::types::Prefix;
 use serde::Serialize;
 
@@ -21,6 +24,10 @@ pub struct Report {
     pub change: Option<Change>,
     /// Failures, of the changed cluster if there is a change.
     pub scenarios: Vec<Scenario>,
+    /// With `--routes`, before any failure: for each speaker its kernel routes, with the next hops; none:
+    /// the prefix is its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<String, BTreeMap<Prefix, Vec<IpAddr>>>,
     /// What is wrong with objects, as `margay calico plan` says for each node.
     pub problems: Vec<Problem>,
     /// What the results rest on.

@@ -1,15 +1,18 @@
 //! The questions, one after the other: start, change, failures.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::types::{Prefix, Time};
+
 use super::ASSUMPTIONS;
 use super::build::Input;
 use super::cluster::{Cluster, Refused, Role};
 use super::reach;
 use super::report::{Change, Report, Scenario, State};
-use super::speaker::Way;
+use super::speaker::{Speaker, Way};
 use super::world::{Life, World};
-use bgp_proto::types::Prefix;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Something that fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Question {
     pub failures: Vec<Failure>,
     /// Every speaker with one of these roles fails, each by itself; those before have come back.
     pub each: Vec<Role>,
+    /// Whether the kernel routes of every speaker are reported.
+    pub routes: bool,
     /// Octets that may be used. `None`: no limit.
     pub memory_max: Option<u64>,
 }
@@ -51,12 +56,16 @@ pub fn run(input: &Input, question: &Question) -> Result<Report, Refused> {
         start,
         change: None,
         scenarios: Vec::new(),
+        routes: BTreeMap::new(),
         problems: cluster.problems.clone(),
         assumptions: ASSUMPTIONS.to_vec(),
         reaches_all: true,
     };
     match &question.change {
-        None => report.scenarios = fail(&mut world, question)?,
+        None => {
+            report.routes = listed(&world, question.routes);
+            report.scenarios = fail(&mut world, question)?;
+        }
         Some((changed, objects)) => {
             // Before the second cluster takes memory, the first one gives up all but its routes.
             let before = routes(&world);
@@ -67,6 +76,7 @@ pub fn run(input: &Input, question: &Question) -> Result<Report, Refused> {
             let state = settled(&mut world);
             report.change = Some(compared(before, &routes(&world), objects, state));
             report.problems.clone_from(&cluster.problems);
+            report.routes = listed(&world, question.routes);
             report.scenarios = fail(&mut world, question)?;
         }
     }
@@ -84,7 +94,7 @@ fn settled(world: &mut World<'_>) -> State {
     state(world, from)
 }
 
-fn state(world: &World<'_>, from: bgp_proto::types::Time) -> State {
+fn state(world: &World<'_>, from: Time) -> State {
     let reach = reach::measure(world);
     let cluster = world.cluster;
     let last = world.speakers.iter().map(|speaker| speaker.changed_at).max().unwrap_or(from);
@@ -193,6 +203,18 @@ fn scenario(world: &mut World<'_>, failing: &[(usize, Life)]) -> Scenario {
 fn revive(world: &mut World<'_>, failing: &[(usize, Life)]) {
     failing.iter().for_each(|(at, _)| world.revive(*at));
     world.settle();
+}
+
+/// What [`Report::routes`] holds.
+fn listed(world: &World<'_>, wanted: bool) -> BTreeMap<String, BTreeMap<Prefix, Vec<IpAddr>>> {
+    let hops = |way: &Way| match way {
+        Way::Here => Vec::new(),
+        Way::Via(hops) => hops.to_vec(),
+    };
+    let of_speaker =
+        |speaker: &Speaker| speaker.fib.iter().map(|(prefix, way)| (*prefix, hops(way))).collect();
+    let speakers = world.cluster.speakers.iter().zip(&world.speakers).filter(|_| wanted);
+    speakers.map(|(spec, speaker)| (spec.name.to_string(), of_speaker(speaker))).collect()
 }
 
 /// Kernel routes by the speaker's name.

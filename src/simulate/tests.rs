@@ -186,17 +186,15 @@ fn racks_reach_each_other_over_the_fabric_only() {
 }
 
 #[test]
-fn a_session_that_only_one_side_has_is_named() {
-    let mut objects = [nodes(2, 0), vec![bgp(false)]].concat();
-    // To a port at which no node is known to be: Calico does not peer back.
-    let spec = json!({"node": "n1", "peerIP": "10.0.0.2:1790", "asNumber": 64512});
-    objects.push(object("BGPPeer", "lonely", spec, json!({})));
+fn nodes_with_one_address_are_named() {
+    let mut objects = [nodes(2, 0), vec![bgp(true)]].concat();
+    objects.extend(node(3, "one", json!({"ipv4Address": "10.0.0.2/24"})));
     let report = asked(objects, Question::default());
-    let [fault] = report.start.session_faults.as_slice() else {
-        panic!("{:?}", report.start.session_faults)
-    };
-    assert_eq!(fault.speaker, "n1");
-    assert_eq!(fault.why, "n2 has no session with 10.0.0.1");
+    let faults = &report.start.session_faults;
+    let said: Vec<_> = faults.iter().map(|f| (f.speaker.as_str(), f.why.as_str())).collect();
+    assert_eq!(said, [("n3", "10.0.0.2 is the address of n2")]);
+    assert_eq!((report.start.sessions, report.start.established), (2, 1));
+    assert!(!report.reaches_all);
 }
 
 #[test]

@@ -171,6 +171,14 @@ impl Etcd {
         self.ctl(&["del", key]).map(drop)
     }
 
+    /// All of Calico's keys and values, each on a line of its own.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn dump(&self) -> Result<String> {
+        self.ctl(&["get", "--prefix", "/calico/"])
+    }
+
     fn ctl(&self, args: &[&str]) -> Result<String> {
         let mut command = self.host.command("etcdctl");
         command.env("ETCDCTL_API", "3");

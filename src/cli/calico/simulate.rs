@@ -48,6 +48,9 @@ pub struct Arguments {
     /// Neighbours outside of the cluster have no sessions with each other.
     #[arg(long)]
     no_fabric: bool,
+    /// Print the kernel routes of every speaker too, as they are before any failure.
+    #[arg(long)]
+    routes: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -92,6 +95,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<Out
         change: change.map(|(snapshot, objects)| (input(snapshot), objects)),
         failures: arguments.fail.clone(),
         each: each.collect(),
+        routes: arguments.routes,
         memory_max: memory_available(),
     };
     let report = crate::simulate::run(&input(snapshot), &question)
@@ -215,6 +219,17 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
             None => writeln!(out, "  no neighbour notices")?,
         }
         write_state(state, out)?;
+    }
+    for (name, routes) in &report.routes {
+        writeln!(out, "kernel routes of {name}")?;
+        for (prefix, hops) in routes {
+            let hops: Vec<String> = hops.iter().map(ToString::to_string).collect();
+            if hops.is_empty() {
+                writeln!(out, "  {prefix} own")?;
+            } else {
+                writeln!(out, "  {prefix} via {}", hops.join(", "))?;
+            }
+        }
     }
     write_some(&report.problems, "problems", out, |problem, out| {
         writeln!(out, "  {}: {}", problem.object, problem.text)

@@ -142,3 +142,64 @@ fn without_bgp_the_plan_is_empty_and_decide_refuses() {
         assert_eq!(answer["error"].is_null(), speaks, "{answer}");
     }
 }
+
+/// `margay calico simulate` with these arguments after `--resources FILE`.
+fn simulated(text: &str, more: &[&str]) -> io::Result<(Outcome, String)> {
+    #[derive(clap::Parser)]
+    struct Parser {
+        #[command(subcommand)]
+        command: Command,
+    }
+    let folder = TempDir::new().unwrap();
+    let file = write(&folder, "objects.yaml", text);
+    let arguments = ["calico", "simulate", "--resources", file.to_str().unwrap()];
+    let Parser { command } = clap::Parser::parse_from(arguments.iter().chain(more));
+    let mut out = Vec::new();
+    let outcome = run(&command, &b""[..], &mut out, unread, unasked)?;
+    Ok((outcome, String::from_utf8(out).unwrap()))
+}
+
+#[test]
+fn a_simulation_says_whether_all_is_reached() {
+    let block = |node: &str, number: u8| {
+        let spec = json!({"cidr": format!("10.65.{number}.0/26"), "node": node,
+                          "state": "confirmed", "deleted": "false"});
+        json!({"kind": "BlockAffinity", "apiVersion": "projectcalico.org/v3",
+               "metadata": {"name": format!("{node}-{number}")}, "spec": spec})
+        .to_string()
+    };
+    let pool = json!({"kind": "IPPool", "apiVersion": "projectcalico.org/v3",
+                      "metadata": {"name": "pods"},
+                      "spec": {"cidr": "10.65.0.0/16", "ipipMode": "Never"}});
+    let objects = [
+        node("a", "10.0.0.1/24"),
+        node("b", "10.0.0.2/24"),
+        block("a", 1),
+        block("b", 2),
+        pool.to_string(),
+    ]
+    .join("\n---\n");
+    let (outcome, text) = simulated(&objects, &[]).unwrap();
+    assert_eq!(outcome, Outcome::Fine, "{text}");
+    assert!(text.contains("nodes reach 2 of 2 pairs"), "{text}");
+    let (outcome, text) = simulated(&objects, &["--no-mesh", "--routes"]).unwrap();
+    assert_eq!(outcome, Outcome::Unreached);
+    assert!(text.contains("a: 1, such as 10.65.2.0/26: a has no route"), "{text}");
+    let (outcome, text) = simulated(&objects, &["--delete", "node/b", "--json"]).unwrap();
+    assert_eq!(outcome, Outcome::Fine, "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["change"]["objects"], json!(["delete node/b"]));
+    assert_eq!(report["change"]["routes_removed"], 3);
+    let fault = simulated(&objects, &["--delete", "node/c"]).unwrap_err();
+    assert_eq!(fault.to_string(), "--delete node/c: there is no such object");
+}
+
+#[test]
+fn objects_that_cannot_be_read_are_not_simulated() {
+    let fault = simulated("kind: Node\nmetadata: {name: a\n", &[]).unwrap_err();
+    assert_eq!(fault.kind(), ErrorKind::InvalidInput);
+    let text = fault.to_string();
+    assert!(text.contains("objects.yaml: line "), "{text}");
+    let fault = simulated(&node("a", "10.0.0.300/24"), &[]).unwrap_err();
+    assert!(fault.to_string().starts_with("Node/a"), "{fault}");
+}
