@@ -42,6 +42,12 @@ impl Input {
         self.snapshot.has_mesh()
     }
 
+    /// Nodes that reflect routes.
+    pub(super) fn reflector_count(&self) -> usize {
+        let nodes = self.snapshot.node_names().filter_map(|name| self.snapshot.node(name));
+        nodes.filter(|node| node.is_reflector()).count()
+    }
+
     /// Families of which there are addresses.
     pub(super) fn family_count(&self) -> usize {
         let nodes = || self.snapshot.node_names().filter_map(|name| self.snapshot.node(name));
@@ -107,7 +113,13 @@ impl Draft {
 
 /// Shapes of sessions, each once.
 #[derive(Default)]
-pub(super) struct Shapes(Mutex<HashMap<(Asn, Option<Asn>), Vec<Arc<PeerConfig>>>>);
+pub(super) struct Shapes(Mutex<HashMap<Ases, Vec<Arc<PeerConfig>>>>);
+
+/// Our AS, and the other's if only one is possible.
+type Ases = (Asn, Option<Asn>);
+
+/// A node's draft, and the problems of its plan.
+type Made = Result<(Draft, Vec<Problem>), Refused>;
 
 impl Shapes {
     /// The shape of a session.
@@ -150,7 +162,7 @@ pub(super) fn drafts(input: &Input) -> Result<(Vec<Draft>, Vec<Problem>), Refuse
     }
     let shapes = Shapes::default();
     let next = AtomicUsize::new(0);
-    let made: Mutex<BTreeMap<usize, Result<(Draft, Vec<Problem>), Refused>>> = Mutex::default();
+    let made: Mutex<BTreeMap<usize, Made>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..super::world::threads() {
             scope.spawn(|| {
@@ -175,11 +187,7 @@ pub(super) fn drafts(input: &Input) -> Result<(Vec<Draft>, Vec<Problem>), Refuse
     Ok((drafts, problems.into_iter().collect()))
 }
 
-fn draft(
-    input: &Input,
-    name: &Arc<str>,
-    shapes: &Shapes,
-) -> Result<(Draft, Vec<Problem>), Refused> {
+fn draft(input: &Input, name: &Arc<str>, shapes: &Shapes) -> Made {
     let mut settings = Settings {
         node: name.to_string(),
         kubernetes_node: name.to_string(),

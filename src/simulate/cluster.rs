@@ -18,7 +18,7 @@ use crate::calico::Problem;
 /// Octets of a session at one of its ends, and of a path. Measured on a mesh of 1,000 nodes and a
 /// cluster of 1,000 nodes with reflectors (`benches/README.md`), rounded up.
 const SESSION_OCTETS: u64 = 5_000;
-const PATH_OCTETS: u64 = 400;
+const PATH_OCTETS: u64 = 600;
 /// Octets of a speaker without sessions.
 const SPEAKER_OCTETS: u64 = 200_000;
 
@@ -142,9 +142,13 @@ impl Cluster {
     /// Octets that a simulation takes at its peak, an upper estimate.
     pub fn estimate(input: &Input) -> u64 {
         let (nodes, blocks) = (input.node_count() as u64, input.block_count() as u64);
-        // A mesh, or an assumed two reflectors.
-        let ends = if input.has_mesh() { nodes * nodes } else { nodes * 4 };
-        let paths = if input.has_mesh() { nodes * blocks } else { nodes * blocks * 2 };
+        // Without a mesh each node has the reflectors, or about two neighbours outside of the cluster.
+        let neighbors = (input.reflector_count() as u64).max(2);
+        let (ends, paths) = if input.has_mesh() {
+            (nodes * nodes, nodes * blocks)
+        } else {
+            (nodes * neighbors * 2, nodes * blocks * neighbors)
+        };
         let families = input.family_count() as u64;
         (ends * SESSION_OCTETS + paths * PATH_OCTETS) * families + nodes * SPEAKER_OCTETS
     }
