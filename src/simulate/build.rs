@@ -10,7 +10,7 @@ use bgp_proto::session::PeerConfig;
 use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, Family, FibKind, Prefix, RouterId};
 
-use super::cluster::{End, PeerSpec, Refused, Role, Spec};
+use super::spec::{End, PeerSpec, Refused, Role, Spec};
 use crate::calico::config::Converter;
 use crate::calico::plan::{Plan, PoolRoutes, SessionKind, Touched};
 use crate::calico::{Problem, RouterIdSource, Settings, Snapshot, resolve};
@@ -164,7 +164,7 @@ pub(super) fn drafts(input: &Input) -> Result<(Vec<Draft>, Vec<Problem>), Refuse
     let next = AtomicUsize::new(0);
     let made: Mutex<BTreeMap<usize, Made>> = Mutex::default();
     std::thread::scope(|scope| {
-        for _ in 0..super::world::threads() {
+        for _ in 0..super::threads() {
             scope.spawn(|| {
                 while let Some((at, name)) = {
                     let at = next.fetch_add(1, Ordering::Relaxed);

@@ -1,18 +1,16 @@
 //! The cluster as it is simulated: speakers, and which session of one meets which of another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::session::PeerConfig;
-use bgp_proto::table::{PeerRoutes, TableConfig};
-use bgp_proto::types::{FibKind, Prefix, RouterId};
-use serde::Serialize;
 
 use super::build::{self, Draft, Input};
 use super::external;
 use super::pair::{self, Outcome};
 use super::report::SessionFault;
+use super::spec::{End, Refused, Spec};
 use crate::calico::Problem;
 
 /// Octets of a session at one of its ends, and of a path. Measured on a mesh of 1,000 nodes and a
@@ -21,69 +19,6 @@ const SESSION_OCTETS: u64 = 5_000;
 const PATH_OCTETS: u64 = 600;
 /// Octets of a speaker without sessions.
 const SPEAKER_OCTETS: u64 = 200_000;
-
-/// Why objects cannot be simulated.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub String);
-
-/// What a speaker is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// A node.
-    Node,
-    /// A node with `routeReflectorClusterID`.
-    Reflector,
-    /// A BGPPeer's address that no node has.
-    Peer,
-}
-
-/// A speaker before it starts.
-pub(super) struct Spec {
-    pub(super) name: Arc<str>,
-    pub(super) role: Role,
-    /// Address and network of each family.
-    pub(super) address: [Option<(IpAddr, Prefix)>; 2],
-    pub(super) table: Arc<TableConfig>,
-    /// Interfaces that the FIB policy names.
-    pub(super) tunnels: Vec<Arc<str>>,
-    pub(super) origins: Vec<(Prefix, Option<FibKind>)>,
-    /// Those of the origins that are blocks.
-    pub(super) blocks: BTreeSet<Prefix>,
-    /// Pools whose routes another program writes.
-    pub(super) felix: Vec<Prefix>,
-    pub(super) peers: Vec<PeerSpec>,
-}
-
-impl Spec {
-    /// Its address of the family of another one.
-    pub(super) fn address_towards(&self, other: IpAddr) -> Option<IpAddr> {
-        self.address[usize::from(other.is_ipv6())].map(|(addr, _)| addr)
-    }
-
-    pub(super) fn router_id(&self) -> RouterId {
-        self.table.router_id
-    }
-}
-
-/// One end of a session.
-pub(super) struct PeerSpec {
-    pub(super) address: IpAddr,
-    pub(super) routes: Arc<PeerRoutes>,
-    /// The other end; `None`: nobody answers at the address.
-    pub(super) other: Option<End>,
-}
-
-/// The other end of a session.
-#[derive(Clone, Copy)]
-pub(super) struct End {
-    pub(super) speaker: u32,
-    pub(super) peer: u32,
-    /// Which of [`Cluster::outcomes`] the session has, and which of its ends is ours.
-    pub(super) outcome: u32,
-    pub(super) side: u8,
-}
 
 /// Speakers and sessions, ready to be started any number of times.
 pub struct Cluster {

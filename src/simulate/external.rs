@@ -12,7 +12,7 @@ use bgp_proto::types::{Asn, Prefix, RouterId};
 use sha2::{Digest, Sha256};
 
 use super::build::{Draft, DraftPeer, Shapes};
-use super::cluster::Role;
+use super::spec::Role;
 
 /// Adds a speaker for each address with which a node has a session and that no node has; with
 /// `fabric`, those of one family have sessions with each other.

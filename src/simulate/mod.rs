@@ -27,14 +27,16 @@ mod reach;
 mod report;
 mod run;
 mod speaker;
+mod spec;
 mod world;
 
 use std::time::Duration;
 
 pub use build::Input;
-pub use cluster::{Cluster, Refused, Role};
+pub use cluster::Cluster;
 pub use report::{Lost, Path, Report, Scenario, SessionFault, State};
 pub use run::{Failure, Question, run};
+pub use spec::{Refused, Role};
 
 /// How long a message takes from one speaker to another.
 pub const LATENCY: Duration = Duration::from_millis(1);
@@ -52,6 +54,11 @@ pub const ASSUMPTIONS: &[&str] = &[
      not simulated",
     "services are for peers outside of the cluster: nodes reach them by kube-proxy",
 ];
+
+/// Threads that run speakers: as many as there are processors.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
 
-use super::cluster::{Cluster, Role};
+use super::cluster::Cluster;
 use super::report::{Lost, Pairs, Path};
 use super::speaker::Way;
+use super::spec::Role;
 use super::world::{Life, World};
 
 /// Ways through other speakers that are listed, the most used first.

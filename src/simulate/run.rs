@@ -8,10 +8,11 @@ use bgp_proto::types::{Prefix, Time};
 
 use super::ASSUMPTIONS;
 use super::build::Input;
-use super::cluster::{Cluster, Refused, Role};
+use super::cluster::Cluster;
 use super::reach;
 use super::report::{Change, Report, Scenario, State};
 use super::speaker::{Speaker, Way};
+use super::spec::{Refused, Role};
 use super::world::{Life, World};
 
 /// Something that fails.

@@ -14,8 +14,9 @@ use bgp_proto::table::{LocalRoute, NextHopRequest, NextTurn, Table, TableEvent, 
 use bgp_proto::types::{FibChange, FibKind, FibRoute, Hop, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::{RouteAction, RouteBatch};
 
-use super::cluster::{Cluster, Spec};
+use super::cluster::Cluster;
 use super::pair::Outcome;
+use super::spec::Spec;
 
 /// Work of a turn. Nothing waits for the end of one, so that a turn may do everything there is.
 const BUDGET: Work = Work(10_000_000);

@@ -8,20 +8,16 @@ use std::time::Duration;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::Time;
 
-use super::LATENCY;
-use super::cluster::{Cluster, End, Spec};
+use super::cluster::Cluster;
 use super::pair::{Established, Loss, Outcome};
 use super::speaker::{Event, Speaker};
+use super::spec::{End, Spec};
+use super::{LATENCY, threads};
 
 /// Moments after which a cluster counts as one that never settles: routes that go in circles.
 const MOMENTS_MAX: u64 = 100_000;
 /// How long after the last restart timer stale routes are gone at the latest.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// Threads that run speakers: as many as there are processors.
-pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
 
 /// The state of a speaker's machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
