@@ -16,6 +16,8 @@ use crate::ctl::{ErrorKind, Refusal, Request};
 
 /// Timeout for the daemon to exit after `margay stop`.
 const STOP_WAIT: Duration = Duration::from_secs(60);
+/// Size of the buffer for output, in octets.
+const BUFFER: usize = 1 << 16;
 /// Maximum number of names in the line on an unmet condition.
 const NAMES_MAX: usize = 10;
 
@@ -127,7 +129,7 @@ pub(super) fn print(
     feed: impl FnOnce(&mut dyn FnMut(&RawValue) -> Result<(), ClientError>) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
     if output.json {
-        let out = BufWriter::new(io::stdout().lock());
+        let out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
         let mut writer = JsonWriter::new(request, out);
         feed(&mut |item| writer.item(item))?;
         writer.finish()
@@ -138,7 +140,7 @@ pub(super) fn print(
         } else {
             Box::new(io::stdout().lock())
         };
-        let mut renderer = Renderer::new(request, look, BufWriter::new(out));
+        let mut renderer = Renderer::new(request, look, BufWriter::with_capacity(BUFFER, out));
         feed(&mut |item| renderer.item(item))?;
         renderer.finish()
     }

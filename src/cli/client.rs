@@ -5,12 +5,29 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ctl::{Refusal, Reply, Request, connect};
+use crate::ctl::{Refusal, Request, connect};
 
 /// Timeout for each line of a reply; longer than the daemon's timeout for a page.
 const LINE_WAIT: Duration = Duration::from_secs(40);
+
+/// Size of the buffer for replies, in octets: a list of routes has hundreds of megabytes.
+const BUFFER: usize = 1 << 16;
+
+/// A [`crate::ctl::Reply`], with the item where it was read.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Line<'a> {
+    #[serde(borrow)]
+    Item(&'a RawValue),
+    Waiting {},
+    Done {
+        items: u64,
+    },
+    Error(Refusal),
+}
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +82,7 @@ impl Client {
         })?;
         stream.set_read_timeout(Some(wait)).map_err(ClientError::Connection)?;
         stream.set_write_timeout(Some(wait)).map_err(ClientError::Connection)?;
-        Ok(Client { stream: BufReader::new(stream), wait })
+        Ok(Client { stream: BufReader::with_capacity(BUFFER, stream), wait })
     }
 
     /// Sends a request and passes each item of the reply to `each` as it arrives. Returns the
@@ -93,10 +110,10 @@ impl Client {
                 return Err(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()));
             }
             match serde_json::from_slice(&line).map_err(ClientError::Answer)? {
-                Reply::Item(item) => each(&item)?,
-                Reply::Waiting {} => {}
-                Reply::Done { items } => return Ok(items),
-                Reply::Error(refusal) => return Err(refusal.into()),
+                Line::Item(item) => each(item)?,
+                Line::Waiting {} => {}
+                Line::Done { items } => return Ok(items),
+                Line::Error(refusal) => return Err(refusal.into()),
             }
         }
     }

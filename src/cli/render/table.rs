@@ -107,8 +107,10 @@ impl Table {
     /// Adds a row, with the cells in column order.
     pub(super) fn row(&mut self, mut cells: Vec<Cell>, out: &mut impl Write) -> io::Result<()> {
         for (width, cell) in self.widths.iter_mut().zip(&mut cells) {
-            cell.text = clean(&cell.text);
-            *width = (*width).max(cell.text.width());
+            if !is_printable_ascii(&cell.text) {
+                cell.text = clean(&cell.text);
+            }
+            *width = (*width).max(columns(&cell.text));
         }
         self.rows.push(cells);
         if self.rows.len() >= BATCH_ROWS { self.flush(out) } else { Ok(()) }
@@ -123,10 +125,13 @@ impl Table {
             out.write_all(self.layout(&titles).as_bytes())?;
             self.header_written = true;
         }
+        let mut lines = String::new();
         for row in std::mem::take(&mut self.rows) {
-            out.write_all(self.layout(&row).as_bytes())?;
+            if !self.push_whole(&row, &mut lines) {
+                lines.push_str(&self.layout(&row));
+            }
         }
-        Ok(())
+        out.write_all(lines.as_bytes())
     }
 
     /// The widths that the cells need, reduced to the width of the terminal.
@@ -151,6 +156,51 @@ impl Table {
             }
         }
         given
+    }
+
+    /// Adds the line of a row if nothing in it has to be cut or continued, as is the case for almost
+    /// every row of a long list; else adds nothing. The line is that of [`Table::layout`].
+    fn push_whole(&self, cells: &[Cell], lines: &mut String) -> bool {
+        let Some(last) = cells.iter().rposition(|cell| !cell.text.is_empty()) else { return false };
+        let placed = || cells.iter().zip(&self.given).zip(&self.columns).take(last + 1).enumerate();
+        let mut width = GAP.len() * last;
+        for (at, ((cell, given), (_, align))) in placed() {
+            let own = columns(&cell.text);
+            if own > *given && at + 1 < self.columns.len() {
+                return false;
+            }
+            width += if at == last && *align == Align::Left { own } else { own.max(*given) };
+        }
+        if self.width_max.is_some_and(|max| width > max) || cells.len() > self.columns.len() {
+            return false;
+        }
+        let start = lines.len();
+        for (at, ((cell, given), (_, align))) in placed() {
+            if at > 0 {
+                lines.push_str(GAP);
+            }
+            let blanks = given.saturating_sub(columns(&cell.text));
+            let word = cell.text.trim_end();
+            let before = if *align == Align::Right { blanks } else { 0 };
+            let after = if *align == Align::Left && at != last { blanks } else { 0 };
+            if self.has_colour && cell.paint != Paint::Plain {
+                // As layout: blanks in front of a number are inside of its colour.
+                let text = format!("{:before$}{word}", "");
+                if !word.is_empty() {
+                    lines.push_str(&cell.paint.on(&text));
+                } else {
+                    lines.push_str(&text);
+                }
+            } else {
+                lines.extend(std::iter::repeat_n(' ', before));
+                lines.push_str(word);
+            }
+            lines.extend(std::iter::repeat_n(' ', after + cell.text.len() - word.len()));
+        }
+        let written = lines.get(start..).map_or(0, |line| line.trim_end().len());
+        lines.truncate(start + written);
+        lines.push('\n');
+        true
     }
 
     fn layout(&self, cells: &[Cell]) -> String {
@@ -212,6 +262,16 @@ impl Table {
         line.push('\n');
         line
     }
+}
+
+/// Whether every octet is a printable ASCII character: one terminal column each, and safe to print.
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().all(|octet| matches!(octet, b' '..=b'~'))
+}
+
+/// The width of `text` in terminal columns.
+fn columns(text: &str) -> usize {
+    if is_printable_ascii(text) { text.len() } else { text.width() }
 }
 
 /// The start of `text`, up to `width` terminal columns.
@@ -361,6 +421,37 @@ mod tests {
         let wanted = "\u{1b}[1mA\u{1b}[0m   \u{1b}[1mNUMBER\u{1b}[0m  \u{1b}[1mREST\u{1b}[0m\n\
                       \u{1b}[32mup\u{1b}[0m       1\n";
         assert_eq!(text, wanted);
+    }
+
+    /// The shorter way to a line gives the same line as the one that can cut and wrap.
+    #[test]
+    fn whole_rows_are_laid_out_as_others() {
+        let texts = ["", "x", "12", "日本", "e\u{301}", "some words", "ends blank "];
+        for (has_colour, width) in
+            [(false, None), (true, None), (false, Some(40)), (true, Some(22)), (true, Some(14))]
+        {
+            let mut table = Table::new(&COLUMNS, width, has_colour);
+            table.widths = vec![11, 11, 11];
+            table.header_written = true;
+            table.given = table.fitting_widths();
+            let (mut whole, mut rows) = (0, 0);
+            for at in 0..texts.len().pow(3) {
+                let text = |n: usize| texts[at / texts.len().pow(2 - n as u32) % texts.len()];
+                let paints = [Paint::Good, Paint::Plain, Paint::Bad];
+                let cell = |n: usize| Cell::painted(text(n), paints[(n + at) % 3]);
+                let row: Vec<Cell> = (0..3).map(cell).collect();
+                let mut line = String::new();
+                rows += 1;
+                if table.push_whole(&row, &mut line) {
+                    whole += 1;
+                    assert_eq!(line, table.layout(&row), "{row:?}");
+                } else {
+                    assert_eq!(line, "");
+                }
+            }
+            let fits_always = width.is_none_or(|width| width == 40);
+            assert_eq!(whole == rows - 1, fits_always, "{whole} of {rows}: only the empty row");
+        }
     }
 
     #[test]
