@@ -122,6 +122,9 @@ impl<'a> Working<'a> {
                     self.edit().set_ext_communities(&after);
                 }
             }
+            Change::SetLinkBandwidth(_)
+            | Change::ClearLinkBandwidth
+            | Change::ScaleLinkBandwidth(_) => self.change_bandwidth(change),
             Change::ClearCommunities => {
                 self.retain_communities(|kept| kept >= WELL_KNOWN_FIRST);
                 self.remove(attr::EXTENDED_COMMUNITIES);
@@ -147,6 +150,22 @@ impl<'a> Working<'a> {
             }
             // Has an effect only in rules that reject.
             Change::KeepInstalled => {}
+        }
+    }
+
+    fn change_bandwidth(&mut self, change: &Change) {
+        let before: List<_> = self.view().ext_communities().collect();
+        let others = || before.iter().copied().filter(|c| !c.is_link_bandwidth());
+        let after: List<_> = match *change {
+            Change::SetLinkBandwidth(bandwidth) => others().chain([bandwidth]).collect(),
+            Change::ClearLinkBandwidth => others().collect(),
+            Change::ScaleLinkBandwidth(percent) => {
+                before.iter().map(|c| c.scaled_link_bandwidth(percent)).collect()
+            }
+            _ => return,
+        };
+        if after != before {
+            self.edit().set_ext_communities(&after);
         }
     }
 

@@ -123,6 +123,14 @@ pub enum Change {
     RemoveLargeCommunity(LargeCommunity),
     /// Removes an extended community.
     RemoveExtCommunity(ExtCommunity),
+    /// Replaces all Link Bandwidth communities (draft-ietf-idr-link-bandwidth), of either type, by this
+    /// one.
+    SetLinkBandwidth(ExtCommunity),
+    /// Removes all Link Bandwidth communities, of either type.
+    ClearLinkBandwidth,
+    /// Multiplies the bandwidth of each Link Bandwidth community by this many percent, at least 1
+    /// octet per second; one that holds no bandwidth is unchanged.
+    ScaleLinkBandwidth(u16),
     /// Removes every community of all three kinds, well-known ones excepted (RFC 8642).
     ClearCommunities,
     /// Sets the kernel metric.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::matcher::glob_matches;
 use super::*;
-use crate::types::{Prefix4, Prefix6, on_interface};
+use crate::types::{BandwidthScope, Prefix4, Prefix6, on_interface};
 use crate::wire::{AttrEdit, Origin, attr};
 
 /// A route that owns its attributes.
@@ -204,6 +204,29 @@ fn communities_of_all_kinds_are_added_removed_and_cleared() {
 }
 
 #[test]
+fn link_bandwidths_are_replaced_scaled_and_removed() {
+    let of = |octets, scope| ExtCommunity::of_link_bandwidth(Asn(64512), octets, scope);
+    let (inside, beyond) = (BandwidthScope::NonTransitive, BandwidthScope::Transitive);
+    let other: ExtCommunity = "rt:64512:1".parse().unwrap();
+    let mut route = Route::new("10.0.0.0/8");
+    let add = [other, of(1000, inside), of(500, beyond)].map(Change::AddExtCommunity);
+    route.attrs = changed(&route, add.to_vec()).attrs.unwrap();
+    let left = |changes: Vec<Change>| -> Option<Vec<ExtCommunity>> {
+        let attrs = changed(&route, changes).attrs?;
+        Some(attrs.view().ext_communities().collect())
+    };
+    let set = Change::SetLinkBandwidth(of(7, beyond));
+    assert_eq!(left(vec![set]), Some(vec![other, of(7, beyond)]), "of either type");
+    assert_eq!(left(vec![Change::ClearLinkBandwidth]), Some(vec![other]));
+    let halved = Some(vec![other, of(250, beyond), of(500, inside)]);
+    assert_eq!(left(vec![Change::ScaleLinkBandwidth(50)]), halved, "each keeps its type");
+    assert_eq!(left(vec![Change::ScaleLinkBandwidth(100)]), None, "nothing changes");
+    let least = of(1, beyond).scaled_link_bandwidth(1);
+    assert_eq!(least.link_bandwidth(), Some(1), "never none");
+    assert_eq!(other.scaled_link_bandwidth(50), other);
+}
+
+#[test]
 fn prepending_puts_the_number_first_as_often_as_asked() {
     let route = with_path(Route::new("10.0.0.0/8"), &[(2, &[65001])]);
     let attrs = changed(&route, vec![Change::Prepend(Asn(64512), 3)]).attrs.unwrap();
@@ -383,7 +406,13 @@ fn large() -> impl Strategy<Value = LargeCommunity> {
 }
 
 fn ext() -> impl Strategy<Value = ExtCommunity> {
-    (0u8..3).prop_map(|n| ExtCommunity([0, 2, 0, 1, 0, 0, 0, n]))
+    prop_oneof![(0u8..3).prop_map(|n| ExtCommunity([0, 2, 0, 1, 0, 0, 0, n])), bandwidth(),]
+}
+
+fn bandwidth() -> impl Strategy<Value = ExtCommunity> {
+    let scopes = [BandwidthScope::Transitive, BandwidthScope::NonTransitive];
+    (0u64..3, prop::sample::select(scopes.to_vec()))
+        .prop_map(|(octets, scope)| ExtCommunity::of_link_bandwidth(Asn(1), octets, scope))
 }
 
 fn prefix() -> impl Strategy<Value = Prefix> {
@@ -459,6 +488,9 @@ fn change() -> impl Strategy<Value = Change> {
         community().prop_map(Change::RemoveCommunity),
         large().prop_map(Change::RemoveLargeCommunity),
         ext().prop_map(Change::RemoveExtCommunity),
+        bandwidth().prop_map(Change::SetLinkBandwidth),
+        Just(Change::ClearLinkBandwidth),
+        (1u16..300).prop_map(Change::ScaleLinkBandwidth),
         Just(Change::ClearCommunities),
         (95u32..101).prop_map(Change::Metric),
         (0u16..3).prop_map(Change::Preference),
@@ -603,6 +635,15 @@ impl Model {
             Change::RemoveCommunity(c) => self.communities.retain(|k| *k != c),
             Change::RemoveLargeCommunity(c) => self.large.retain(|k| *k != c),
             Change::RemoveExtCommunity(c) => self.ext.retain(|k| *k != c),
+            Change::SetLinkBandwidth(c) => {
+                self.ext.retain(|k| !k.is_link_bandwidth());
+                insert(&mut self.ext, c);
+            }
+            Change::ClearLinkBandwidth => self.ext.retain(|k| !k.is_link_bandwidth()),
+            Change::ScaleLinkBandwidth(percent) => {
+                let before = std::mem::take(&mut self.ext);
+                before.iter().for_each(|c| insert(&mut self.ext, c.scaled_link_bandwidth(percent)));
+            }
             Change::ClearCommunities => {
                 self.communities.retain(|c| c.0 >= 0xFFFF_0000);
                 self.large.clear();

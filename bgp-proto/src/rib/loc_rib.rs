@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::{
-    AttrId, AttrTable, DestId, Destinations, IdSet, LocalRoute, Meter, Moved, NextHopId,
-    NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet, Stored,
-    ViaDefault, WorkSet, compare, select, select_multipath,
+    AttrId, AttrTable, DestId, Destinations, IdSet, LocalRoute, Meter, Moved, MultipathAsPath,
+    NextHopId, NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet,
+    Stored, ViaDefault, WorkSet, compare, select, select_multipath,
 };
 use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix, Recursion, Source};
 
@@ -20,6 +20,13 @@ pub(crate) type Version = u64;
 
 /// Identifies a path while it is held.
 pub(crate) type PathName = (Family, DestId, SourceId, u32);
+
+/// Which paths may share a destination's traffic with the best one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MultipathLimit {
+    pub(crate) max: usize,
+    pub(crate) as_path: MultipathAsPath,
+}
 
 /// The generation of a version in the epoch of `present`; 0 for versions of earlier epochs.
 pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
@@ -446,10 +453,14 @@ impl LocRib {
     }
 
     /// The multipath set of a destination that has a best path, the best path first.
-    pub(crate) fn sharing<'a>(&self, paths: &'a [Path], max: usize) -> SmallVec<[&'a Path; 4]> {
+    pub(crate) fn sharing<'a>(
+        &self,
+        paths: &'a [Path],
+        limit: MultipathLimit,
+    ) -> SmallVec<[&'a Path; 4]> {
         match paths {
             [path] => SmallVec::from_buf_and_len([path; 4], 1),
-            _ => self.multipath(paths, max).into_iter().map(|at| &paths[at]).collect(),
+            _ => self.multipath(paths, limit).into_iter().map(|at| &paths[at]).collect(),
         }
     }
 
@@ -465,10 +476,22 @@ impl LocRib {
     }
 
     /// Positions of the paths of the multipath set, best first.
-    pub(crate) fn multipath(&self, paths: &[Path], max: usize) -> Vec<usize> {
+    pub(crate) fn multipath(&self, paths: &[Path], limit: MultipathLimit) -> Vec<usize> {
         let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
         let mut equal = select_multipath(&candidates);
-        equal.truncate(max.max(1));
+        if let Some(best) = equal.first().copied() {
+            let as_path = |at: usize| {
+                let path = &paths[candidates[at].0];
+                self.attrs.view(path.attrs).as_path()
+            };
+            let asn = |at: usize| candidates[at].1.neighbor_asn;
+            match limit.as_path {
+                MultipathAsPath::EqualLength => {}
+                MultipathAsPath::SameNeighborAs => equal.retain(|at| asn(*at) == asn(best)),
+                MultipathAsPath::Identical => equal.retain(|at| as_path(*at) == as_path(best)),
+            }
+        }
+        equal.truncate(limit.max.max(1));
         equal.into_iter().map(|at| candidates[at].0).collect()
     }
 

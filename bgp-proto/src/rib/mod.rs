@@ -26,7 +26,9 @@ pub(crate) use attrs::{
 pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
 pub(crate) use destination::{DestId, Destinations, Probe, Stored};
 pub(crate) use hash::{Indexed, Seeded};
-pub(crate) use loc_rib::{Decided, LocRib, Parts, Rib, Version, WantedChanges, generation_in};
+pub(crate) use loc_rib::{
+    Decided, LocRib, MultipathLimit, Parts, Rib, Version, WantedChanges, generation_in,
+};
 pub(crate) use meter::Meter;
 pub(crate) use neighbors::Neighbors;
 pub(crate) use next_hop::{Moved, NextHopId, NextHops, Reach};
@@ -58,6 +60,19 @@ pub struct LocalRoute {
     /// Canonical attributes that the route starts with, as the host's redistribution policy left
     /// them. `None`: ORIGIN IGP and an empty AS_PATH.
     pub attrs: Option<Arc<[u8]>>,
+}
+
+/// What the AS_PATHs of paths must have in common for multipath, beside what the decision process
+/// compares down to the IGP metric (RFC 4271 §9.1.2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MultipathAsPath {
+    /// Their length: what other implementations call "relax".
+    #[default]
+    EqualLength,
+    /// Their length, and the neighbouring AS from which they were received.
+    SameNeighborAs,
+    /// Everything.
+    Identical,
 }
 
 /// The step of the decision process that preferred one path to another (RFC 4271 §9.1.2.2, RFC 4456

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::VantageCosts;
 use crate::export::{AddPathSend, Drain, NextHopMode};
 use crate::policy::Policy;
-use crate::rib::ViaDefault;
+use crate::rib::{MultipathAsPath, MultipathLimit, ViaDefault};
 use crate::types::{Asn, ClusterId, RouterId};
 
 /// Process-wide routing parameters.
@@ -22,6 +22,8 @@ pub struct TableConfig {
     pub multipath_max: usize,
     /// How traffic is shared between the next hops of an ECMP route. Default equally.
     pub multipath_weights: MultipathWeights,
+    /// What the AS_PATHs of an ECMP route must have in common. Default their length.
+    pub multipath_as_path: MultipathAsPath,
     /// Whether the host is told of a backup path
     /// ([`FibRoute::backup`](crate::types::FibRoute::backup)) for each BGP route. Default false.
     pub backup_paths: bool,
@@ -176,6 +178,10 @@ impl Default for PeerLimits {
 }
 
 impl TableConfig {
+    pub(crate) fn multipath_limit(&self) -> MultipathLimit {
+        MultipathLimit { max: self.multipath_max, as_path: self.multipath_as_path }
+    }
+
     /// The defaults, for an AS and a BGP Identifier.
     pub fn new(asn: Asn, router_id: RouterId) -> Self {
         TableConfig {
@@ -184,6 +190,7 @@ impl TableConfig {
             cluster_id: ClusterId(router_id.0),
             multipath_max: 16,
             multipath_weights: MultipathWeights::default(),
+            multipath_as_path: MultipathAsPath::default(),
             backup_paths: false,
             via_default: ViaDefault::Internal,
             fib_policy: None,

@@ -332,6 +332,7 @@ impl Table {
             || before.fib_policy != config.fib_policy
             || before.multipath_max != config.multipath_max
             || before.multipath_weights != config.multipath_weights
+            || before.multipath_as_path != config.multipath_as_path
             || before.backup_paths != config.backup_paths
         {
             self.kernel.mark_all(&self.loc_rib);

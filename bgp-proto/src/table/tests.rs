@@ -22,6 +22,7 @@ mod drain;
 mod interfaces;
 mod long_lived;
 mod memory;
+mod multipath;
 mod neighbors;
 mod numbers;
 mod reflection;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use super::ParseError;
+use super::{Asn, ParseError};
 
 /// A standard community (RFC 1997). Text form `64512:100`; well-known ones also by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +145,49 @@ impl ExtCommunity {
     }
 }
 
+impl ExtCommunity {
+    /// A Link Bandwidth community (draft-ietf-idr-link-bandwidth): who attaches it, and octets per second.
+    /// The format has room for a two-octet AS number and a float of 32 bits: a larger AS number is
+    /// sent as AS_TRANS (RFC 6793), and of the bandwidth the first 24 bits are exact.
+    pub fn of_link_bandwidth(asn: Asn, octets: u64, scope: BandwidthScope) -> Self {
+        let kind = match scope {
+            BandwidthScope::Transitive => 0x00,
+            BandwidthScope::NonTransitive => 0x40,
+        };
+        let [high, low] = u16::try_from(asn.0).unwrap_or(AS_TRANS).to_be_bytes();
+        let [a, b, c, d] = (octets as f32).to_be_bytes();
+        ExtCommunity([kind, 0x04, high, low, a, b, c, d])
+    }
+
+    /// Whether it is a Link Bandwidth community of either type, whatever it holds.
+    pub fn is_link_bandwidth(self) -> bool {
+        matches!(self.0, [0x00 | 0x40, 0x04, ..])
+    }
+
+    /// The same with its bandwidth multiplied, at least 1 octet per second; one that holds no
+    /// bandwidth is unchanged.
+    #[must_use]
+    pub fn scaled_link_bandwidth(self, percent: u16) -> Self {
+        let Some(octets) = self.link_bandwidth() else { return self };
+        let [kind, sub, high, low, ..] = self.0;
+        let scaled = (octets as f64 * f64::from(percent) / 100.0).max(1.0) as f32;
+        let [a, b, c, d] = scaled.min(f32::MAX).to_be_bytes();
+        ExtCommunity([kind, sub, high, low, a, b, c, d])
+    }
+}
+
+/// The AS number that stands for one of four octets where there is room for two (RFC 6793 §9).
+const AS_TRANS: u16 = 23456;
+
+/// How far a Link Bandwidth community goes: the two types that draft-ietf-idr-link-bandwidth defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BandwidthScope {
+    /// Type 0x00: sent to external peers as well.
+    Transitive,
+    /// Type 0x40: stays inside the AS; removed from what is advertised to external peers.
+    NonTransitive,
+}
+
 impl fmt::Display for ExtCommunity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [kind, sub, b @ ..] = self.0;
@@ -247,6 +290,18 @@ mod tests {
         }
         assert_eq!(community(0x40, 0x02, 1.25e9), None);
         assert_eq!(community(0x02, 0x04, 1.25e9), None);
+    }
+
+    #[test]
+    fn a_link_bandwidth_is_written_of_either_type() {
+        let made =
+            ExtCommunity::of_link_bandwidth(Asn(64512), 1_250_000, BandwidthScope::NonTransitive);
+        assert_eq!(made.to_string(), "0x4004fc0049989680");
+        assert!(!made.is_transitive());
+        let made =
+            ExtCommunity::of_link_bandwidth(Asn(4_200_000_000), 3, BandwidthScope::Transitive);
+        assert_eq!(made.to_string(), "0x00045ba040400000");
+        assert_eq!((made.is_transitive(), made.link_bandwidth()), (true, Some(3)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod source;
 mod text;
 mod time;
 
-pub use community::{Community, ExtCommunity, LargeCommunity};
+pub use community::{BandwidthScope, Community, ExtCommunity, LargeCommunity};
 pub use error::ParseError;
 pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
 pub use hop::{FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop, Recursion};
