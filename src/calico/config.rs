@@ -107,7 +107,11 @@ impl Converter {
         let statics = || families.iter().flat_map(|f| &f.statics);
         let originate = statics()
             .filter(|route| route.kind == StaticKind::Blackhole)
-            .map(|r| Originate { prefix: r.prefix, install: Some(FibKind::Blackhole) })
+            .map(|r| Originate {
+                prefix: r.prefix,
+                install: Some(FibKind::Blackhole),
+                bandwidth: r.community,
+            })
             .collect();
         let host_routes = statics()
             .filter_map(|route| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::session::AuthKey;
-use bgp_proto::types::{Asn, ClusterId, Family, Prefix, RouterId};
+use bgp_proto::types::{Asn, ClusterId, ExtCommunity, Family, Prefix, RouterId};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
@@ -350,6 +350,13 @@ pub struct StaticRoute {
     pub kind: StaticKind,
     /// Where they go.
     pub gateway: Option<IpAddr>,
+    /// The share of traffic that it asks for, in octets per second, if the address of a service is
+    /// announced with a Link Bandwidth community.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
+    /// That community.
+    #[serde(skip)]
+    pub community: Option<ExtCommunity>,
 }
 
 /// What happens to packets of a static route.

@@ -110,6 +110,8 @@ impl Parts {
                 reject: of_family(&services.reject),
                 load_balancer: of_family(&services.load_balancer),
                 external: of_family(&services.external),
+                // A policy depends on neither.
+                endpoints: std::collections::BTreeMap::new(),
                 reasons: std::collections::BTreeMap::new(),
             },
             is_reflector: cx.me.is_reflector(),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::{Family, Prefix};
+use bgp_proto::types::{ExtCommunity, Family, Prefix};
 
 use super::assembly::{AtAddress, HostRoute, SessionList};
 use super::effective::{Effective, NodeFinder, release};
@@ -476,7 +476,7 @@ impl Resolver {
             asn: cx.asn,
             listen: listen(cx, family),
             sessions: Arc::clone(&list.sessions),
-            statics: statics(cx, family, &parts, list),
+            statics: statics(cx, family, &parts, self.endpoints(), list),
             communities: parts.shown_communities(),
             kernel_reject: parts.services.reject.clone(),
             ignored_interfaces: cx
@@ -515,6 +515,11 @@ impl Resolver {
         if let Touched::These(touched) = &mut self.touched {
             touched.extend(names);
         }
+    }
+
+    /// The ready endpoints on this node, by announced address.
+    fn endpoints(&self) -> Option<&BTreeMap<Prefix, u32>> {
+        self.services.as_ref().map(|(services, _)| &services.endpoints)
     }
 
     fn list(&self, family: Family) -> &SessionList {
@@ -636,20 +641,37 @@ fn statics(
     cx: &Effective<'_>,
     family: Family,
     parts: &Parts,
+    endpoints: Option<&BTreeMap<Prefix, u32>>,
     list: &SessionList,
 ) -> Vec<StaticRoute> {
-    let blackhole =
-        |prefix: Prefix| StaticRoute { prefix, kind: StaticKind::Blackhole, gateway: None };
+    let blackhole = |prefix: Prefix| StaticRoute {
+        prefix,
+        kind: StaticKind::Blackhole,
+        gateway: None,
+        bandwidth: None,
+        community: None,
+    };
     let blocks = own_blocks(cx, family).into_iter();
     let mut statics: Vec<StaticRoute> = blocks
         .filter(|(cidr, _)| cidr.len() != family.max_len())
         .map(|(cidr, _)| blackhole(cidr))
         .collect();
-    statics.extend(parts.services.routes.iter().copied().map(blackhole));
+    let scope = cx.settings.endpoint_weights.scope();
+    let each = cx.settings.endpoint_bandwidth;
+    statics.extend(parts.services.routes.iter().map(|prefix| {
+        let count = endpoints.and_then(|counts| counts.get(prefix)).copied();
+        let bandwidth = count.map(|count| each.saturating_mul(count.into()));
+        let community = bandwidth
+            .zip(scope)
+            .map(|(octets, scope)| ExtCommunity::of_link_bandwidth(cx.asn, octets, scope));
+        StaticRoute { bandwidth, community, ..blackhole(*prefix) }
+    }));
     let via = |(prefix, route): (Prefix, &HostRoute)| StaticRoute {
         prefix,
         kind: StaticKind::Via,
         gateway: Some(route.gateway),
+        bandwidth: None,
+        community: None,
     };
     statics.extend(list.host_routes().into_iter().map(via));
     statics

@@ -8,6 +8,7 @@ use bgp_proto::types::Prefix;
 use super::effective::Effective;
 use super::model::{CidrEntry, EndpointSlice, Service, exact};
 use super::plan::Problem;
+use crate::config::EndpointWeights;
 
 /// The routes and ranges of services on this node. Lists are sorted as text and hold both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub(super) struct ServiceRoutes {
     pub(super) load_balancer: Vec<Prefix>,
     /// Configured external ranges.
     pub(super) external: Vec<Prefix>,
+    /// For announced addresses, the ready endpoints on this node, if traffic is to be shared by their
+    /// number. An address of several services has the sum.
+    pub(super) endpoints: BTreeMap<Prefix, u32>,
     /// What each range, and each address of a service, is to this node, as text for people.
     pub(super) reasons: BTreeMap<Prefix, String>,
 }
@@ -41,6 +45,7 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
         false => global.clone(),
     };
     let mut reasons = BTreeMap::new();
+    let mut counts = Counts::new(cx);
     // Without ranges no service is announced.
     if !ranges.is_empty() {
         let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
@@ -56,6 +61,7 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
             };
             if verdict.is_advertised() {
                 routes.extend(addresses(&ranges, service).map(Prefix::host));
+                counts.add(cx, &ranges, service, slices, verdict);
             }
             explain(&ranges, id, service, verdict, &mut reasons);
         }
@@ -68,10 +74,56 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
     }
     ServiceRoutes {
         reasons,
+        endpoints: counts.finish(),
         routes: sorted(routes),
         reject: sorted(global),
         load_balancer: sorted(ranges.load_balancer),
         external: sorted(ranges.external),
+    }
+}
+
+/// The ready endpoints on this node behind each announced address.
+struct Counts {
+    is_wanted: bool,
+    /// `None`: a service that every node announces has the address too, so that the endpoints here
+    /// say nothing about this node's share.
+    of: BTreeMap<Prefix, Option<u32>>,
+}
+
+impl Counts {
+    fn new(cx: &Effective<'_>) -> Counts {
+        let is_wanted = cx.settings.endpoint_weights != EndpointWeights::Off;
+        Counts { is_wanted, of: BTreeMap::new() }
+    }
+
+    fn add(
+        &mut self,
+        cx: &Effective<'_>,
+        ranges: &Ranges,
+        service: &Service,
+        slices: &[&EndpointSlice],
+        verdict: Verdict,
+    ) {
+        if !self.is_wanted {
+            return;
+        }
+        let here = |family: &str| -> u32 {
+            let of_family = slices.iter().filter(|slice| slice.address_type == family);
+            let endpoints = of_family.flat_map(|slice| &slice.endpoints);
+            let ready = endpoints.filter(|e| e.is_ready && e.node == cx.settings.kubernetes_node);
+            // The address may be announced for endpoints of the other family.
+            u32::try_from(ready.count()).unwrap_or(u32::MAX).max(1)
+        };
+        let by_family = (verdict == Verdict::EndpointHere).then(|| (here("IPv4"), here("IPv6")));
+        for addr in addresses(ranges, service) {
+            let here = by_family.map(|(ipv4, ipv6)| if addr.is_ipv4() { ipv4 } else { ipv6 });
+            let sum = self.of.entry(Prefix::host(addr)).or_insert(Some(0));
+            *sum = sum.zip(here).map(|(sum, here)| sum.saturating_add(here));
+        }
+    }
+
+    fn finish(self) -> BTreeMap<Prefix, u32> {
+        self.of.into_iter().filter_map(|(prefix, count)| Some((prefix, count?))).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use bgp_proto::types::RouterId;
 
 use super::model::Node;
-use crate::config::DrainBy;
+use crate::config::{DrainBy, ENDPOINT_BANDWIDTH, EndpointWeights};
 
 /// Settings from the environment of calico-node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,11 @@ pub struct Settings {
     /// The label of Nodes whose value is the vantage of a neighbour (`MARGAY_VANTAGE_LABEL`). Default:
     /// none.
     pub vantage_label: Option<String>,
+    /// Whether addresses of services carry a bandwidth in proportion to this node's ready endpoints
+    /// (`MARGAY_ENDPOINT_WEIGHTS`).
+    pub endpoint_weights: EndpointWeights,
+    /// Octets per second for each of them.
+    pub endpoint_bandwidth: u64,
     /// The version of Calico on this node (`MARGAY_CALICO_VERSION`). It overrides
     /// ClusterInformation, which during a rolling upgrade may name another node's version.
     pub version: Option<String>,
@@ -80,6 +85,8 @@ impl Settings {
             use_pod_cidr: false,
             drain_by: DrainBy::default(),
             vantage_label: None,
+            endpoint_weights: EndpointWeights::Off,
+            endpoint_bandwidth: ENDPOINT_BANDWIDTH,
             version: None,
             felix_cluster_routes: String::new(),
         }

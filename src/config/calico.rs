@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bgp_proto::table::{PeerLimits, VantageCosts};
+use bgp_proto::types::BandwidthScope;
 
 use super::BirdSockets;
 use super::bfd::{self, BfdTemplate};
@@ -41,8 +42,50 @@ pub struct CalicoSettings {
     /// `topology.kubernetes.io/zone`. Default: as set in the environment
     /// (`MARGAY_VANTAGE_LABEL`), else none: nodes have no vantage.
     pub vantage_label: Option<String>,
+    /// Whether addresses of services are announced with the share of traffic that this node's ready
+    /// endpoints ask for. Default: as set in the environment (`MARGAY_ENDPOINT_WEIGHTS`), else
+    /// they are not.
+    pub endpoint_weights: Option<EndpointWeights>,
+    /// Octets per second for each endpoint. Default: [`ENDPOINT_BANDWIDTH`].
+    pub endpoint_bandwidth: Option<u64>,
     /// Limits of routes and peers, whatever the objects say.
     pub limits: CalicoLimits,
+}
+
+/// What an endpoint counts for in a Link Bandwidth community, in octets per second, unless
+/// configured: 10 Mbit/s. Multiples of it are exact in the community's format up to 214 endpoints.
+pub const ENDPOINT_BANDWIDTH: u64 = 1_250_000;
+
+/// Whether the address of a service with externalTrafficPolicy Local is announced with a Link
+/// Bandwidth community (draft-ietf-idr-link-bandwidth) in proportion to this node's ready endpoints,
+/// and how far it goes. Differs from BIRD, which announces it without, as does the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointWeights {
+    /// No community.
+    #[default]
+    Off,
+    /// Of the transitive type: external peers get it, and pass it on.
+    Transitive,
+    /// Of the non-transitive type: internal peers only.
+    NonTransitive,
+}
+
+impl EndpointWeights {
+    /// Each value by the word for it.
+    pub const WORDS: [(&str, EndpointWeights); 3] = [
+        ("off", EndpointWeights::Off),
+        ("transitive", EndpointWeights::Transitive),
+        ("non-transitive", EndpointWeights::NonTransitive),
+    ];
+
+    /// The type of the community; `None`: there is none.
+    pub fn scope(self) -> Option<BandwidthScope> {
+        match self {
+            EndpointWeights::Off => None,
+            EndpointWeights::Transitive => Some(BandwidthScope::Transitive),
+            EndpointWeights::NonTransitive => Some(BandwidthScope::NonTransitive),
+        }
+    }
 }
 
 /// What in the node's own object drains it. Default: nothing.
@@ -86,6 +129,8 @@ impl CalicoSettings {
             state_file,
             drain_by,
             vantage_label,
+            endpoint_weights,
+            endpoint_bandwidth,
             limits,
         } = self;
         CalicoSettings {
@@ -98,6 +143,8 @@ impl CalicoSettings {
             state_file: state_file.or(others.state_file),
             drain_by: drain_by.or(others.drain_by),
             vantage_label: vantage_label.or(others.vantage_label),
+            endpoint_weights: endpoint_weights.or(others.endpoint_weights),
+            endpoint_bandwidth: endpoint_bandwidth.or(others.endpoint_bandwidth),
             limits,
         }
     }
@@ -222,6 +269,10 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         let words = [("annotation", "annotation"), ("cordon", "cordon")];
         DrainBy::of(v.read_list(|word| word.choice(&words))).ok()
     });
+    let endpoint_weights =
+        table.get("endpoint-weights").and_then(|v| v.choice(&EndpointWeights::WORDS));
+    let endpoint_bandwidth =
+        table.get("endpoint-bandwidth").and_then(|v| v.integer(1..=1_000_000_000_000u64));
     let bird_sockets = table.get("bird-sockets").and_then(|v| read_bird_sockets(&v));
     let kubeconfig = table.get("kubeconfig").and_then(|v| path_of(&v));
     let kind = table.get("datastore").and_then(|v| {
@@ -247,6 +298,8 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         state_file,
         drain_by,
         vantage_label,
+        endpoint_weights,
+        endpoint_bandwidth,
         limits,
     };
     Some((settings, bird_sockets))

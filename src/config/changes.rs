@@ -143,11 +143,18 @@ impl Config {
     /// Resets the keys that take effect only after a restart ([`Changes::restart_needed`]) to their
     /// values in `running`, so that this describes what the process really runs.
     pub fn keep_until_restart(&mut self, running: &Config) {
-        let FibSettings { multipath_max, multipath_weights, via_default, backup_paths, .. } =
-            self.fib;
+        let FibSettings {
+            multipath_max,
+            multipath_weights,
+            multipath_as_path,
+            via_default,
+            backup_paths,
+            ..
+        } = self.fib;
         self.fib = FibSettings {
             multipath_max,
             multipath_weights,
+            multipath_as_path,
             via_default,
             backup_paths: backup_paths && running.fib.next_hop_objects,
             ..running.fib.clone()

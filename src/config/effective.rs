@@ -169,6 +169,7 @@ fn of_fib(fib: &FibSettings) -> Values {
         ("metric", fib.metric.and_then(number)),
         ("multipath-max", number(fib.multipath_max)),
         ("multipath-weights", word(fib.multipath_weights)),
+        ("multipath-as-path", word(fib.multipath_as_path)),
         ("resolve-via-default", word(fib.via_default)),
         ("resolve-over-bgp", boolean(fib.resolve_over_bgp)),
         ("next-hop-objects", boolean(fib.next_hop_objects)),

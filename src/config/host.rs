@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
-use bgp_proto::rib::ViaDefault;
+use bgp_proto::rib::{MultipathAsPath, ViaDefault};
 use bgp_proto::table::MultipathWeights;
 
 use super::policy::Policies;
@@ -39,6 +39,13 @@ const PROTOCOLS: [(&str, u8); 17] = [
 /// `fib.multipath-weights`.
 const MULTIPATH_WEIGHTS: [(&str, MultipathWeights); 2] =
     [("equal", MultipathWeights::Equal), ("link-bandwidth", MultipathWeights::LinkBandwidth)];
+
+/// `fib.multipath-as-path`.
+const MULTIPATH_AS_PATH: [(&str, MultipathAsPath); 3] = [
+    ("equal-length", MultipathAsPath::EqualLength),
+    ("same-neighbor-as", MultipathAsPath::SameNeighborAs),
+    ("identical", MultipathAsPath::Identical),
+];
 
 /// `fib.resolve-via-default`.
 const VIA_DEFAULT: [(&str, ViaDefault); 3] = [
@@ -87,6 +94,9 @@ pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
     if let Some(weights) = table.get("multipath-weights").and_then(|v| v.choice(&MULTIPATH_WEIGHTS))
     {
         settings.multipath_weights = weights;
+    }
+    if let Some(paths) = table.get("multipath-as-path").and_then(|v| v.choice(&MULTIPATH_AS_PATH)) {
+        settings.multipath_as_path = paths;
     }
     if let Some(over) = table.get("resolve-via-default").and_then(|v| v.choice(&VIA_DEFAULT)) {
         settings.via_default = over;

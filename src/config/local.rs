@@ -81,7 +81,7 @@ pub(super) fn read_originate(root: &Table<'_>) -> Vec<Originate> {
         };
         table.finish();
         if let (Some(prefix), Some(install)) = (prefix, install) {
-            routes.push(Originate { prefix, install });
+            routes.push(Originate { prefix, install, bandwidth: None });
         }
     }
     routes

@@ -35,15 +35,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
-use bgp_proto::rib::ViaDefault;
+use bgp_proto::rib::{MultipathAsPath, ViaDefault};
 use bgp_proto::session::{LocalIdentity, PeerConfig};
 use bgp_proto::table::{MultipathWeights, PeerRoutes, TableConfig};
-use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId, off_interface};
+use bgp_proto::types::{Asn, ClusterId, ExtCommunity, FibKind, Prefix, RouterId, off_interface};
 use bgp_proto::wire::Origin;
 
 pub use bfd::{BfdHops, BfdSettings, BfdTemplate};
 pub use calico::{
-    CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, DrainBy, StateFile,
+    CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, DrainBy,
+    ENDPOINT_BANDWIDTH, EndpointWeights, StateFile,
 };
 pub use changes::{Changes, DynamicChanges, differing_peers};
 pub use effective::{Difference, Section, Setting, sections};
@@ -284,6 +285,8 @@ pub struct Originate {
     pub prefix: Prefix,
     /// The route to install in the kernel: blackhole (default), unreachable, or none.
     pub install: Option<FibKind>,
+    /// The Link Bandwidth community that it carries. Default: none.
+    pub bandwidth: Option<ExtCommunity>,
 }
 
 /// Where redistributed routes come from.
@@ -330,6 +333,8 @@ pub struct FibSettings {
     pub multipath_max: usize,
     /// How traffic is shared between the next hops of an ECMP route. Default equally.
     pub multipath_weights: MultipathWeights,
+    /// What the AS_PATHs of an ECMP route must have in common. Default their length.
+    pub multipath_as_path: MultipathAsPath,
     /// For paths of which peers a next hop may be resolved over the default route. Default
     /// internal.
     pub via_default: ViaDefault,
@@ -358,6 +363,7 @@ impl Default for FibSettings {
             metric: None,
             multipath_max: 16,
             multipath_weights: MultipathWeights::Equal,
+            multipath_as_path: MultipathAsPath::EqualLength,
             via_default: ViaDefault::Internal,
             resolve_over_bgp: true,
             next_hop_objects: true,
@@ -390,6 +396,7 @@ impl FibSettings {
         TableConfig {
             multipath_max: self.multipath_max,
             multipath_weights: self.multipath_weights,
+            multipath_as_path: self.multipath_as_path,
             backup_paths: self.backup_paths,
             via_default: self.via_default,
             fib_enabled: self.enabled,

@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, PrefixSet, Rule, Source};
-use bgp_proto::types::{Asn, Community, ExtCommunity, LargeCommunity, PeerType, Prefix};
+use bgp_proto::types::{
+    Asn, BandwidthScope, Community, ExtCommunity, LargeCommunity, PeerType, Prefix,
+};
 
 use super::reader::{Table, Value, closest};
 
@@ -45,6 +47,7 @@ pub(super) fn read(root: &Table<'_>) -> Policies {
         ("all".to_owned(), Arc::new(Policy::accept_all())),
         ("none".to_owned(), Arc::new(Policy::reject_all())),
     ]);
+    let asn = own_asn(root);
     for table in root.tables("policy") {
         let name = table.require("name", "name the policy").and_then(|value| {
             let name = value.text()?;
@@ -66,7 +69,8 @@ pub(super) fn read(root: &Table<'_>) -> Policies {
             .get("default")
             .and_then(|v| v.choice(&[("accept", Decision::Accept), ("reject", Decision::Reject)]))
             .unwrap_or(Decision::Reject);
-        let rules = table.tables("rules").into_iter().filter_map(read_rule).collect();
+        let rules =
+            table.tables("rules").into_iter().filter_map(|rule| read_rule(rule, asn)).collect();
         table.finish();
         if let Some(name) = name {
             let policy = Policy { name: name.as_str().into(), rules, default };
@@ -76,13 +80,19 @@ pub(super) fn read(root: &Table<'_>) -> Policies {
     Policies(policies)
 }
 
-fn read_rule(table: Table<'_>) -> Option<Rule> {
+/// Our AS, which a Link Bandwidth community names. A fault in it is noted once, with those of `[bgp]`.
+fn own_asn(root: &Table<'_>) -> Asn {
+    let asn = root.get("bgp").and_then(|v| v.table()).and_then(|bgp| bgp.get("asn"));
+    asn.and_then(|v| read_asn(&v)).unwrap_or_default()
+}
+
+fn read_rule(table: Table<'_>, asn: Asn) -> Option<Rule> {
     let name = table.get("name").and_then(|v| v.text()).unwrap_or_default().to_owned();
     let mut matches =
         table.get("match").and_then(|v| v.table()).map(read_conditions).unwrap_or_default();
     let excluded = table.get("not").and_then(|v| v.table()).map(read_conditions);
     matches.extend(excluded.into_iter().flatten().map(|m| Match::Not(Box::new(m))));
-    let changes = read_changes(&table);
+    let changes = read_changes(&table, asn);
     let decision =
         table.require("then", "write then = \"accept\", \"reject\" or \"next\"").and_then(|v| {
             v.choice(&[
@@ -284,10 +294,10 @@ fn read_range(value: &Value<'_>) -> Option<RangeInclusive<u32>> {
 
 /// Reads the changes of a rule. They apply in this order: `set`, `clear-communities`,
 /// `remove-communities`, `add-communities`, `prepend`.
-fn read_changes(table: &Table<'_>) -> Vec<Change> {
+fn read_changes(table: &Table<'_>, asn: Asn) -> Vec<Change> {
     let mut changes = Vec::new();
     if let Some(set) = table.get("set").and_then(|v| v.table()) {
-        changes.extend(read_set(set));
+        changes.extend(read_set(set, asn));
     }
     if table.get("clear-communities").and_then(|v| v.boolean()).unwrap_or(false) {
         changes.push(Change::ClearCommunities);
@@ -317,7 +327,7 @@ fn read_changes(table: &Table<'_>) -> Vec<Change> {
     changes
 }
 
-fn read_set(set: Table<'_>) -> Vec<Change> {
+fn read_set(set: Table<'_>, asn: Asn) -> Vec<Change> {
     let number = |key| set.get(key).and_then(|v| v.integer(0..=u32::MAX));
     let mut changes = Vec::new();
     changes.extend(number("local-pref").map(Change::LocalPref));
@@ -337,6 +347,7 @@ fn read_set(set: Table<'_>) -> Vec<Change> {
         Some(Change::NextHop(address))
     }));
     changes.extend(number("metric").map(Change::Metric));
+    changes.extend(read_link_bandwidth(&set, asn));
     changes.extend(set.get("source").and_then(|v| {
         let address: IpAddr = v.parse_as("an address such as 192.0.2.1")?;
         if address.is_unspecified() || address.is_multicast() {
@@ -350,4 +361,30 @@ fn read_set(set: Table<'_>) -> Vec<Change> {
     );
     set.finish();
     changes
+}
+
+/// Reads what happens to Link Bandwidth communities: replaced, removed or scaled.
+fn read_link_bandwidth(set: &Table<'_>, asn: Asn) -> Option<Change> {
+    let types = [
+        ("transitive", BandwidthScope::Transitive),
+        ("non-transitive", BandwidthScope::NonTransitive),
+    ];
+    let scope = set.get("link-bandwidth-type");
+    let percent = set.get("link-bandwidth-percent");
+    let value = set.get("link-bandwidth");
+    if let (Some(percent), Some(_)) = (&percent, &value) {
+        percent.fault_key("has no effect beside link-bandwidth", "leave one of them out");
+    }
+    let Some(value) = value else {
+        if let Some(scope) = scope {
+            scope.fault_key("has no effect without link-bandwidth", "set link-bandwidth too");
+        }
+        return percent?.integer(1..=10_000u16).map(Change::ScaleLinkBandwidth);
+    };
+    if !value.is_integer() {
+        return value.choice(&[("none", Change::ClearLinkBandwidth)]);
+    }
+    let octets = value.integer(1..=1_000_000_000_000_000u64)?;
+    let scope = scope.map_or(Some(BandwidthScope::Transitive), |v| v.choice(&types))?;
+    Some(Change::SetLinkBandwidth(ExtCommunity::of_link_bandwidth(asn, octets, scope)))
 }

@@ -68,6 +68,8 @@ impl<'a> Parsed<'a> {
     pub(super) fn finish<T>(self, result: Option<T>) -> Result<T, Errors> {
         let mut faults = self.faults.0.into_inner();
         faults.sort_by_key(|f| f.offset);
+        // A value that is read for two purposes has its fault once.
+        faults.dedup_by(|a, b| (a.offset, &a.key, &a.what) == (b.offset, &b.key, &b.what));
         if let (Some(result), true) = (result, faults.is_empty()) {
             return Ok(result);
         }

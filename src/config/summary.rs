@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bgp_proto::rib::MultipathAsPath;
 use bgp_proto::session::{BfdMode, PassiveMode, PeerConfig};
 use bgp_proto::table::{MultipathWeights, PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
@@ -57,7 +58,7 @@ impl fmt::Display for Config {
             let bfd = BfdTerms(range.bfd.as_deref(), &range.session);
             writeln!(f, "dynamic peers {prefix}: at most {max}{terms}{bfd}")?;
         }
-        for Originate { prefix, install } in &self.originate {
+        for Originate { prefix, install, .. } in &self.originate {
             let kernel = match install {
                 Some(FibKind::Unreachable) => "unreachable in the kernel",
                 Some(_) => "blackhole in the kernel",
@@ -212,6 +213,11 @@ fn write_fib(f: &mut fmt::Formatter<'_>, fib: &FibSettings) -> fmt::Result {
     match fib.multipath_weights {
         MultipathWeights::Equal => {}
         MultipathWeights::LinkBandwidth => write!(f, ", weighted by link bandwidth")?,
+    }
+    match fib.multipath_as_path {
+        MultipathAsPath::EqualLength => {}
+        MultipathAsPath::SameNeighborAs => write!(f, ", of paths from one neighbouring AS")?,
+        MultipathAsPath::Identical => write!(f, ", of paths with the same AS_PATH")?,
     }
     match (fib.next_hop_objects, fib.backup_paths) {
         (true, true) => writeln!(f, ", over next-hop objects, with backup paths"),

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
+use bgp_proto::rib::MultipathAsPath;
 use bgp_proto::session::{BfdMode, HoldExpiry, PassiveMode, RemoteAsn, RoleMode};
 use bgp_proto::table::{AddPathSend, MultipathWeights, NextHopMode, PeerLimits};
 use bgp_proto::types::{Asn, Family, FamilyMap, FamilySet, Role, RouterId};
@@ -150,6 +151,7 @@ fn the_full_example_is_read_key_by_key() {
         metric: Some(32),
         multipath_max: 8,
         multipath_weights: MultipathWeights::LinkBandwidth,
+        multipath_as_path: MultipathAsPath::SameNeighborAs,
         via_default: ViaDefault::Never,
         resolve_over_bgp: false,
         next_hop_objects: true,
@@ -215,6 +217,12 @@ fn rules_become_conditions_and_changes_in_order() {
     let own = &config.peers[0].routes.export.policy.rules[0];
     assert!(own.matches.contains(&Match::Source(vec![Source::Static, Source::Kernel])));
     assert_eq!(own.changes, [Change::Med(10), Change::Prepend(Asn(64600), 2)]);
+    let bandwidth = |rule: usize| &config.peers[0].routes.export.policy.rules[rule].changes[..];
+    assert_eq!(bandwidth(1), [Change::ScaleLinkBandwidth(50)]);
+    // 10 Gbit/s, of our AS 64512.
+    let set = "0x4004fc004e9502f9".parse().unwrap();
+    assert_eq!(bandwidth(2), [Change::SetLinkBandwidth(set)]);
+    assert_eq!(bandwidth(3), [Change::ClearLinkBandwidth]);
     let kernel = &config.redistribute[0].policy.as_ref().unwrap().rules[0];
     assert_eq!(kernel.matches, [Match::Interface(vec!["cali*".into()]), Match::Metric(0..=100)]);
 }
@@ -414,7 +422,7 @@ fn the_summary_lists_what_would_run() {
         "originates 2001:db8:65::/64, not in the kernel",
         "redistributes kernel routes, protocols 4 80, interfaces -cali9* cali*, within 10.65.0.0/16, policy from-kernel",
         "redistributes connected networks, interfaces eth*",
-        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, weighted by link bandwidth, over next-hop objects, with backup paths",
+        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, weighted by link bandwidth, of paths from one neighbouring AS, over next-hop objects, with backup paths",
         "control socket /run/margay/example.sock",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",
@@ -565,6 +573,8 @@ fn the_example_of_calico_is_complete() {
         state_file,
         drain_by,
         vantage_label,
+        endpoint_weights,
+        endpoint_bandwidth,
     } = settings;
     assert!(kubeconfig.is_none());
     let Some(CalicoDatastore::Etcd(etcd)) = datastore else { panic!("{datastore:?}") };
@@ -577,6 +587,8 @@ fn the_example_of_calico_is_complete() {
     assert_eq!(vantage_label.as_deref(), Some("topology.kubernetes.io/zone"));
     let costs = &limits.vantages;
     assert_eq!((costs.cost("zone-a", "zone-b"), costs.default), (10, 50));
+    assert_eq!(endpoint_weights, Some(EndpointWeights::Transitive));
+    assert_eq!(endpoint_bandwidth, Some(12_500_000));
     assert!(limits.memory_max.is_some());
     let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = limits.peers;
     assert!(prefixes_max.is_some() && memory_max.is_some() && prefixes_warning_percent != 80);
@@ -592,6 +604,10 @@ fn faults_of_calico() {
         (
             "drain-by = [\"cordn\"]",
             "2:13: calico.drain-by[1]: \"cordn\" is not known here; did you mean \"cordon\"?",
+        ),
+        (
+            "endpoint-weights = \"transitve\"",
+            "2:20: calico.endpoint-weights: \"transitve\" is not known here; did you mean \"transitive\"?",
         ),
         (
             "datastore = \"ectd\"",

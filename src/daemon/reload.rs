@@ -7,6 +7,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::session::Close;
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{PeerId, Prefix, off_interface};
+use bgp_proto::wire::{AttrEdit, Origin};
 use tracing::{info, warn};
 
 use super::Daemon;
@@ -228,7 +229,13 @@ impl Daemon {
             table.local(*prefix, Source::Static, None);
         }
         for route in changes.originate_changed.iter().chain(&changes.originate_added) {
-            let local = LocalRoute { install: route.install.clone(), ..LocalRoute::default() };
+            let attrs = route.bandwidth.map(|bandwidth| {
+                let mut attrs = AttrEdit::originate(Origin::Igp);
+                attrs.set_ext_communities(&[bandwidth]);
+                attrs.into_bytes().into()
+            });
+            let local =
+                LocalRoute { install: route.install.clone(), attrs, ..LocalRoute::default() };
             table.local(route.prefix, Source::Static, Some(local));
         }
         self.redistribution.apply(changes, table);

@@ -10,8 +10,8 @@ use crate::calico::release::Version;
 use crate::calico::{Problem, RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
-    CalicoSettings, ControlSettings, DrainBy, FibSettings, HostSettings, HttpSettings, LogFormat,
-    LogLevel, LogSettings, StateFile,
+    CalicoSettings, ControlSettings, DrainBy, ENDPOINT_BANDWIDTH, EndpointWeights, FibSettings,
+    HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings, StateFile,
 };
 use crate::datastore::{
     ApiConfig, ApiEnvError, Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Group,
@@ -29,6 +29,8 @@ const STATE_FILE: &str = "margay-objects";
 const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
 /// The variable that names what drains the node.
 const DRAIN_VARIABLE: &str = "MARGAY_DRAIN_BY";
+/// The variable that says whether services are announced with the share of this node's endpoints.
+const WEIGHTS_VARIABLE: &str = "MARGAY_ENDPOINT_WEIGHTS";
 
 /// All settings that are needed to follow a node's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,8 @@ impl NodeSettings {
     /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`), `MARGAY_DRAIN_BY`
     /// (`annotation`, `cordon` or both; default: nothing), `MARGAY_VANTAGE_LABEL` (the label of Nodes
     /// whose value is a neighbour's vantage; default: none) and, unless a file sets it,
+    /// (`annotation`, `cordon` or both; default: nothing), `MARGAY_ENDPOINT_WEIGHTS` (`transitive`,
+    /// `non-transitive` or `off`, the default) and, unless a file sets it,
     /// `MARGAY_BIRD_SOCKETS` (one path for IPv4, a comma, and one for IPv6; or `none`; default:
     /// [`BirdSockets::Calico`]).
     ///
@@ -139,6 +143,11 @@ impl NodeSettings {
             Some(by) => by,
             None => read_drain_by(env)?,
         };
+        calico.endpoint_weights = match merged.endpoint_weights {
+            Some(weights) => weights,
+            None => read_endpoint_weights(env)?,
+        };
+        calico.endpoint_bandwidth = merged.endpoint_bandwidth.unwrap_or(ENDPOINT_BANDWIDTH);
         if let Some(text) = &calico.version {
             text.parse::<Version>().map_err(SettingsError::Version)?;
         }
@@ -323,6 +332,17 @@ fn read_drain_by(env: &Environment) -> Result<DrainBy, SettingsError> {
             value: text.to_owned(),
             remedy: "use annotation, cordon, or both with a comma between them",
         }
+    })
+}
+
+/// `MARGAY_ENDPOINT_WEIGHTS`.
+fn read_endpoint_weights(env: &Environment) -> Result<EndpointWeights, SettingsError> {
+    let Some(text) = env.get(WEIGHTS_VARIABLE) else { return Ok(EndpointWeights::Off) };
+    let known = EndpointWeights::WORDS.iter().find(|(word, _)| *word == text);
+    known.map(|(_, weights)| *weights).ok_or_else(|| SettingsError::Variable {
+        variable: WEIGHTS_VARIABLE,
+        value: text.to_owned(),
+        remedy: "use transitive, non-transitive or off",
     })
 }
 

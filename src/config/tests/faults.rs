@@ -481,6 +481,18 @@ fn faults_of_policies() {
             "8:19: @.match.peer-type: \"ibgp\" is not known here; use \"internal\" or \"external\"",
         ),
         ("set.med = \"off\"", "8:11: @.set.med: \"off\" is not known here; use \"none\""),
+        (
+            "set = { link-bandwidth = 1, link-bandwidth-percent = 50 }",
+            "8:29: @.set.link-bandwidth-percent: has no effect beside link-bandwidth; leave one of them out",
+        ),
+        (
+            "set = { link-bandwidth-type = \"transitive\" }",
+            "8:9: @.set.link-bandwidth-type: has no effect without link-bandwidth; set link-bandwidth too",
+        ),
+        (
+            "set.link-bandwidth = 0",
+            "8:22: @.set.link-bandwidth: 0 is out of range; use 1-1000000000000000",
+        ),
         ("set.preference = 65536", "8:18: @.set.preference: 65536 is out of range; use 0-65535"),
         (
             "set.next-hop = \"0.0.0.0\"",

@@ -147,3 +147,126 @@ fn a_single_address_waits_for_an_endpoint_anywhere() {
     resolver.withdraw(&id);
     assert!(statics(&resolver.plan().families.ipv4).is_empty());
 }
+
+/// The bandwidths of announced addresses, in the order of the plan.
+fn bandwidths(resolver: &mut Resolver) -> Vec<(String, Option<u64>)> {
+    let plan = resolver.plan();
+    let both = [&plan.families.ipv4, &plan.families.ipv6];
+    let all = both.into_iter().flat_map(|family| &family.statics);
+    all.filter(|s| s.prefix.len() == s.prefix.family().max_len())
+        .map(|s| {
+            let of_community = s.community.and_then(|community| community.link_bandwidth());
+            assert_eq!(of_community, s.bandwidth, "{s:?}");
+            (s.prefix.to_string(), s.bandwidth)
+        })
+        .collect()
+}
+
+#[test]
+fn addresses_ask_for_the_share_of_the_ready_endpoints_here() {
+    let mut settings = Settings::new("me");
+    settings.endpoint_weights = crate::config::EndpointWeights::NonTransitive;
+    settings.endpoint_bandwidth = 100;
+    let mut resolver = Resolver::new(settings);
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "clusterIPs": ["10.96.0.7", "fd00:96::7"], "ipFamilies": ["IPv4", "IPv6"]});
+    let mut endpoints = slice("web", "IPv4", "me");
+    endpoints["endpoints"] = json!([
+        {"nodeName": "me"}, {"nodeName": "me", "conditions": {"ready": false}},
+        {"nodeName": "b"}, {"nodeName": "me", "conditions": {"ready": true}},
+    ]);
+    let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {"cidr": "fd00:96::/112"}],
+        "serviceLoadBalancerIPs": [{"cidr": "80.0.0.0/24"}]});
+    for object in [
+        node("me", "10.0.0.1/24", json!({}), json!({})),
+        default(ranges),
+        service("web", local),
+        endpoints.clone(),
+    ] {
+        put(&mut resolver, object);
+    }
+    let of = |list: &[(&str, Option<u64>)]| -> Vec<(String, Option<u64>)> {
+        list.iter().map(|(prefix, bandwidth)| ((*prefix).to_owned(), *bandwidth)).collect()
+    };
+    // Announced for the endpoints of the other family, an address counts for one.
+    let first =
+        [("10.96.0.7/32", Some(200)), ("80.0.0.9/32", Some(200)), ("fd00:96::7/128", Some(100))];
+    assert_eq!(bandwidths(&mut resolver), of(&first));
+    let plan = resolver.plan();
+    let all: Vec<_> = plan.families.ipv4.statics.iter().filter_map(|s| s.community).collect();
+    assert_eq!(all.len(), 2);
+    assert!(all.iter().all(|community| !community.is_transitive()), "{all:?}");
+
+    // A second service with the load balancer's address adds its endpoints …
+    let more = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "clusterIP": "10.96.0.8"});
+    put(&mut resolver, service("more", more.clone()));
+    put(&mut resolver, slice("more", "IPv4", "me"));
+    let second = [
+        ("10.96.0.7/32", Some(200)),
+        ("10.96.0.8/32", Some(100)),
+        ("80.0.0.9/32", Some(300)),
+        ("fd00:96::7/128", Some(100)),
+    ];
+    assert_eq!(bandwidths(&mut resolver), of(&second));
+    // … but one that every node announces says nothing about this node's share.
+    put(
+        &mut resolver,
+        default(json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+        "serviceLoadBalancerIPs": [{"cidr": "80.0.0.9/32"}]})),
+    );
+    let mut everywhere = more;
+    everywhere["externalTrafficPolicy"] = "Cluster".into();
+    put(&mut resolver, service("more", everywhere));
+    let found = bandwidths(&mut resolver);
+    assert!(found.contains(&("80.0.0.9/32".to_owned(), None)), "{found:?}");
+
+    // Without a ready endpoint there is no announcement.
+    endpoints["endpoints"] = json!([{"nodeName": "me", "conditions": {"ready": false}}]);
+    put(&mut resolver, endpoints);
+    let found = bandwidths(&mut resolver);
+    assert!(found.iter().all(|(prefix, _)| prefix != "10.96.0.7/32"), "{found:?}");
+}
+
+/// As BIRD announces them, unless asked.
+#[test]
+fn addresses_ask_for_no_share_by_default() {
+    let mut resolver =
+        cluster(vec![default(json!({"serviceLoadBalancerIPs": [{"cidr": "80.0.0.0/24"}]}))]);
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "clusterIP": "10.96.0.7"});
+    put(&mut resolver, service("web", local));
+    put(&mut resolver, slice("web", "IPv4", "me"));
+    assert_eq!(bandwidths(&mut resolver), [("80.0.0.9/32".to_owned(), None)]);
+    let json = serde_json::to_value(resolver.plan()).unwrap();
+    assert!(!json.to_string().contains("\"bandwidth\""), "{json}");
+}
+
+/// Only the route of the address changes: no session is touched, no policy is made again.
+#[test]
+fn a_changed_number_of_endpoints_touches_no_session() {
+    let mut settings = Settings::new("me");
+    settings.endpoint_weights = crate::config::EndpointWeights::Transitive;
+    let mut resolver = Resolver::new(settings);
+    let ranges = json!({"serviceLoadBalancerIPs": [{"cidr": "80.0.0.0/24"}]});
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "clusterIP": "10.96.0.7"});
+    for object in [
+        node("me", "10.0.0.1/24", json!({}), json!({})),
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        default(ranges),
+        service("web", local),
+        slice("web", "IPv4", "me"),
+    ] {
+        put(&mut resolver, object);
+    }
+    let before = resolver.plan();
+    resolver.take_touched();
+    let mut two = slice("web", "IPv4", "me");
+    two["endpoints"] = json!([{"nodeName": "me"}, {"nodeName": "me"}]);
+    put(&mut resolver, two);
+    let after = resolver.plan();
+    assert_eq!(resolver.take_touched(), Touched::default());
+    assert!(Arc::ptr_eq(&before.families.ipv4.sessions, &after.families.ipv4.sessions));
+    assert_ne!(before.families.ipv4.statics, after.families.ipv4.statics);
+}
