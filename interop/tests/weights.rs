@@ -1,0 +1,257 @@
+//! Services weighted by their endpoints: what a ToR makes of the bandwidth that Calico nodes announce.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use interop::cpu_time::CpuTime;
+use interop::daemon::Daemon;
+use interop::lab::{self, Host, Lab};
+use interop::margay::{self, Control, control_section};
+use interop::wait::{PATIENCE, wait_until};
+use serde_json::{Value, json};
+
+const NODE_AS: u32 = 64512;
+const TOR_AS: u32 = 65001;
+const SERVICE: &str = "10.96.0.7";
+const FLOWS: u64 = 100_000;
+/// Ready endpoints of the three nodes.
+const ENDPOINTS: [u64; 3] = [1, 2, 5];
+
+/// Sends a datagram for each of 100,000 flows, which differ in both ports, and waits between portions
+/// of it so that no queue on the way overflows.
+const SENDER: &str = "
+import socket, sys, time
+for source in range(20000, 20500):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(('0.0.0.0', source))
+    for port in range(1000, 1200):
+        s.sendto(b'x', (sys.argv[1], port))
+    s.close()
+    time.sleep(0.001)
+";
+
+/// A Calico node that runs margay on objects in files.
+struct Node {
+    host: Host,
+    control: Control,
+    daemon: Daemon,
+}
+
+impl Node {
+    /// Starts margay with these objects beside those of the node, each in a file of its name.
+    fn start(host: &Host, tor: &Host, objects: &[(String, Value)]) -> Result<Self> {
+        let object = |kind: &str, name: &str, spec: Value| {
+            json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name},
+                "spec": spec})
+        };
+        let address = json!({"ipv4Address": format!("{}/24", host.v4())});
+        let ranges = json!({"nodeToNodeMeshEnabled": false, "asNumber": NODE_AS,
+            "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
+        let peer = json!({"peerIP": tor.v4().to_string(), "asNumber": TOR_AS});
+        let folder = host.file("objects");
+        fs::create_dir_all(&folder)?;
+        for (name, object) in [
+            ("node", object("Node", host.name(), json!({"bgp": address}))),
+            ("default", object("BGPConfiguration", "default", ranges)),
+            ("tor", object("BGPPeer", "tor", peer)),
+        ] {
+            put(host, name, &object)?;
+        }
+        objects.iter().try_for_each(|(name, object)| put(host, name, object))?;
+        let text = format!(
+            "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {folder:?}\nstate-file = \"none\"\n\
+             bird-sockets = \"none\"\nendpoint-status = {:?}\nendpoint-weights = \"transitive\"\n{}",
+            host.name(),
+            host.file("status"),
+            control_section(host)
+        );
+        let (daemon, control) = margay::start_text(host, &text)?;
+        host.shell(
+            "nft -f - << 'END'\ntable ip count {\n chain in {\n type filter hook prerouting priority 0;\n \
+             ip daddr 10.96.0.7 counter drop\n }\n}\nEND",
+        )?;
+        Ok(Node { host: host.clone(), control, daemon })
+    }
+
+    /// Packets for the service that arrived.
+    fn count(&self) -> Result<u64> {
+        let text = self.host.run("nft", &["list", "chain", "ip", "count", "in"])?;
+        let after = text.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        after.context("no counter")?.parse().context(text.clone())
+    }
+}
+
+/// A service with policy Local.
+fn service(name: &str, address: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "clusterIP": address, "externalTrafficPolicy": "Local"}})
+}
+
+/// Its EndpointSlice, with so many ready endpoints on each node, and one on each that is not.
+fn slice(name: &str, nodes: &[Host], ready: &[u64]) -> Value {
+    let mut endpoints = Vec::new();
+    for (at, (node, count)) in nodes.iter().zip(ready).enumerate() {
+        for number in 0..=*count {
+            endpoints.push(json!({"addresses": [format!("10.65.{at}.{}", number + 1)],
+                "nodeName": node.name(), "conditions": {"ready": number < *count}}));
+        }
+    }
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": format!("{name}-1"), "namespace": "default",
+            "labels": {"kubernetes.io/service-name": name}},
+        "endpoints": endpoints})
+}
+
+/// The service `web` and its endpoints.
+fn web(nodes: &[Host], ready: [u64; 3]) -> [(String, Value); 2] {
+    [
+        ("service".to_owned(), service("web", SERVICE)),
+        ("slice".to_owned(), slice("web", nodes, &ready)),
+    ]
+}
+
+/// Writes an object's file, at once as a whole.
+fn put(node: &Host, name: &str, object: &Value) -> Result<()> {
+    let fresh = node.write("object.new", &object.to_string())?;
+    fs::rename(fresh, node.file("objects").join(format!("{name}.json")))?;
+    Ok(())
+}
+
+/// The weights of the ToR's kernel route, in the order of the nodes; 0: no leg.
+fn weights(tor: &Host, nodes: &[Host]) -> Result<Vec<u64>> {
+    let text = tor.run("ip", &["-j", "route", "show", &format!("{SERVICE}/32")])?;
+    let routes: Value = serde_json::from_str(&text)?;
+    let of_node = |node: &Host| {
+        let mut legs = routes[0]["nexthops"].as_array().into_iter().flatten();
+        let leg = legs.find(|leg| leg["gateway"] == node.v4().to_string().as_str());
+        leg.and_then(|leg| leg["weight"].as_u64()).unwrap_or(0)
+    };
+    Ok(nodes.iter().map(of_node).collect())
+}
+
+fn wait_weights(tor: &Host, nodes: &[Host], wanted: [u64; 3]) -> Result<()> {
+    wait_until(PATIENCE, "the weights in the ToR's kernel", || {
+        let found = weights(tor, nodes)?;
+        ensure!(found == wanted, "{found:?}, not {wanted:?}");
+        Ok(())
+    })
+}
+
+/// The ToR's configuration: a margay that shares traffic by bandwidth.
+fn tor_text(tor: &Host, nodes: &[Host]) -> String {
+    let mut text = format!(
+        "[bgp]\nasn = {TOR_AS}\nrouter-id = \"{}\"\n\n[fib]\nmultipath-weights = \"link-bandwidth\"\n\n{}\n",
+        tor.v4(),
+        control_section(tor)
+    );
+    for node in nodes {
+        text.push_str(&format!(
+            "[[bgp.peers]]\naddress = \"{}\"\nremote-asn = {NODE_AS}\nconnect-retry-time = 1\n\
+             import = \"all\"\nexport = \"none\"\n\n",
+            node.v4()
+        ));
+    }
+    text
+}
+
+/// Sends the flows from the client and compares what each node received with its share.
+fn expect_shares(client: &Host, nodes: &[Node], ideal: [u64; 3]) -> Result<()> {
+    let before: Vec<u64> = nodes.iter().map(Node::count).collect::<Result<_>>()?;
+    client.run("python3", &["-c", SENDER, SERVICE])?;
+    let counted: Vec<u64> = wait_until(PATIENCE, "every flow at a node", || {
+        let now = nodes.iter().map(Node::count).collect::<Result<Vec<u64>>>()?;
+        let counted: Vec<u64> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+        ensure!(counted.iter().sum::<u64>() == FLOWS, "{counted:?} of {FLOWS}");
+        Ok(counted)
+    })?;
+    let total: u64 = ideal.iter().sum();
+    println!("flows {counted:?}, endpoints {ideal:?}");
+    for (count, endpoints) in counted.iter().zip(ideal) {
+        let share = FLOWS as f64 * endpoints as f64 / total as f64;
+        let off = (*count as f64 - share).abs();
+        ensure!(off <= share * 0.03, "{counted:?}: {count} of {share} is more than 3 % off");
+    }
+    Ok(())
+}
+
+/// 100,000 flows through a Linux ToR: each node gets them in proportion to its ready endpoints, and
+/// follows their changes; a node without any withdraws.
+#[test]
+#[ignore = "needs root, nftables and python3"]
+fn a_tor_sends_each_node_the_share_of_its_endpoints() -> Result<()> {
+    lab::run_margay("weights", &[], &["nft", "python3"], |lab: &mut Lab| {
+        let (tor, client) = (lab.host("tor")?, lab.host("client")?);
+        let hosts = [lab.host("n1")?, lab.host("n2")?, lab.host("n3")?];
+        tor.shell(
+            "sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.fib_multipath_hash_policy=1 \
+             net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0",
+        )?;
+        client.run("ip", &["route", "add", "10.96.0.0/12", "via", &tor.v4().to_string()])?;
+        let (_tor, routes) = margay::start_text(&tor, &tor_text(&tor, &hosts))?;
+        let begin = web(&hosts, ENDPOINTS);
+        let mut nodes = Vec::new();
+        for host in &hosts {
+            nodes.push(Node::start(host, &tor, &begin)?);
+        }
+        wait_weights(&tor, &hosts, ENDPOINTS)?;
+        expect_shares(&client, &nodes, ENDPOINTS)?;
+        let shown = nodes[2].control.json(&["show", "routes", &format!("{SERVICE}/32")])?;
+        // 5 endpoints of 10 Mbit/s: 6.25e6 octets per second, of AS 64512.
+        let community = "0x0004fc004abebc20";
+        ensure!(shown.to_string().contains(community), "{shown}");
+        let received = routes.json(&["show", "routes", &format!("{SERVICE}/32")])?;
+        ensure!(received.to_string().contains(community), "{received}");
+
+        let changed = [3, 0, 4];
+        hosts.iter().try_for_each(|host| put(host, "slice", &slice("web", &hosts, &changed)))?;
+        wait_weights(&tor, &hosts, changed)?;
+        expect_shares(&client, &nodes, changed)
+    })
+}
+
+/// What 100 changed weights a second cost, in files, which are read from the disk at each change.
+#[test]
+#[ignore = "needs root and nftables"]
+fn weights_of_many_services_follow_their_endpoints() -> Result<()> {
+    const SERVICES: u64 = 100;
+    const SECONDS: u64 = 5;
+    lab::run_margay("weights-many", &[], &["nft"], |lab: &mut Lab| {
+        let tor = lab.host("tor")?;
+        let hosts = [lab.host("n1")?];
+        let (_tor, received) = margay::start_text(&tor, &tor_text(&tor, &hosts))?;
+        let mut objects = Vec::new();
+        for number in 0..SERVICES {
+            let name = format!("s{number}");
+            objects.push((format!("service-{name}"), service(&name, &format!("10.96.1.{number}"))));
+            objects.push((format!("slice-{name}"), slice(&name, &hosts, &[1])));
+        }
+        let node = Node::start(&hosts[0], &tor, &objects)?;
+        let has_bandwidth = |endpoints: u64| {
+            wait_until(PATIENCE, "the bandwidths at the ToR", || {
+                let octets = (endpoints as f32 * 1_250_000.0).to_bits();
+                let community = format!("0x0004fc00{octets:08x}");
+                let routes = received.json(&["show", "routes"])?.to_string();
+                let found = routes.matches(&community).count() as u64;
+                ensure!(found >= SERVICES, "{found} of {SERVICES} have {community}");
+                Ok(())
+            })
+        };
+        has_bandwidth(1)?;
+        let (begin, before) = (Instant::now(), CpuTime::of(node.daemon.pid())?);
+        for change in 0..SECONDS * SERVICES {
+            let name = format!("s{}", change % SERVICES);
+            let ready = 2 + change / SERVICES;
+            put(&hosts[0], &format!("slice-{name}"), &slice(&name, &hosts, &[ready]))?;
+            // The pace of the load.
+            let next = Duration::from_secs_f64((change + 1) as f64 / SERVICES as f64);
+            std::thread::sleep(next.saturating_sub(begin.elapsed()));
+        }
+        has_bandwidth(1 + SECONDS)?;
+        let used = Duration::from_nanos(CpuTime::of(node.daemon.pid())?.since(&before));
+        let share = used.as_secs_f64() / begin.elapsed().as_secs_f64();
+        println!("{SERVICES} changes a second: {:.2} % of a core", share * 100.0);
+        Ok(())
+    })
+}
