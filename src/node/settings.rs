@@ -97,8 +97,7 @@ impl NodeSettings {
     /// `MARGAY_SOCKET` (control socket), `MARGAY_HTTP` (address of metrics and health; default: not
     /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`), `MARGAY_DRAIN_BY`
     /// (`annotation`, `cordon` or both; default: nothing), `MARGAY_VANTAGE_LABEL` (the label of Nodes
-    /// whose value is a neighbour's vantage; default: none) and, unless a file sets it,
-    /// (`annotation`, `cordon` or both; default: nothing), `MARGAY_ENDPOINT_WEIGHTS` (`transitive`,
+    /// whose value is a neighbour's vantage; default: none), `MARGAY_ENDPOINT_WEIGHTS` (`transitive`,
     /// `non-transitive` or `off`, the default) and, unless a file sets it,
     /// `MARGAY_BIRD_SOCKETS` (one path for IPv4, a comma, and one for IPv6; or `none`; default:
     /// [`BirdSockets::Calico`]).
