@@ -759,6 +759,7 @@ proptest! {
                         | Change::PrependOutermost(_)
                         | Change::LocalPrefFromMetric
                         | Change::MetricFromLocalPref
+                        | Change::ScaleLinkBandwidth(_)
                 )
             })
             .collect();
