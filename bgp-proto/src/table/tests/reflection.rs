@@ -1,5 +1,6 @@
 //! What a neighbour is sent of reflected routes: clusters, restarts, path identifiers.
 
+use super::schedule::{many, plain};
 use super::*;
 use crate::wire::{
     AttrView, GracefulRestart, GracefulRestartFamily, Update, UpdateContext, split_frame,
@@ -243,4 +244,31 @@ fn a_path_keeps_its_identifier_whatever_the_others_do() {
         announce_with(&mut table, 4, &[PREFIX], &longer);
         assert_eq!(received(&mut table), (fourth, Vec::new()));
     }
+}
+
+/// What a group sends follows its key and the facts of the source at once, before the decision that
+/// marks other groups. Groups that have become alike by then have not sent the same yet.
+#[test]
+fn groups_that_become_alike_wait_for_what_is_undecided() {
+    let mut table = table();
+    let mut one = up(&mut table, 3, ASN.0, exporting(3, changing(vec![Change::Med(1)])));
+    let _source = up(&mut table, 2, ASN.0, routes(2));
+    let mut other = up(&mut table, 4, ASN.0, routes(4));
+    let closed = ImportParams::new(Policy::reject_all());
+    let _feed = up(&mut table, 5, 65005, PeerRoutes { import: closed, ..routes(5) });
+    announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
+    settle(&mut table);
+    let mut announced =
+        || [&mut one, &mut other].map(|r| receive(r, FamilySet::EMPTY).announced.len());
+    assert_eq!(announced(), [0, 0], "it is not a client");
+    table.peer_configure(PeerId(2), Arc::new(PeerRoutes { reflection: CLIENT, ..routes(2) }));
+    table.peer_configure(PeerId(3), Arc::new(routes(3)));
+    // While inputs are waiting, nothing is decided.
+    table.apply(PeerId(5), many(5, &plain(65005), 0..2_000), None);
+    let turns = (0..).take_while(|_| table.turn(Time::ZERO, Work(600)).decided == 0).count();
+    assert!(turns > 3, "decided after {turns}");
+    settle(&mut table);
+    assert_eq!(announced(), [1, 1]);
+    let group = |id| table.counts(PeerId(id)).group[Family::Ipv4];
+    assert_eq!(group(3), group(4), "they are merged in the end");
 }

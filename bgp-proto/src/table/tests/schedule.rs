@@ -14,7 +14,7 @@ fn net(n: u32) -> Prefix {
     Prefix4::from_bits(0x1000_0000 + n * 256, 24).into()
 }
 
-fn many(from: u32, edit: &AttrEdit, nets: std::ops::Range<u32>) -> RouteBatch {
+pub(super) fn many(from: u32, edit: &AttrEdit, nets: std::ops::Range<u32>) -> RouteBatch {
     let hop = NextHop::from(IpAddr::from([10, 0, 0, from as u8]));
     let mut bytes = Vec::new();
     nets.for_each(|n| Nlri::push(&mut bytes, None, net(n)));
@@ -24,7 +24,7 @@ fn many(from: u32, edit: &AttrEdit, nets: std::ops::Range<u32>) -> RouteBatch {
     batch
 }
 
-fn plain(asn: u32) -> AttrEdit {
+pub(super) fn plain(asn: u32) -> AttrEdit {
     let mut edit = AttrEdit::originate(Origin::Igp);
     edit.prepend_as(Asn(asn), 1);
     edit
