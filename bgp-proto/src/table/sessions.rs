@@ -91,7 +91,11 @@ impl Table {
             return;
         }
         self.loc_rib.sources.set(source, facts);
-        if before.and_then(|facts| facts.vantage) != vantage {
+        let left = before.and_then(|facts| facts.vantage);
+        if left != vantage {
+            if left.is_some() {
+                self.vantages.note_leaving();
+            }
             self.export_moved(source, meter);
         }
         Family::ALL.into_iter().for_each(|family| self.begin_pass(id, family, Pass::Touch, meter));

@@ -1,6 +1,6 @@
 //! The vantages that peers and the configuration name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Explanation, Table};
@@ -50,11 +50,16 @@ impl VantageCosts {
 /// The vantages in use, by name.
 pub(super) struct Vantages {
     known: BTreeMap<Arc<str>, Arc<Vantage>>,
+    /// Whether some may have gone out of use.
+    may_shrink: bool,
+    /// Whether it has been reported that there are too many.
+    is_limit_noted: bool,
 }
 
 impl Vantages {
     pub(super) fn new(costs: &VantageCosts) -> Self {
-        let mut vantages = Vantages { known: BTreeMap::new() };
+        let mut vantages =
+            Vantages { known: BTreeMap::new(), may_shrink: false, is_limit_noted: false };
         vantages.rebuild(costs, &[]);
         vantages
     }
@@ -64,10 +69,22 @@ impl Vantages {
         self.known.get(name?).map(Arc::clone)
     }
 
+    /// A peer has left a vantage.
+    pub(super) fn note_leaving(&mut self) {
+        self.may_shrink = true;
+    }
+
     /// Keeps the vantages that `costs` and `used` name, with their ids, and gives ids to new ones.
+    /// With the same costs, new ones take the place of no vantage in use: its peers keep their ids.
     fn rebuild(&mut self, costs: &VantageCosts, used: &[Arc<str>]) {
+        (self.may_shrink, self.is_limit_noted) = (false, false);
         let mut ids = BTreeMap::new();
-        let wanted: Vec<&Arc<str>> = costs.names().chain(used).take(VANTAGES_MAX).collect();
+        let (kept, new): (Vec<_>, Vec<_>) =
+            used.iter().partition(|name| self.known.contains_key(*name));
+        let mut seen = BTreeSet::new();
+        let mut wanted: Vec<&Arc<str>> = costs.names().chain(kept).chain(new).collect();
+        wanted.retain(|name| seen.insert(*name));
+        wanted.truncate(VANTAGES_MAX);
         for name in &wanted {
             ids.extend(self.known.get(*name).map(|known| (Arc::clone(name), known.id)));
         }
@@ -119,17 +136,21 @@ impl Table {
         if let Some(known) = self.vantages.known.get(name) {
             return Some(known.id);
         }
-        if self.vantages.known.len() >= VANTAGES_MAX {
+        let is_full = self.vantages.known.len() >= VANTAGES_MAX;
+        if is_full && self.vantages.may_shrink {
             self.configure_vantages();
-        }
-        // It may have been added with those of all peers.
-        if let Some(known) = self.vantages.known.get(name) {
-            return Some(known.id);
+            // It may have been added with those of all peers.
+            if let Some(known) = self.vantages.known.get(name) {
+                return Some(known.id);
+            }
         }
         if self.vantages.known.len() >= VANTAGES_MAX {
-            self.note(format!(
-                "{name}: no more than {VANTAGES_MAX} vantages; its peers are sent our best path"
-            ));
+            if !std::mem::replace(&mut self.vantages.is_limit_noted, true) {
+                self.note(format!(
+                    "vantage {name}: there are {VANTAGES_MAX} already; peers at this one and at \
+                     further ones are sent our own best path"
+                ));
+            }
             return None;
         }
         Some(self.vantages.add(&self.config.vantages, name))
@@ -211,5 +232,23 @@ mod tests {
         let other = vantages.add(&fewer, &"other".into());
         assert_eq!(row(&vantages, "rack"), (added, [1000, 3, 0, 1000]));
         assert!(other != added && other != before, "{other:?} is taken");
+    }
+
+    #[test]
+    fn those_in_use_stay_when_there_are_too_many() {
+        let none = VantageCosts::default();
+        let mut vantages = Vantages::new(&none);
+        let name = |n: usize| -> Arc<str> { format!("node-{n:04}").into() };
+        let used: Vec<Arc<str>> = (10..VANTAGES_MAX + 10).map(name).collect();
+        vantages.rebuild(&none, &used);
+        let id = |vantages: &Vantages, n| vantages.of(Some(&name(n))).map(|found| found.id);
+        let before = id(&vantages, 20);
+        assert!(before.is_some());
+        // One goes, and ten wait that are sorted before all others.
+        let used: Vec<Arc<str>> = (0..VANTAGES_MAX + 9).map(name).collect();
+        vantages.rebuild(&none, &used);
+        assert_eq!(id(&vantages, 20), before);
+        let kept = (10..VANTAGES_MAX + 9).filter(|n| id(&vantages, *n).is_some()).count();
+        assert_eq!((kept, vantages.known.len()), (VANTAGES_MAX - 1, VANTAGES_MAX));
     }
 }
