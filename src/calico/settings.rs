@@ -113,6 +113,7 @@ impl Settings {
             }
         }
         settings.version = get("MARGAY_CALICO_VERSION").map(str::to_owned);
+        settings.vantage_label = get("MARGAY_VANTAGE_LABEL").map(str::to_owned);
         settings.use_pod_cidr = get("USE_POD_CIDR")
             .is_some_and(|v| matches!(v, "true" | "True" | "TRUE" | "1" | "t" | "T"));
         settings
@@ -142,6 +143,7 @@ mod tests {
             ("NAMESPACE", ""),
             ("CALICO_K8S_NODE_REF", "k8s-name"),
             ("USE_POD_CIDR", "true"),
+            ("MARGAY_VANTAGE_LABEL", "zone"),
             ("OTHER", "x"),
         ];
         let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
@@ -150,6 +152,7 @@ mod tests {
         assert_eq!(settings.namespace, "kube-system");
         assert_eq!(settings.kubernetes_node, "k8s-name");
         assert!(settings.use_pod_cidr);
+        assert_eq!(settings.vantage_label.as_deref(), Some("zone"));
         assert_eq!(Settings::new("n1").kubernetes_node, "n1");
     }
 

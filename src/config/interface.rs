@@ -10,8 +10,8 @@ use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::on_interface6;
 
 use super::bfd::BfdSettings;
-use super::peer::{self, Context, Nature, is_of_word};
-use super::reader::{Table, Value};
+use super::peer::{self, Context, Nature};
+use super::reader::{Table, Value, is_of_word};
 use super::{Fallover, PeerEntry};
 
 /// Longest name of an interface, in octets (IFNAMSIZ without the final zero).

@@ -15,8 +15,7 @@ use bgp_proto::table::{
     ReflectionParams, RouteLimits,
 };
 use bgp_proto::types::{
-    Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, is_direction_mark,
-    on_interface6,
+    Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, on_interface6,
 };
 use bgp_proto::wire::AddPathMode;
 
@@ -25,7 +24,7 @@ use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
 use super::long_lived::{self, LongLived};
 use super::password::read_password;
 use super::policy::Policies;
-use super::reader::{Table, Value};
+use super::reader::{Table, Value, is_of_word};
 use super::vantage;
 use super::{DynamicPeers, Fallover, PeerEntry};
 
@@ -544,12 +543,6 @@ pub(super) fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
         return None;
     }
     Some(name.into())
-}
-
-/// Whether a name may contain `c`: no white space, and nothing that changes how a terminal displays
-/// a line (control characters, direction marks).
-pub(super) fn is_of_word(c: char) -> bool {
-    !(c.is_whitespace() || c.is_control() || is_direction_mark(c))
 }
 
 /// Reads an address that can be an end of a TCP connection.

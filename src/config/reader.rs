@@ -10,6 +10,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::str::FromStr;
 
+use bgp_proto::types::is_direction_mark;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -331,6 +332,12 @@ impl<'a> Value<'a> {
             _ => self.kind_fault("a table"),
         }
     }
+}
+
+/// Whether a name may contain `c`: no white space, and nothing that changes how a terminal displays
+/// a line (control characters, direction marks).
+pub(super) fn is_of_word(c: char) -> bool {
+    !(c.is_whitespace() || c.is_control() || is_direction_mark(c))
 }
 
 /// The candidate of which `word` is most likely a misspelling.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bgp_proto::table::VantageCosts;
 
-use super::reader::{Table, Value};
+use super::reader::{Table, Value, is_of_word};
 
 /// Longest name, in octets: that of a Kubernetes label's value.
 const NAME_MAX: usize = 63;
@@ -18,7 +18,7 @@ pub(super) fn read_name(value: &Value<'_>) -> Option<Arc<str>> {
 }
 
 fn check_name(name: &str, value: &Value<'_>) -> bool {
-    let is_word = !name.is_empty() && name.chars().all(super::peer::is_of_word);
+    let is_word = !name.is_empty() && name.chars().all(is_of_word);
     if !is_word || name.len() > NAME_MAX {
         value.fault_key(
             format_args!(
