@@ -100,13 +100,13 @@ fn a_route_has_the_promised_keys() {
              "extended_communities": ["rt:64512:1"], "originator_id": "1.2.3.4",
              "cluster_list": ["5.6.7.8"], "age_seconds": 61,
              "unusable": null, "igp_metric": 20, "import_rule": "policy \"all\" default",
-             "reason": "only-path"},
+             "reason": "only-path", "vantage": "zone-a", "vantage_cost": 7},
             {"best": false, "multipath": false, "stale": true, "long_lived": true, "source": "kernel", "peer": "#5",
              "path_id": 0, "next_hop": null, "gateway": [], "origin": "incomplete", "as_path": [],
              "local_pref": null, "med": null, "communities": [], "large_communities": [],
              "extended_communities": [], "originator_id": null, "cluster_list": [],
              "age_seconds": 0, "unusable": "next hop unresolved", "igp_metric": null,
-             "import_rule": null, "reason": "peer-type"},
+             "import_rule": null, "reason": "peer-type", "vantage": null, "vantage_cost": null},
         ]})
     );
 }
