@@ -37,6 +37,8 @@ names! {
     LINK_UP = "link-up", "an interface that was reported down is up again";
     ADDRESS_REMOVED = "address-removed", "an address of ours that peers use was removed";
     ADDRESS_ADDED = "address-added", "an address that was reported removed is back";
+    VRF_UP = "vrf-up", "a configured VRF has come, and its sessions may begin";
+    VRF_DOWN = "vrf-down", "a VRF has gone: its sessions end, and its routes are withdrawn";
     ROUTE_FOREIGN = "route-foreign", "a route of another process is installed for a prefix of ours";
     ROUTE_REFUSED = "route-refused", "the kernel refuses routes or next hops";
     ROUTE_REPAIRED = "route-repaired", "another process removed or changed our kernel routes";

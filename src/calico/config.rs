@@ -132,6 +132,7 @@ impl Converter {
             table: Arc::new(table),
             originate,
             redistribute: redistribute(&plan.families.ipv4),
+            vrfs: Vec::new(),
             host_routes,
             drain: plan.drain.clone(),
             fib,

@@ -151,6 +151,7 @@ fn is_paged(request: &Request) -> bool {
     matches!(
         request,
         Request::ShowPeers
+            | Request::ShowPeersIn { .. }
             | Request::ShowPeer { .. }
             | Request::ShowRoutes { .. }
             | Request::ShowReceived { .. }

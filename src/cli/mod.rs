@@ -27,7 +27,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
-use crate::ctl::{Lookup, Request, StopMode};
+use crate::ctl::{Lookup, Request, RouteSelection, StopMode};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -93,6 +93,9 @@ pub enum Command {
         /// As seen from a vantage, where peers are sent the path that is best from there.
         #[arg(long, value_name = "NAME")]
         vantage: Option<String>,
+        /// In this VRF instead of the default one.
+        #[arg(long, value_name = "VRF")]
+        vrf: Option<String>,
         /// How to ask and print.
         #[command(flatten)]
         output: Output,
@@ -186,6 +189,9 @@ pub enum Show {
         /// Exit with 1 if any peer is not established.
         #[arg(long)]
         fail_if_down: bool,
+        /// Only those in this VRF.
+        #[arg(long, value_name = "VRF")]
+        vrf: Option<String>,
     },
     /// Everything about one peer.
     #[command(aliases = ["neighbor", "neighbour"])]
@@ -203,6 +209,9 @@ pub enum Show {
         /// Only paths from this peer, given by name or address.
         #[arg(long, value_name = "PEER")]
         peer: Option<String>,
+        /// Those of this VRF instead of the default one.
+        #[arg(long, value_name = "VRF")]
+        vrf: Option<String>,
         /// Which paths.
         #[command(flatten)]
         paths: PathArgs,
@@ -234,6 +243,9 @@ pub enum Show {
         /// Exit with 1 if the kernel does not hold all of them, or if there is none to the prefix.
         #[arg(long, conflicts_with_all = ["count", "limit"])]
         fail_if_missing: bool,
+        /// Those of this VRF instead of the default one.
+        #[arg(long, value_name = "VRF")]
+        vrf: Option<String>,
         /// Which prefixes.
         #[command(flatten)]
         prefixes: PrefixArgs,
@@ -356,12 +368,16 @@ impl Show {
             Show::Status { fail_if_not_ready } => {
                 (Request::ShowStatus, demand(fail_if_not_ready, Demand::Ready))
             }
-            Show::Peers { fail_if_down } => {
-                (Request::ShowPeers, demand(fail_if_down, Demand::Established))
+            Show::Peers { fail_if_down, vrf } => {
+                let request = match vrf {
+                    Some(vrf) => Request::ShowPeersIn { vrf },
+                    None => Request::ShowPeers,
+                };
+                (request, demand(fail_if_down, Demand::Established))
             }
             Show::Peer { name } => (Request::ShowPeer { name }, Demand::Nothing),
-            Show::Routes { prefixes, peer, paths } => {
-                let mut select = prefixes.with(paths, peer);
+            Show::Routes { prefixes, peer, vrf, paths } => {
+                let mut select = RouteSelection { vrf, ..prefixes.with(paths, peer) };
                 let prefix = select.prefix.take();
                 (Request::ShowRoutes { prefix, select }, Demand::Nothing)
             }
@@ -373,8 +389,8 @@ impl Show {
                 let select = prefixes.with(paths, None);
                 (Request::ShowAdvertised { peer, select }, Demand::Nothing)
             }
-            Show::Fib { fail_if_missing, prefixes } => {
-                let select = prefixes.into_selection();
+            Show::Fib { fail_if_missing, vrf, prefixes } => {
+                let select = RouteSelection { vrf, ..prefixes.into_selection() };
                 let missing = Demand::Installed { of: select.prefix };
                 (Request::ShowFib { select }, demand(fail_if_missing, missing))
             }
@@ -435,8 +451,8 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
             let (request, demand) = what.into_request();
             return ask(&request, demand, &output);
         }
-        Command::Explain { prefix: Destination { prefix, lookup }, vantage, output } => {
-            (Request::Explain { prefix, lookup, vantage }, output)
+        Command::Explain { prefix: Destination { prefix, lookup }, vantage, vrf, output } => {
+            (Request::Explain { prefix, lookup, vantage, vrf }, output)
         }
         Command::Health(probe) => return health::run(&probe),
         Command::LogLevel { level, output } => (Request::LogLevel { level }, output),

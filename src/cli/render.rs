@@ -70,7 +70,7 @@ impl<W: Write> Renderer<W> {
             |columns: &[(&'static str, Align)]| Table::new(columns, look.width, look.has_colour());
         let view = match request {
             Request::ShowStatus => View::Status,
-            Request::ShowPeers => View::Peers(table(&PEER_COLUMNS)),
+            Request::ShowPeers | Request::ShowPeersIn { .. } => View::Peers(table(&PEER_COLUMNS)),
             Request::ShowPeer { .. } => View::Peer,
             Request::ShowRoutes { select, .. }
             | Request::ShowReceived { select, .. }

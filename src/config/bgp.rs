@@ -15,6 +15,7 @@ use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::vantage;
+use super::vrf::{Vrf, read_listen};
 use super::{BgpConfig, DynamicPeers, InterfacePeers, PeerEntry};
 
 /// Default of `groups-max`.
@@ -36,7 +37,12 @@ pub(super) struct Bgp {
 }
 
 /// Reads `[bgp]`; relative names of password files are resolved from `folder`.
-pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Option<Bgp> {
+pub(super) fn read(
+    root: &Table<'_>,
+    policies: &Policies,
+    folder: &Path,
+    vrfs: &[Vrf],
+) -> Option<Bgp> {
     let table = root.require("bgp", "begin with asn and router-id")?.table()?;
     let asn = table.require("asn", "set it to our AS number").and_then(|v| read_usable_asn(&v));
     let router_id = table
@@ -54,7 +60,8 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
     let identity =
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
-    let cx = peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd };
+    let cx =
+        peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd, vrfs };
     let dynamic = read_dynamic(&table, &cx, &listen);
     let (peers, interfaces) = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();
@@ -84,34 +91,27 @@ pub(super) fn read_memory(table: &Table<'_>) -> Option<u64> {
     Some(mebibytes << 20)
 }
 
-fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
-    let Some(value) = table.get("listen") else {
-        return vec![([0, 0, 0, 0], 179).into(), ([0u16; 8], 179).into()];
-    };
-    let mut listen: Vec<SocketAddr> = Vec::new();
-    for value in value.list() {
-        let Some(address) = value
-            .parse_as::<SocketAddr>("an address and port such as \"0.0.0.0:179\" or \"[::]:179\"")
-        else {
-            continue;
-        };
-        if address.port() == 0 {
-            value.fault("port 0 is not a port", "use 1-65535, usually 179");
-        } else if address.ip().is_multicast() {
-            value.fault("is a multicast address", "use an address of this machine");
-        } else if listen.contains(&address) {
-            value.fault(format_args!("{address} is listed twice"), "leave one out");
-        } else {
-            listen.push(address);
-        }
+/// The addresses on which connections in a VRF are accepted.
+fn listen_in<'a>(
+    vrf: Option<&Arc<str>>,
+    listen: &'a [SocketAddr],
+    vrfs: &'a [Vrf],
+) -> &'a [SocketAddr] {
+    match vrfs.iter().find(|known| Some(&known.name) == vrf) {
+        Some(vrf) => &vrf.listen,
+        None => listen,
     }
-    listen
 }
 
-/// The range around `prefix` whose password the kernel would require of it, if it has none of its
+/// The range around `prefix` in the same VRF whose password the kernel would require of it, if it has none of its
 /// own.
-fn password_around(dynamic: &[DynamicPeers], prefix: Prefix) -> Option<&DynamicPeers> {
-    let around = dynamic.iter().filter(|r| r.prefix != prefix && r.prefix.contains(prefix));
+fn password_around<'a>(
+    dynamic: &'a [DynamicPeers],
+    vrf: &Option<Arc<str>>,
+    prefix: Prefix,
+) -> Option<&'a DynamicPeers> {
+    let beside = dynamic.iter().filter(|r| r.session.vrf == *vrf);
+    let around = beside.filter(|r| r.prefix != prefix && r.prefix.contains(prefix));
     around.max_by_key(|r| r.prefix.len()).filter(|r| r.session.security.md5.is_some())
 }
 
@@ -159,6 +159,8 @@ fn read_peers(
             table.finish();
             continue;
         };
+        let vrf = &entry.session.vrf;
+        let listen = listen_in(vrf.as_ref(), listen, cx.vrfs);
         let remote = SocketAddr::new(entry.session.address, entry.session.port);
         if listen.contains(&remote) {
             table.fault_at(
@@ -169,10 +171,10 @@ fn read_peers(
         }
         check_listens(&table, listen, entry.session.passive);
         let host = Prefix::host(entry.session.address);
-        let has_range = dynamic.iter().any(|range| range.prefix == host);
+        let has_range = dynamic.iter().any(|r| r.prefix == host && r.session.vrf == *vrf);
         if entry.session.security.md5.is_none()
             && !has_range
-            && let Some(range) = password_around(dynamic, host)
+            && let Some(range) = password_around(dynamic, vrf, host)
         {
             table.fault_at(
                 "address",
@@ -185,7 +187,7 @@ fn read_peers(
                 "give it a password of its own, or the range another prefix",
             );
         }
-        if let Some(other) = addresses.insert(entry.session.address, number) {
+        if let Some(other) = addresses.insert((vrf.clone(), entry.session.address), number) {
             table.fault_at(
                 "address",
                 format_args!("{} is the address of bgp.peers[{other}] too", remote.ip()),
@@ -227,13 +229,13 @@ fn read_dynamic(
             table.finish();
             continue;
         };
-        if listen.is_empty() {
+        if listen_in(range.session.vrf.as_ref(), listen, cx.vrfs).is_empty() {
             table.fault(
                 "peers can never connect, because bgp.listen is empty",
                 "listen somewhere, or leave the range out",
             );
         }
-        if let Some(other) = prefixes.insert(range.prefix, number) {
+        if let Some(other) = prefixes.insert((range.session.vrf.clone(), range.prefix), number) {
             table.fault_at(
                 "prefix",
                 format_args!("{} is the range of bgp.dynamic-peers[{other}] too", range.prefix),
@@ -245,7 +247,7 @@ fn read_dynamic(
     }
     for (range, table) in ranges.iter().zip(tables) {
         if range.session.security.md5.is_none()
-            && let Some(around) = password_around(&ranges, range.prefix)
+            && let Some(around) = password_around(&ranges, &range.session.vrf, range.prefix)
         {
             table.fault_at(
                 "prefix",

@@ -11,7 +11,7 @@ use bgp_proto::types::Prefix;
 use super::effective::{Difference, differences};
 use super::{
     Config, DynamicPeers, FibSettings, HostRoute, HttpSettings, LogLevel, Originate, PeerEntry,
-    Redistribute,
+    Redistribute, Vrf,
 };
 
 /// The changes that lead from one configuration to another. They are complete: a reload prints and
@@ -55,6 +55,8 @@ pub struct Changes {
     pub originate_added: Vec<Originate>,
     /// Originated routes whose kernel route differs.
     pub originate_changed: Vec<Originate>,
+    /// Whether VRFs differ: their names, listening addresses, originated routes or redistribution.
+    pub vrfs_changed: bool,
     /// The rules for redistribution, if they differ.
     pub redistribute: Option<Vec<Redistribute>>,
     /// Host routes to neighbours, if they differ.
@@ -82,6 +84,17 @@ pub struct DynamicChanges {
     pub ranges: Vec<DynamicPeers>,
 }
 
+impl Vrf {
+    /// The changes to originated routes and redistribution that lead to `new`.
+    pub fn changes_to(&self, new: &Vrf) -> Changes {
+        let mut changes = Changes::default();
+        changes.add_originate(&self.originate, &new.originate);
+        changes.redistribute =
+            (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
+        changes
+    }
+}
+
 impl Config {
     /// The changes that lead to `new`.
     pub fn changes_to(&self, new: &Config) -> Changes {
@@ -103,6 +116,7 @@ impl Config {
             ..TableConfig::clone(&new.table)
         };
         changes.table = (*self.table != table).then(|| Arc::new(table));
+        changes.vrfs_changed = self.vrfs != new.vrfs;
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute =
             (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
@@ -172,16 +186,13 @@ impl Config {
 }
 
 fn dynamic_changes(old: &[DynamicPeers], new: &[DynamicPeers]) -> Option<DynamicChanges> {
-    let by_prefix = |ranges: &'_ [DynamicPeers]| -> BTreeMap<Prefix, usize> {
-        ranges.iter().enumerate().map(|(at, range)| (range.prefix, at)).collect()
-    };
+    fn by_prefix(ranges: &[DynamicPeers]) -> BTreeMap<(Option<&Arc<str>>, Prefix), &DynamicPeers> {
+        ranges.iter().map(|range| ((range.session.vrf.as_ref(), range.prefix), range)).collect()
+    }
     let (before, after) = (by_prefix(old), by_prefix(new));
-    let differs = |prefix: &&Prefix| {
-        let old = before.get(*prefix).and_then(|at| old.get(*at));
-        old != after.get(*prefix).and_then(|at| new.get(*at))
-    };
+    let differs = |key: &&(Option<&Arc<str>>, Prefix)| before.get(*key) != after.get(*key);
     let all = before.keys().chain(after.keys().filter(|p| !before.contains_key(p)));
-    let changed: Vec<Prefix> = all.filter(differs).copied().collect();
+    let changed: Vec<Prefix> = all.filter(differs).map(|(_, prefix)| *prefix).collect();
     (!changed.is_empty()).then(|| DynamicChanges { changed, ranges: new.to_vec() })
 }
 
@@ -251,17 +262,18 @@ impl Changes {
         let before: HashMap<&Arc<str>, &PeerEntry> =
             old.iter().map(|peer| (&peer.name, *peer)).collect();
         let after: HashSet<&Arc<str>> = new.iter().map(|peer| &peer.name).collect();
-        let mut gone: BTreeMap<IpAddr, &PeerEntry> = old
-            .iter()
-            .filter(|p| !after.contains(&p.name))
-            .map(|p| (p.session.address, *p))
-            .collect();
+        // The same address may be in two VRFs.
+        fn place(peer: &PeerEntry) -> (Option<&Arc<str>>, IpAddr) {
+            (peer.session.vrf.as_ref(), peer.session.address)
+        }
+        let mut gone: BTreeMap<_, &PeerEntry> =
+            old.iter().filter(|p| !after.contains(&p.name)).map(|p| (place(p), *p)).collect();
         for peer in new {
             let list = match before.get(&peer.name).copied() {
-                None => match gone.get(&peer.session.address) {
+                None => match gone.get(&place(peer)) {
                     Some(old) if is_same(&old.session, &peer.session) => {
                         self.peers_renamed.push((Arc::clone(&old.name), peer.clone()));
-                        gone.remove(&peer.session.address);
+                        gone.remove(&place(peer));
                         continue;
                     }
                     _ => &mut self.peers_added,
@@ -280,9 +292,8 @@ impl Changes {
             };
             list.push(peer.clone());
         }
-        let gone = old
-            .iter()
-            .filter(|p| gone.get(&p.session.address).is_some_and(|left| left.name == p.name));
+        let gone =
+            old.iter().filter(|p| gone.get(&place(p)).is_some_and(|left| left.name == p.name));
         self.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
     }
 
@@ -345,6 +356,7 @@ impl Changes {
             (self.interfaces_changed, "peers by interface: changed"),
             (self.table.is_some(), "routing parameters of the process: changed"),
             (self.bgp_listen_changed, "listening addresses: changed"),
+            (self.vrfs_changed, "VRFs: changed"),
             (self.redistribute.is_some(), "redistribution: changed"),
             (self.host_routes.is_some(), "host routes to neighbours: changed"),
             (self.drain_changed, "drain by the node's object: changed"),

@@ -256,6 +256,8 @@ fn of_session(session: &PeerConfig, values: &mut Values) {
         ("port", number(session.port)),
         ("local-asn", number(session.local_asn)),
         ("router-id (of bgp)", text(session.router_id)),
+        ("vrf", session.vrf.as_deref().and_then(text)),
+        ("bind-interface", session.bind_interface.as_deref().and_then(text)),
         ("source-address", session.source_address.and_then(|own| text(off_interface(own).0))),
         ("passive", boolean(session.passive.is_passive())),
         ("password", session.security.md5.as_ref().map(|_| "(hidden)".to_owned())),

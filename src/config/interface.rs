@@ -122,6 +122,11 @@ impl InterfacePeers {
 pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers> {
     let pattern = table.get("interface").and_then(|value| read_pattern(&value));
     let neighbor = table.get("address").map(|value| read_neighbor(&value));
+    super::vrf::refuse(
+        table,
+        &["vrf", "bind-interface"],
+        "does not apply to a peer by interface, which is in the default VRF on its link",
+    );
     let advertises = table.get("router-advertisements");
     if let (Some(value), Some(_)) = (&advertises, &neighbor) {
         value.fault_key(

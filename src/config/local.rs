@@ -8,6 +8,7 @@ use bgp_proto::wire::Origin;
 use super::host::read_protocol;
 use super::policy::Policies;
 use super::reader::{Table, Value};
+use super::vrf::{In, Vrf, read_vrf};
 use super::{FibSettings, Originate, Redistribute, RedistributeFrom};
 
 /// A route that [`Redistribute`] may select.
@@ -53,17 +54,18 @@ impl Redistribute {
     }
 }
 
-pub(super) fn read_originate(root: &Table<'_>) -> Vec<Originate> {
+pub(super) fn read_originate(root: &Table<'_>, vrfs: &[Vrf]) -> Vec<In<Originate>> {
     let mut seen = BTreeMap::new();
     let mut routes = Vec::new();
     for (number, table) in (1..).zip(root.tables("originate")) {
+        let vrf = read_vrf(&table, vrfs);
         let prefix = table.require("prefix", "name the network to announce").and_then(|value| {
             let prefix: Prefix = value.parse()?;
             if prefix.addr().is_multicast() {
                 value.fault("is not unicast", "announce unicast networks only");
                 return None;
             }
-            if let Some(other) = seen.insert(prefix, number) {
+            if let Some(other) = seen.insert((vrf.clone(), prefix), number) {
                 value.fault(
                     format_args!("{prefix} is originate[{other}] too"),
                     "keep one entry for each prefix",
@@ -81,7 +83,7 @@ pub(super) fn read_originate(root: &Table<'_>) -> Vec<Originate> {
         };
         table.finish();
         if let (Some(prefix), Some(install)) = (prefix, install) {
-            routes.push(Originate { prefix, install, bandwidth: None });
+            routes.push((vrf, Originate { prefix, install, bandwidth: None }));
         }
     }
     routes
@@ -91,9 +93,11 @@ pub(super) fn read_redistribute(
     root: &Table<'_>,
     policies: &Policies,
     fib: &FibSettings,
-) -> Vec<Redistribute> {
+    vrfs: &[Vrf],
+) -> Vec<In<Redistribute>> {
     let mut rules = Vec::new();
     for table in root.tables("redistribute") {
+        let vrf = read_vrf(&table, vrfs);
         let from =
             table.require("from", "write from = \"kernel\" or \"connected\"").and_then(|v| {
                 v.choice(&[
@@ -137,14 +141,15 @@ pub(super) fn read_redistribute(
         let policy = table.get("policy").and_then(|v| policies.named(&v));
         table.finish();
         if let Some(from) = from {
-            rules.push(Redistribute {
+            let rule = Redistribute {
                 from,
                 origin: origin.unwrap_or(Origin::Incomplete),
                 protocols: protocols.unwrap_or_default(),
                 interfaces: interfaces.unwrap_or_default(),
                 prefixes: prefixes.unwrap_or_default(),
                 policy,
-            });
+            };
+            rules.push((vrf, rule));
         }
     }
     rules

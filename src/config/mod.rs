@@ -29,6 +29,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod vantage;
+mod vrf;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub use error::{Error, Errors};
 pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;
 pub(crate) use reader::closest;
+pub use vrf::Vrf;
 
 use reader::{Parsed, Table};
 
@@ -74,6 +76,9 @@ pub struct Config {
     /// Rules that select kernel routes to redistribute. The first rule that selects a route
     /// decides.
     pub redistribute: Vec<Redistribute>,
+    /// VRFs, each with its own table, in the order of the file. Peers, ranges and routes elsewhere in
+    /// this configuration name one of them or are in the default VRF.
+    pub vrfs: Vec<Vrf>,
     /// Our host routes to neighbours, in no particular order, each destination once.
     pub host_routes: Vec<HostRoute>,
     /// Why every peer is drained by configuration; `None`: it is not. Follows from Calico's objects
@@ -204,7 +209,7 @@ impl Fallover {
 /// A peer with an address.
 #[derive(Clone, Debug)]
 pub struct PeerEntry {
-    /// The unique name. Default: the address.
+    /// The unique name. Default: the address, in a VRF `VRF-ADDRESS`.
     pub name: Arc<str>,
     /// Session parameters. A change restarts the session.
     pub session: Arc<PeerConfig>,
@@ -253,7 +258,8 @@ pub struct DynamicPeers {
 }
 
 impl DynamicPeers {
-    /// The peer at `address`, which must lie in the range. Named `NAME-ADDRESS`, or `ADDRESS`; the index
+    /// The peer at `address`, which must lie in the range. Named `NAME-ADDRESS`, or `ADDRESS`, or in a
+    /// VRF `VRF-ADDRESS`; the index
     /// of its interface follows a link-local address, `fe80::5%3`.
     pub fn peer(&self, address: IpAddr) -> PeerEntry {
         let shown = match off_interface(address) {
@@ -262,7 +268,10 @@ impl DynamicPeers {
         };
         let name: Arc<str> = match &self.name {
             Some(name) => format!("{name}-{shown}").into(),
-            None => shown.into(),
+            None => match &self.session.vrf {
+                Some(vrf) => format!("{vrf}-{shown}").into(),
+                None => shown.into(),
+            },
         };
         PeerEntry {
             session: Arc::new(PeerConfig { address, ..PeerConfig::clone(&self.session) }),
@@ -528,6 +537,7 @@ impl Config {
             table: Arc::new(table),
             originate: Vec::new(),
             redistribute: Vec::new(),
+            vrfs: Vec::new(),
             host_routes: Vec::new(),
             drain: None,
             fib,
@@ -598,10 +608,13 @@ fn read_host(root: &Table<'_>) -> HostSettings {
 
 fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let policies = policy::read(root);
-    let bgp = bgp::read(root, &policies, base);
-    let originate = local::read_originate(root);
+    let mut vrfs = vrf::read(root);
+    let bgp = bgp::read(root, &policies, base, &vrfs);
+    let originate = local::read_originate(root, &vrfs);
     let fib = host::read_fib(root, &policies);
-    let redistribute = local::read_redistribute(root, &policies, &fib.settings);
+    let redistribute = local::read_redistribute(root, &policies, &fib.settings, &vrfs);
+    let originate = vrf::sort(originate, &mut vrfs, |vrf| &mut vrf.originate);
+    let redistribute = vrf::sort(redistribute, &mut vrfs, |vrf| &mut vrf.redistribute);
     let host = read_host(root);
     let bgp = bgp?;
     let sessions = bgp.peers.iter().map(|peer| &peer.session);
@@ -623,6 +636,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         table: Arc::new(table),
         originate,
         redistribute,
+        vrfs,
         host_routes: Vec::new(),
         drain: None,
         fib: fib.settings,

@@ -26,6 +26,7 @@ use super::password::read_password;
 use super::policy::Policies;
 use super::reader::{Table, Value, is_of_word};
 use super::vantage;
+use super::vrf::{Vrf, read_bind_interface, read_vrf};
 use super::{DynamicPeers, Fallover, PeerEntry};
 
 /// What is needed to read the table of any peer.
@@ -37,6 +38,7 @@ pub(super) struct Context<'a> {
     pub(super) policies: &'a Policies,
     pub(super) folder: &'a Path,
     pub(super) bfd: &'a BfdTemplate,
+    pub(super) vrfs: &'a [Vrf],
 }
 
 /// Timers that `[bgp]` sets for all peers and each peer may set for itself.
@@ -142,23 +144,40 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     if let Some(value) = table.get("router-advertisements") {
         value.fault_key("is for peers by interface", "leave it out, or name an interface");
     }
+    let vrf = read_vrf(table, cx.vrfs);
+    let bind_interface = read_bind_interface(table);
     let (mut session, routes) = read_common(table, cx, &Nature::of(family));
     let bfd = read_bfd(table, cx, &mut session);
+    refuse_bfd_in(table, vrf.as_ref(), bfd.as_ref());
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes) = (session?, routes?);
     let address = address?;
     if session.source_address == Some(address) {
         table.fault_at("source-address", "is the neighbour's address", "use an address of ours");
     }
-    let name: Arc<str> = name.unwrap_or_else(|| address.to_string().into());
+    let name: Arc<str> = name.unwrap_or_else(|| match &vrf {
+        Some(vrf) => format!("{vrf}-{address}").into(),
+        None => address.to_string().into(),
+    });
     Some(PeerEntry {
-        session: Arc::new(PeerConfig { address, port, passive, ..session }),
+        session: Arc::new(PeerConfig { address, port, passive, vrf, bind_interface, ..session }),
         routes: Arc::new(PeerRoutes { name: Arc::clone(&name), ..routes }),
         bfd,
         fallover,
         interface: None,
         name,
     })
+}
+
+/// Refuses BFD in a VRF, whose packets the BFD thread does not receive.
+fn refuse_bfd_in(table: &Table<'_>, vrf: Option<&Arc<str>>, bfd: Option<&Arc<BfdSettings>>) {
+    if let (Some(vrf), Some(_)) = (vrf, bfd) {
+        table.fault_at(
+            "bfd",
+            format_args!("BFD sessions are in the default VRF only, and the peer is in {vrf}"),
+            "write bfd = false, or leave bfd or vrf out",
+        );
+    }
 }
 
 /// Reads `fast-fallover`.
@@ -202,7 +221,10 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
             Some(prefix)
         });
     let peers_max = table.get("peers-max").and_then(|v| v.integer(1..=1_000_000)).unwrap_or(1000);
-    for key in ["address", "port", "passive", "interface", "router-advertisements"] {
+    let vrf = read_vrf(table, cx.vrfs);
+    for key in
+        ["address", "port", "passive", "interface", "router-advertisements", "bind-interface"]
+    {
         if let Some(value) = table.get(key) {
             value.fault_key("does not apply to a range, which is never dialled", "leave it out");
         }
@@ -211,6 +233,7 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
     let (mut session, routes) =
         read_common(table, cx, &Nature::of(prefix.map_or(Family::Ipv4, Prefix::family)));
     let bfd = read_bfd(table, cx, &mut session);
+    refuse_bfd_in(table, vrf.as_ref(), bfd.as_ref());
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes, prefix) = (session?, routes?, prefix?);
     let label: Arc<str> = name.clone().unwrap_or_else(|| prefix.to_string().into());
@@ -221,6 +244,7 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
         session: Arc::new(PeerConfig {
             address: prefix.addr(),
             passive: PassiveMode::Passive,
+            vrf,
             ..session
         }),
         routes: Arc::new(PeerRoutes { name: label, ..routes }),

@@ -32,6 +32,9 @@ impl fmt::Display for Config {
         for peer in &self.peers {
             let PeerConfig { address, port, passive, .. } = &*peer.session;
             write!(f, "peer {}: {address}", peer.name)?;
+            if let Some(vrf) = &peer.session.vrf {
+                write!(f, " in VRF {vrf}")?;
+            }
             match passive {
                 PassiveMode::Active => write!(f, " port {port}")?,
                 PassiveMode::Passive => write!(f, ", accepts only")?,

@@ -208,6 +208,9 @@ pub struct Peer {
     /// The interface of a peer by interface.
     #[serde(default)]
     pub interface: Option<String>,
+    /// The VRF that it is in; absent: the default VRF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// The port that we dial.
     pub port: u16,
     /// Its AS; 0 if any of several is accepted and there is no session.

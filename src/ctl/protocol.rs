@@ -15,6 +15,11 @@ pub enum Request {
     ShowStatus,
     /// Every peer: [`super::item::Peer`].
     ShowPeers,
+    /// The peers in a VRF: [`super::item::Peer`].
+    ShowPeersIn {
+        /// Its name.
+        vrf: String,
+    },
     /// One peer: one [`super::item::Peer`].
     ShowPeer {
         /// Its name or address.
@@ -66,6 +71,9 @@ pub enum Request {
         /// As seen from this vantage; absent: our own decision.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vantage: Option<String>,
+        /// The VRF in which; absent: the default VRF.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vrf: Option<String>,
     },
     /// Returns or sets the log level: one [`super::item::LogLevel`].
     LogLevel {
@@ -382,7 +390,7 @@ mod tests {
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8","select":{"span":"longer","count":true}}"#,
             ),
             (
-                Request::Explain { prefix, lookup: Lookup::Exact, vantage: None },
+                Request::Explain { prefix, lookup: Lookup::Exact, vantage: None, vrf: None },
                 r#"{"request":"explain","prefix":"10.0.0.0/8"}"#,
             ),
             (
@@ -390,8 +398,9 @@ mod tests {
                     prefix,
                     lookup: Lookup::Longest,
                     vantage: Some("zone-a".into()),
+                    vrf: Some("blue".into()),
                 },
-                r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest","vantage":"zone-a"}"#,
+                r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest","vantage":"zone-a","vrf":"blue"}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
             (Request::Events { peer: None, last: None, follow: false }, r#"{"request":"events"}"#),

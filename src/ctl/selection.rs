@@ -13,6 +13,9 @@ pub struct RouteSelection {
     /// Which prefixes, given `prefix`.
     #[serde(skip_serializing_if = "Span::is_exact")]
     pub span: Span,
+    /// Those of this VRF; absent: of the default VRF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// Only paths from this peer, given by name or address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,

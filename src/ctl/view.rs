@@ -78,6 +78,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         name: facts.name.to_owned(),
         address: off_interface(config.address).0,
         interface: facts.interface.map(str::to_owned),
+        vrf: config.vrf.as_deref().map(str::to_owned),
         port: config.port,
         remote_asn: negotiated
             .map(|n| n.peer_asn)

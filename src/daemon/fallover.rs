@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bgp_proto::session::Close;
 use bgp_proto::types::{SessionId, off_interface};
 
-use super::registry::{Record, Registry};
+use super::registry::Record;
 use crate::config::Fallover as Mode;
 use crate::kernel::Link;
 
@@ -31,13 +31,13 @@ impl Fallover {
     pub(super) fn cut_off(
         &mut self,
         links: &[Link],
-        registry: &Registry,
+        records: impl Iterator<Item = Arc<Record>>,
     ) -> Vec<(Arc<Record>, SessionId, Close)> {
         let lost = self.lost(links);
         if lost.is_empty() {
             return Vec::new();
         }
-        let records = registry.all().into_iter().filter(|record| record.fallover == Mode::Fast);
+        let records = records.filter(|record| record.fallover == Mode::Fast);
         records
             .filter_map(|record| {
                 let snapshot = record.handle.snapshot();

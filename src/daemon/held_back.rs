@@ -23,7 +23,7 @@ impl Daemon {
         let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
         let now = table.clock().now();
         let deferral = self.convergence.deferral.as_mut()?;
-        match deferral.poll(now, is_slow, || self.next_hops.lookups()) {
+        match deferral.poll(now, is_slow, || self.vrfs.lookups(&self.next_hops)) {
             Progress::WaitingUntil(at) => {
                 let text = described(deferral, &registry, &table.clock());
                 self.views.publisher.hold_back(text);
@@ -42,6 +42,7 @@ impl Daemon {
                 }
                 self.convergence.deferral = None;
                 table.release_export();
+                self.vrfs.all().for_each(|vrf| vrf.engine.handle().release_export());
                 self.views.publish(|state| state.held_back = None);
                 None
             }

@@ -7,7 +7,6 @@ use bgp_proto::types::PeerId;
 
 use super::Daemon;
 use super::registry::Record;
-use super::wiring::beside;
 use crate::kernel::Link;
 
 /// The link-local addresses at the last check.
@@ -30,7 +29,7 @@ impl Daemon {
     pub(super) fn review_link_locals(&mut self, links: &[Link]) {
         if self.link_locals.differ(links) {
             for record in self.peers.registry().all() {
-                self.tell_link_local_of(&record, links);
+                self.tell_link_local_of(&record);
             }
         }
     }
@@ -39,12 +38,12 @@ impl Daemon {
     /// [`Daemon::review_link_locals`].
     pub(super) fn tell_link_local(&self, peer: PeerId) {
         if let Some(record) = self.peers.registry().get(peer) {
-            self.tell_link_local_of(&record, &self.fib.links());
+            self.tell_link_local_of(&record);
         }
     }
 
     /// The table compares it with what it knows.
-    fn tell_link_local_of(&self, record: &Record, links: &[Link]) {
+    fn tell_link_local_of(&self, record: &Record) {
         // Before the snapshot, which is a copy: on a route reflector most peers are far away, and the
         // interfaces of containers come and go.
         if !record.session.is_single_hop() {
@@ -52,8 +51,9 @@ impl Daemon {
         }
         let snapshot = record.handle.snapshot();
         if let (Some(negotiated), Some(session)) = (snapshot.negotiated, snapshot.session) {
-            let found = beside(links, negotiated.local_addr, negotiated.remote_addr);
-            self.engine.handle().peer_link_local(record.id, session, found.link_local);
+            let beside = &record.place.beside;
+            let found = beside(negotiated.local_addr, negotiated.remote_addr);
+            record.place.table.peer_link_local(record.id, session, found.link_local);
         }
     }
 }

@@ -211,6 +211,7 @@ mod tests {
 
     use super::*;
     use crate::config::Fallover;
+    use crate::daemon::registry::Place;
     use crate::kernel::LinkTraits;
     use crate::net::testing::{config, engine, spawn};
     use crate::net::{AdminShutdown, Lifetime};
@@ -268,6 +269,7 @@ mod tests {
             id: PeerId(1),
             name: "eth9".into(),
             address: far,
+            place: Place::of(engine.handle()),
             session: Arc::new(config(far)),
             routes: Arc::new(PeerRoutes::new("eth9")),
             bfd: None,

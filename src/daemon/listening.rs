@@ -26,8 +26,9 @@ impl Daemon {
     /// Listens on the addresses that can be bound. The others are tried again when links change,
     /// when a new configuration is applied, or when [`LISTEN_RETRY`] has passed.
     pub(super) fn listen(&mut self) {
-        let missing = self.listeners.listen_where_possible(&self.config.bgp.listen);
+        let mut missing = self.listeners.listen_where_possible(&self.config.bgp.listen);
         self.listeners.accept();
+        missing.extend(self.vrfs.listen());
         self.note_missing(&missing);
     }
 

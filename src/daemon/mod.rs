@@ -34,6 +34,7 @@ mod shutdowns;
 mod sockets;
 mod stale;
 mod startup;
+mod vrfs;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ use tracing::{info, warn};
 use crate::config::{Config, HttpSettings};
 use crate::ctl::ServerError;
 use crate::discovery::Discovery;
-use crate::engine::{Engine, Event};
+use crate::engine::{Clock, Engine, Event};
 use crate::event_names::{LIMIT_WARNING, STARTED, STOPPING};
 use crate::http;
 use crate::kernel::{Fib, Leave};
@@ -78,11 +79,13 @@ use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::{Peers, Shared};
 use redistribution::Redistribution;
+use registry::Place;
 use service_manager::ServiceManager;
 use shutdowns::Shutdowns;
 use sockets::Sockets;
 use startup::{Awaited, Progress, Ranges, Startup};
-use wiring::{KernelGate, Threads};
+use vrfs::Vrfs;
+use wiring::{KernelGate, Reports, Threads};
 
 /// Most connections from ranges that may wait to become peers.
 const DYNAMIC_MAX: usize = 1024;
@@ -161,12 +164,12 @@ struct Daemon {
     redistribution: Redistribution,
     next_hops: NextHops,
     listeners: Listeners,
+    vrfs: Vrfs,
     peers: Peers,
     drains: Drains,
     /// When [`Daemon::check_drains`] is next due.
     drains_due: draining::Due,
     views: Views,
-    /// Whether the table's changes reach the kernel.
     gate: KernelGate,
     descriptors: Descriptors,
     /// Whether neighbours may hold routes that an earlier run advertised.
@@ -257,17 +260,26 @@ impl Daemon {
         let (drains, fault) = Drains::of_last_run(&config.host.control.socket);
         earlier.add_fault(fault);
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
-        let threads = Threads::start(&config, seed)?;
+        let (table_events, events) = mpsc::unbounded_channel();
+        let links = Arc::new(Notify::new());
+        let reports =
+            Reports { clock: Clock::start(), events: table_events, links: Arc::clone(&links) };
+        let threads = Threads::start(&config, config.fib.table, seed, &reports)?;
+        let vrfs = Vrfs::new(reports, seed);
 
         let (peer_events, peers_inbox) = mpsc::unbounded_channel();
         let (dynamic_sender, dynamic) = mpsc::channel(DYNAMIC_MAX);
         let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
         let directory = Directory::default();
         let table = threads.engine.handle();
-        let (recovery, beside) = (threads.recovery.clone(), threads.beside());
-        let shared =
-            Shared { recovery, beside, shutdowns: shutdowns.clone(), drains: drains.clone() };
-        let peers = Peers::new(table.clone(), directory.clone(), peer_events, seed, shared);
+        let recovery = threads.recovery.clone();
+        let place = Place {
+            table: table.clone(),
+            directory: directory.clone(),
+            beside: threads.beside(vrfs.outside()),
+        };
+        let shared = Shared { recovery, shutdowns: shutdowns.clone(), drains: drains.clone() };
+        let peers = Peers::new(place, peer_events, seed, shared);
         let liveness = Liveness::default();
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
         let discovery = Discovery::new(table.clock(), seed);
@@ -276,6 +288,7 @@ impl Daemon {
             kernel: threads.fib.clone(),
             redistribution: threads.redistribution.clone(),
             registry: peers.registry(),
+            vrfs: vrfs.shown(),
             shutdowns,
             drains: drains.clone(),
             session_counters: peers.session_counters(),
@@ -308,6 +321,7 @@ impl Daemon {
                 peers.session_counters(),
                 descriptors.for_bgp(),
             ),
+            vrfs,
             gate: threads.gate,
             descriptors,
             earlier_run: earlier.start,
@@ -330,11 +344,11 @@ impl Daemon {
             service_manager: ServiceManager::of_process(),
             signals: Signals::listen()?,
             inbox: Inbox {
-                table: threads.events,
+                table: events,
                 peers: peers_inbox,
                 dynamic,
                 orders,
-                links: threads.links,
+                links,
                 bfd: bfd.handle().clone(),
                 discovery: discovery.changed(),
                 liveness,
@@ -381,8 +395,9 @@ impl Daemon {
     /// keys before listening, the peers in the directory before connections are accepted.
     fn begin(&mut self) -> Result<(), Error> {
         self.find_neighbors();
+        let first_export = deferral::first_export(&self.config);
+        self.begin_vrfs(first_export);
         let config = Arc::clone(&self.config);
-        let first_export = deferral::first_export(&config);
         if first_export == FirstExport::Deferred {
             self.engine.handle().defer_export();
         }
@@ -396,6 +411,7 @@ impl Daemon {
         }
         self.review_keys();
         self.listeners.accept();
+        self.vrfs.accept();
         self.begin_startup(first_export);
         Ok(())
     }
@@ -540,7 +556,7 @@ impl Daemon {
         let (now, registry) = (clock.now(), self.peers.registry());
         let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
         let startup = self.convergence.startup.as_mut()?;
-        match startup.poll(now, is_slow, || self.next_hops.lookups()) {
+        match startup.poll(now, is_slow, || self.vrfs.lookups(&self.next_hops)) {
             Progress::WaitingUntil(at) => {
                 if !startup.is_converging(now) {
                     self.views.publish(|state| state.not_ready = None);
@@ -551,6 +567,7 @@ impl Daemon {
                 self.convergence.startup = None;
                 self.views.publish(|state| (state.startup, state.not_ready) = (None, None));
                 self.fib.end_of_startup();
+                self.vrfs.all().for_each(|vrf| vrf.fib.end_of_startup());
                 self.peers.end_of_startup();
                 info!("start-up is complete: removing stale kernel routes of an earlier run");
                 None
@@ -590,7 +607,7 @@ impl Daemon {
         for (record, consequence) in self.bfd.take_failures(&self.peers.registry()) {
             match consequence {
                 Consequence::End(session, close) => record.handle.end(session, close),
-                Consequence::ForwardingLost => self.engine.handle().peer_forwarding_lost(record.id),
+                Consequence::ForwardingLost => record.place.table.peer_forwarding_lost(record.id),
             }
         }
     }
@@ -602,13 +619,14 @@ impl Daemon {
         // First what must not wait: the sessions whose link or address is lost. Their tasks may end
         // them before the report is made, which says who used the link.
         let mut ended = BTreeMap::new();
-        for (record, session, close) in self.fallover.cut_off(&links, &self.peers.registry()) {
+        for (record, session, close) in self.cut_off(&links) {
             let negotiated = record.handle.snapshot().negotiated;
             ended.extend(negotiated.map(|negotiated| (record.id, negotiated.local_addr)));
             record.handle.end(session, close);
         }
         let next_hops = || self.next_hops.wanted();
         self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), &ended, next_hops);
+        self.review_vrfs();
         self.review_neighbors();
         self.review_link_locals(&links);
         self.peers.handle_links(&links, Instant::now());
@@ -660,6 +678,7 @@ impl Daemon {
         let fib = self.fib.clone();
         // Ending sessions, and the withdrawals that follow, must not change the kernel's routes.
         self.gate.close();
+        self.vrfs.all().for_each(|vrf| vrf.gate.close());
         let (close, leave) = match stop {
             Stop::Graceful => {
                 info!(
@@ -667,6 +686,9 @@ impl Daemon {
                     "stopping gracefully: peers and the kernel keep our routes"
                 );
                 stop_fib(self.fib, Leave::Keep).await;
+                for vrf in self.vrfs.all() {
+                    stop_fib(vrf.fib.clone(), Leave::Keep).await;
+                }
                 (Close::GracefulStop, Leave::Keep)
             }
             Stop::Shutdown { message } => {
@@ -690,11 +712,17 @@ impl Daemon {
         }
         // No peer and no kernel writer needs the table any more.
         self.engine.stop();
+        let vrfs = self.vrfs.stop_engines();
         let mut left = 0;
         if leave == Leave::Withdraw {
             stop_fib(fib.clone(), leave).await;
             let counters = fib.counters();
             left = counters.installed + counters.pending + counters.failed;
+            for vrf in vrfs {
+                stop_fib(vrf.clone(), leave).await;
+                let counters = vrf.counters();
+                left += counters.installed + counters.pending + counters.failed;
+            }
         }
         for server in self.servers {
             server.abort();

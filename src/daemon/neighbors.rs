@@ -147,6 +147,7 @@ impl Daemon {
         self.follow_interfaces();
         let mut config = Config::clone(&self.config);
         self.add_by_interface(&mut config);
+        self.vrfs.show_absent(&mut config);
         let changes = self.config.changes_to(&config);
         if changes.is_empty() {
             return;

@@ -1,6 +1,6 @@
 //! Adding and removing peers: configured ones, and dynamic ones from ranges.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,13 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::drains::{Drains, Scope};
-use super::registry::{Record, Registry};
+use super::registry::{Place, Record, Registry};
 use super::shutdowns::Shutdowns;
 use crate::config::{Changes, DynamicPeers, PeerEntry};
-use crate::engine::Handle;
 use crate::kernel::Link;
 use crate::net::{
-    Accepted, Directory, FindOtherAddresses, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog,
-    RestartState, SessionCounters, spawn_peer,
+    Accepted, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog, RestartState, SessionCounters,
+    spawn_peer,
 };
 
 /// Peer ids that stay unused before the oldest is used again: the table may still be withdrawing
@@ -29,8 +28,10 @@ const IDS_AT_REST: usize = 64;
 const DIAL_AGAIN_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Peers {
-    table: Handle,
-    directory: Directory,
+    /// The default VRF.
+    place: Place,
+    /// The VRFs that exist.
+    vrfs: BTreeMap<Arc<str>, Place>,
     registry: Registry,
     events: mpsc::UnboundedSender<PeerEvent>,
     ranges: Vec<DynamicPeers>,
@@ -50,7 +51,6 @@ pub(super) struct Peers {
 pub(super) struct Shared {
     /// The restart state that our OPENs announce.
     pub(super) recovery: RestartState,
-    pub(super) beside: FindOtherAddresses,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
     /// The drains in force.
@@ -98,10 +98,20 @@ fn longest_first(ranges: &[DynamicPeers]) -> Vec<DynamicPeers> {
     ranges
 }
 
+/// The longest range in a VRF that contains an address.
+fn range_of<'a>(
+    ranges: &'a [DynamicPeers],
+    vrf: Option<&Arc<str>>,
+    address: IpAddr,
+) -> Option<&'a DynamicPeers> {
+    let mut there = ranges.iter().filter(|range| range.session.vrf.as_ref() == vrf);
+    there.find(|range| range.prefix.contains_addr(address))
+}
+
 /// What applies to a dynamic peer under these ranges, or how its session ends because no range
 /// contains it any more or its session parameters differ in more than timers.
 fn under(ranges: &[DynamicPeers], record: &Record) -> Result<(Prefix, PeerEntry), Close> {
-    let range = ranges.iter().find(|range| range.prefix.contains_addr(record.address));
+    let range = range_of(ranges, record.session.vrf.as_ref(), record.address);
     let range = range.ok_or(Close::Deconfigured)?;
     let entry = range.peer(record.address);
     let is_other = entry.session != record.session;
@@ -113,15 +123,14 @@ fn under(ranges: &[DynamicPeers], record: &Record) -> Result<(Prefix, PeerEntry)
 
 impl Peers {
     pub(super) fn new(
-        table: Handle,
-        directory: Directory,
+        place: Place,
         events: mpsc::UnboundedSender<PeerEvent>,
         seed: u64,
         shared: Shared,
     ) -> Self {
         Peers {
-            table,
-            directory,
+            place,
+            vrfs: BTreeMap::new(),
             registry: Registry::default(),
             events,
             ranges: Vec::new(),
@@ -167,14 +176,44 @@ impl Peers {
     /// Replaces the ranges from which dynamic peers may connect.
     pub(super) fn set_ranges(&mut self, ranges: &[DynamicPeers]) {
         self.ranges = longest_first(ranges);
-        let shown = ranges.iter().map(|range| (range.prefix, Arc::clone(&range.session)));
-        self.directory.set_ranges(shown.collect());
+        self.show_ranges(None);
+        self.vrfs.keys().for_each(|vrf| self.show_ranges(Some(vrf)));
+    }
+
+    /// Connections in a VRF may come from its ranges.
+    fn show_ranges(&self, vrf: Option<&Arc<str>>) {
+        let there = self.ranges.iter().filter(|range| range.session.vrf.as_ref() == vrf);
+        let shown = there.map(|range| (range.prefix, Arc::clone(&range.session)));
+        self.place(vrf).directory.set_ranges(shown.collect());
+    }
+
+    /// Where peers in a VRF are. Those of a VRF that does not exist are idle, and in the default one.
+    fn place(&self, vrf: Option<&Arc<str>>) -> &Place {
+        vrf.and_then(|vrf| self.vrfs.get(vrf)).unwrap_or(&self.place)
+    }
+
+    /// From here on peers in this VRF are added there.
+    pub(super) fn set_place(&mut self, vrf: &Arc<str>, place: Place) {
+        self.vrfs.insert(Arc::clone(vrf), place);
+        self.show_ranges(Some(vrf));
+    }
+
+    /// A VRF has gone, and with it its dynamic peers. The configured ones are replaced by idle ones.
+    pub(super) fn forget_place(&mut self, vrf: &Arc<str>) {
+        self.vrfs.remove(vrf);
+        let is_there = |record: &Arc<Record>| record.session.vrf.as_ref() == Some(vrf);
+        for record in self.registry.all().into_iter().filter(|record| is_there(record)) {
+            if record.is_dynamic() {
+                self.terminate(&record, Close::Deconfigured);
+            }
+        }
     }
 
     /// Adds a configured peer. It replaces a dynamic peer with the same address, whose session
     /// ends.
     pub(super) fn add(&mut self, entry: &PeerEntry) -> PeerId {
-        let there = self.directory.peer(entry.session.address);
+        let place = self.place(entry.session.vrf.as_ref());
+        let there = place.directory.peer(entry.session.address);
         let record = there.and_then(|peer| self.registry.get(peer.id));
         if let Some(record) = record.filter(|record| record.is_dynamic()) {
             info!(peer = %record.name, "dynamic peer is replaced by the configured one");
@@ -188,7 +227,8 @@ impl Peers {
         let Some(record) = self.registry.find(old) else { return };
         self.shared.shutdowns.rename(old, &entry.name);
         self.shared.drains.rename(old, &entry.name);
-        self.table.peer_configure(record.id, self.shared.drains.routes(&entry.name, &entry.routes));
+        let routes = self.shared.drains.routes(&entry.name, &entry.routes);
+        record.place.table.peer_configure(record.id, routes);
         record.handle.rename(Arc::clone(&entry.name));
         self.registry.insert(Record {
             name: Arc::clone(&entry.name),
@@ -202,17 +242,19 @@ impl Peers {
 
     /// Makes a connection from a range a dynamic peer, unless the range is full.
     pub(super) fn admit(&mut self, accepted: Accepted) {
-        let Accepted { stream, from } = accepted;
-        if let Some(peer) = self.directory.peer(from) {
+        let Accepted { stream, from, vrf } = accepted;
+        if vrf.as_ref().is_some_and(|vrf| !self.vrfs.contains_key(vrf)) {
+            // The VRF has gone since: its connections went with it.
+            return;
+        }
+        if let Some(peer) = self.place(vrf.as_ref()).directory.peer(from) {
             if peer.connect(stream).is_err() {
                 self.session_counters.connection_refused(Refusal::QueueFull);
             }
             return;
         }
-        let Some(range) = self.ranges.iter().find(|range| range.prefix.contains_addr(from)) else {
-            return;
-        };
-        let members = self.registry.members(range.prefix);
+        let Some(range) = range_of(&self.ranges, vrf.as_ref(), from) else { return };
+        let members = self.registry.members(vrf.as_ref(), range.prefix);
         if members >= usize::try_from(range.peers_max).unwrap_or(usize::MAX) {
             self.session_counters.connection_refused(Refusal::RangeFull);
             let text =
@@ -248,7 +290,8 @@ impl Peers {
     /// Gives a peer new routing parameters; its session stays up.
     pub(super) fn reconfigure(&self, name: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(name) else { return };
-        self.table.peer_configure(record.id, self.shared.drains.routes(name, &entry.routes));
+        let routes = self.shared.drains.routes(name, &entry.routes);
+        record.place.table.peer_configure(record.id, routes);
         self.registry.insert(Record {
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
@@ -264,7 +307,7 @@ impl Peers {
         self.registry
             .insert(Record { session: Arc::clone(&entry.session), ..Record::clone(&record) });
         record.handle.set_timers(Arc::clone(&entry.session));
-        self.directory.set_config(&entry.session, record.id);
+        record.place.directory.set_config(&entry.session, record.id);
         self.reconfigure(name, entry);
     }
 
@@ -279,10 +322,12 @@ impl Peers {
         };
         let drains = &self.shared.drains;
         let routes = |record: &Arc<Record>| drains.routes(&record.name, &record.routes);
-        let configured: Vec<_> = records.iter().map(|r| (r.id, routes(r))).collect();
-        let count = configured.len();
-        self.table.peers_configure(configured);
-        count
+        let tables = std::iter::once(&self.place).chain(self.vrfs.values()).map(|p| &p.table);
+        for table in tables {
+            let there = records.iter().filter(|record| record.place.table.is_same(table));
+            table.peers_configure(there.map(|record| (record.id, routes(record))).collect());
+        }
+        records.len()
     }
 
     /// Ends a peer's session; [`Peers::forget`] follows when its task has ended.
@@ -325,10 +370,11 @@ impl Peers {
     pub(super) fn dynamic_ending(&self, changes: &Changes) -> Vec<Arc<str>> {
         let ranges = changes.dynamic.as_ref().map(|dynamic| longest_first(&dynamic.ranges));
         let started = changes.peers_added.iter().chain(&changes.peers_restarted);
-        let taken: BTreeSet<IpAddr> = started.map(|entry| entry.session.address).collect();
+        let taken: BTreeSet<(Option<&Arc<str>>, IpAddr)> =
+            started.map(|entry| (entry.session.vrf.as_ref(), entry.session.address)).collect();
         let ends = |record: &Arc<Record>| {
             record.is_dynamic()
-                && (taken.contains(&record.address)
+                && (taken.contains(&(record.session.vrf.as_ref(), record.address))
                     || ranges.as_ref().is_some_and(|ranges| under(ranges, record).is_err()))
         };
         let ending = self.registry.all().into_iter().filter(ends);
@@ -338,8 +384,8 @@ impl Peers {
     /// A peer's task has ended: removes the peer.
     pub(super) fn forget(&mut self, id: PeerId) {
         let Some(record) = self.registry.remove(id) else { return };
-        self.directory.remove(record.address, id);
-        self.table.peer_remove(id);
+        record.place.directory.remove(record.address, id);
+        record.place.table.peer_remove(id);
         self.free_ids.push_back(id);
         if record.lifetime == Lifetime::Dynamic {
             info!(peer = %record.name, "dynamic peer removed");
@@ -371,7 +417,7 @@ impl Peers {
     }
 
     fn terminate(&self, record: &Record, close: Close) {
-        self.directory.remove(record.address, record.id);
+        record.place.directory.remove(record.address, record.id);
         self.registry.leave(record.id);
         record.handle.terminate(close);
     }
@@ -389,7 +435,8 @@ impl Peers {
         });
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let routes = self.shared.drains.routes(&entry.name, &entry.routes);
-        self.table.peer_add(id, entry.session.address, routes);
+        let place = self.place(entry.session.vrf.as_ref()).clone();
+        place.table.peer_add(id, entry.session.address, routes);
         let shutdown = self.shared.shutdowns.state(&entry.name);
         let spec = PeerSpec {
             id,
@@ -398,15 +445,16 @@ impl Peers {
             lifetime,
             seed: self.seed,
             recovery: self.shared.recovery.clone(),
-            beside: Arc::clone(&self.shared.beside),
+            beside: Arc::clone(&place.beside),
             session_counters: self.session_counters.clone(),
             shutdown: shutdown.clone(),
         };
-        let handle = spawn_peer(spec, self.table.clone(), self.events.clone());
+        let handle = spawn_peer(spec, place.table.clone(), self.events.clone());
         let record = Record {
             id,
             name: Arc::clone(&entry.name),
             address: entry.session.address,
+            place: place.clone(),
             session: Arc::clone(&entry.session),
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
@@ -419,7 +467,7 @@ impl Peers {
             shutdown,
         };
         self.registry.insert(record.clone());
-        self.directory.insert(&entry.session, handle);
+        place.directory.insert(&entry.session, handle);
         record
     }
 }

@@ -12,8 +12,31 @@ use bgp_proto::types::{PeerId, Prefix, off_interface};
 
 use crate::config::{BfdSettings, Fallover};
 use crate::counts::Counts;
+use crate::engine::Handle;
 use crate::http::Traffic;
-use crate::net::{AdminShutdown, Lifetime, PeerHandle, PeerNumbers};
+use crate::net::{AdminShutdown, Directory, FindOtherAddresses, Lifetime, PeerHandle, PeerNumbers};
+
+/// Where a peer's routes and connections are: one for each VRF. Clones share it.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) table: Handle,
+    /// Maps connections that are accepted there to their peers.
+    pub(super) directory: Directory,
+    /// Finds our other addresses there.
+    pub(super) beside: FindOtherAddresses,
+}
+
+#[cfg(test)]
+impl Place {
+    /// With this table, and nobody who may connect.
+    pub(super) fn of(table: &Handle) -> Place {
+        let beside: FindOtherAddresses = Arc::new(|_, _| crate::net::OtherAddresses::default());
+        Place { table: table.clone(), directory: Directory::default(), beside }
+    }
+}
+
+/// A range of dynamic peers, with its VRF.
+type Range = (Option<Arc<str>>, Prefix);
 
 /// One peer, with its configuration and the handle to its task.
 #[derive(Clone)]
@@ -21,6 +44,7 @@ pub(super) struct Record {
     pub(super) id: PeerId,
     pub(super) name: Arc<str>,
     pub(super) address: IpAddr,
+    pub(super) place: Place,
     pub(super) session: Arc<PeerConfig>,
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) bfd: Option<Arc<BfdSettings>>,
@@ -50,8 +74,9 @@ impl Record {
     }
 
     /// The range in which it counts as a member; `None` if it is configured or being removed.
-    fn membership(&self) -> Option<Prefix> {
-        self.range.filter(|_| !self.leaves)
+    fn membership(&self) -> Option<Range> {
+        let range = self.range.filter(|_| !self.leaves);
+        range.map(|prefix| (self.session.vrf.clone(), prefix))
     }
 }
 
@@ -69,7 +94,7 @@ struct Records {
     /// Of two peers with one name, the newer one: the other is being removed.
     by_name: BTreeMap<Arc<str>, PeerId>,
     /// Dynamic peers of each range, without those being removed.
-    members: Counts<Prefix>,
+    members: Counts<Range>,
     /// Dynamic peers of all ranges, including those being removed.
     dynamic: usize,
     /// The traffic of removed peers, so that the total counters never fall.
@@ -192,8 +217,8 @@ impl Registry {
     }
 
     /// The number of dynamic peers of a range, without those being removed.
-    pub(super) fn members(&self, range: Prefix) -> usize {
-        self.read(|records| records.members.of(&range) as usize)
+    pub(super) fn members(&self, vrf: Option<&Arc<str>>, prefix: Prefix) -> usize {
+        self.read(|records| records.members.of(&(vrf.cloned(), prefix)) as usize)
     }
 
     /// The number of dynamic peers of all ranges, including those being removed, which still hold
@@ -237,6 +262,7 @@ pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::net::testing::{PEER, config, engine, spawn};
 
     #[tokio::test]
@@ -244,18 +270,19 @@ mod tests {
         let engine = engine();
         let (handle, _events) = spawn(&engine, 1, config(PEER));
         let registry = Registry::default();
-        registry.insert(record(1, "tor1", PEER, handle));
+        registry.insert(record(&engine, 1, "tor1", PEER, handle));
         let name = PEER.to_string();
         assert!(registry.find(&name).is_some() && registry.named(&name).is_none());
         assert!(registry.named("tor1").is_some());
         engine.stop();
     }
 
-    fn record(id: u32, name: &str, address: IpAddr, handle: PeerHandle) -> Record {
+    fn record(engine: &Engine, id: u32, name: &str, address: IpAddr, handle: PeerHandle) -> Record {
         Record {
             id: PeerId(id),
             name: name.into(),
             address,
+            place: Place::of(engine.handle()),
             session: Arc::new(config(address)),
             routes: Arc::new(PeerRoutes::new(name)),
             bfd: None,
@@ -284,7 +311,7 @@ mod tests {
             let (handle, _events) = spawn(&engine, id, config(address));
             let interface = Some(interface.into()).filter(|_| ifindex != 0);
             let name = format!("peer{id}");
-            registry.insert(Record { interface, ..record(id, &name, address, handle) });
+            registry.insert(Record { interface, ..record(&engine, id, &name, address, handle) });
         }
         let found = |text: &str| registry.find(text).map(|record| record.id.0);
         assert_eq!(found("fe80::2%u1"), Some(1));

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::answer::ReloadRefused;
 use crate::config::{Changes, Config, Document, Redistribute, RedistributeFrom};
+use crate::engine::Handle;
 use crate::event_names::{RELOAD_REFUSED, RELOADED};
 use crate::kernel::{LearnRule, LearnSource};
 use crate::net::{KeyEntries, KeyFault};
@@ -60,6 +61,7 @@ impl Daemon {
         };
         let old = Arc::clone(&self.config);
         self.add_by_interface(&mut fresh);
+        self.vrfs.show_absent(&mut fresh);
         let mut changes = old.changes_to(&fresh);
         changes.dynamic_ended = self.peers.dynamic_ending(&changes);
         // The only step that can fail comes first, so that a failure changes nothing.
@@ -68,6 +70,7 @@ impl Daemon {
         fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
         self.apply(&changes, &HashSet::new());
+        self.review_vrfs();
         self.follow_interfaces();
         self.listeners.accept();
         if let Some(level) = changes.log_level {
@@ -89,6 +92,7 @@ impl Daemon {
         match (self.read(path)?, &self.node) {
             (Fresh::Own(mut config), _) => {
                 self.with_by_interface(&mut config);
+                self.vrfs.show_absent(&mut config);
                 let mut changes = self.config.changes_to(&config);
                 changes.dynamic_ended = self.peers.dynamic_ending(&changes);
                 Ok(changes)
@@ -165,6 +169,9 @@ impl Daemon {
         }
         if let Some(table) = &changes.table {
             self.engine.handle().configure(Arc::clone(table));
+            for vrf in self.vrfs.all() {
+                vrf.engine.handle().configure(Arc::clone(table));
+            }
             self.tell_tunnels();
         }
         self.apply_local(changes);
@@ -189,13 +196,18 @@ impl Daemon {
 
     /// Puts the TCP MD5 keys of the configuration in force on every listening socket.
     pub(super) fn set_keys(&mut self) {
-        self.listeners.set_keys(key_entries(&self.config));
+        self.listeners.set_keys(key_entries(&self.config, None));
+        self.vrfs.set_keys(|vrf| key_entries(&self.config, Some(vrf)));
         self.review_keys();
     }
 
     /// Checks which keys the kernel rejected, and logs those that were not rejected before.
     pub(super) fn review_keys(&mut self) {
-        let faults = self.listeners.key_faults();
+        let mut faults = self.listeners.key_faults();
+        for vrf in self.vrfs.all() {
+            faults.extend(vrf.listeners.key_faults());
+        }
+        faults.sort_by_key(|fault| fault.prefix);
         let is_new = |fault: &&KeyFault| !self.key_faults.contains(fault);
         for fault in faults.iter().filter(is_new).take(LOGGED_CHANGES_MAX) {
             warn!("{}: {}", fault.prefix, fault.text);
@@ -225,19 +237,7 @@ impl Daemon {
     /// Applies changes to originated routes, redistribution and host routes.
     pub(super) fn apply_local(&self, changes: &Changes) {
         let table = self.engine.handle();
-        for prefix in &changes.originate_withdrawn {
-            table.local(*prefix, Source::Static, None);
-        }
-        for route in changes.originate_changed.iter().chain(&changes.originate_added) {
-            let attrs = route.bandwidth.map(|bandwidth| {
-                let mut attrs = AttrEdit::originate(Origin::Igp);
-                attrs.set_ext_communities(&[bandwidth]);
-                attrs.into_bytes().into()
-            });
-            let local =
-                LocalRoute { install: route.install.clone(), attrs, ..LocalRoute::default() };
-            table.local(route.prefix, Source::Static, Some(local));
-        }
+        apply_originate(changes, table);
         self.redistribution.apply(changes, table);
         if let Some(rules) = &changes.redistribute {
             self.fib.learn(learn_rules(rules));
@@ -248,11 +248,28 @@ impl Daemon {
     }
 }
 
-/// Every neighbour and range, with its key if it has one.
-fn key_entries(config: &Config) -> KeyEntries {
-    let ranges = config.dynamic.iter().map(|range| (range.prefix, &range.session));
-    let hosts =
-        config.peers.iter().map(|p| (Prefix::host(off_interface(p.session.address).0), &p.session));
+/// Applies changes to originated routes to a table.
+pub(super) fn apply_originate(changes: &Changes, table: &Handle) {
+    for prefix in &changes.originate_withdrawn {
+        table.local(*prefix, Source::Static, None);
+    }
+    for route in changes.originate_changed.iter().chain(&changes.originate_added) {
+        let attrs = route.bandwidth.map(|bandwidth| {
+            let mut attrs = AttrEdit::originate(Origin::Igp);
+            attrs.set_ext_communities(&[bandwidth]);
+            attrs.into_bytes().into()
+        });
+        let local = LocalRoute { install: route.install.clone(), attrs, ..LocalRoute::default() };
+        table.local(route.prefix, Source::Static, Some(local));
+    }
+}
+
+/// Every neighbour and range in a VRF, with its key if it has one.
+pub(super) fn key_entries(config: &Config, vrf: Option<&Arc<str>>) -> KeyEntries {
+    let ranges = config.dynamic.iter().filter(|range| range.session.vrf.as_ref() == vrf);
+    let ranges = ranges.map(|range| (range.prefix, &range.session));
+    let peers = config.peers.iter().filter(|peer| peer.session.vrf.as_ref() == vrf);
+    let hosts = peers.map(|p| (Prefix::host(off_interface(p.session.address).0), &p.session));
     // Later entries replace earlier ones: a peer takes precedence over a range of one address.
     ranges.chain(hosts).map(|(prefix, s)| (prefix, s.security.md5.clone())).collect()
 }
@@ -272,7 +289,7 @@ fn one_line(changes: &Changes) -> String {
     line.join("; ")
 }
 
-fn learn_rules(rules: &[Redistribute]) -> Vec<LearnRule> {
+pub(super) fn learn_rules(rules: &[Redistribute]) -> Vec<LearnRule> {
     rules
         .iter()
         .map(|rule| LearnRule {

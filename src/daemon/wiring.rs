@@ -24,13 +24,19 @@ pub(super) struct Threads {
     pub(super) next_hops: NextHops,
     /// Updated after the first dump: whether the kernel still had routes of ours.
     pub(super) recovery: RestartState,
-    pub(super) events: mpsc::UnboundedReceiver<Event>,
-    /// Notified when links or addresses have changed.
-    pub(super) links: Arc<Notify>,
     /// Notified after the first dump of the kernel's routes.
     pub(super) synchronised: Arc<Notify>,
     /// Closes the way from the table to the kernel.
     pub(super) gate: KernelGate,
+}
+
+/// What the threads of all VRFs report to.
+#[derive(Clone)]
+pub(super) struct Reports {
+    pub(super) clock: Clock,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// Notified when links or addresses have changed.
+    pub(super) links: Arc<Notify>,
 }
 
 /// Whether the table's changes reach the kernel. Clones share it.
@@ -49,28 +55,33 @@ impl KernelGate {
 }
 
 impl Threads {
-    /// Starts both threads; `seed` is for the table's random choices.
+    /// Starts both threads for the VRF whose routing table is `routes_in`; `seed` is for the table's
+    /// random choices.
     ///
     /// # Errors
     /// The kernel cannot be used, or a thread cannot be created.
-    pub(super) fn start(config: &Config, seed: u64) -> Result<Threads, Error> {
-        let clock = Clock::start();
+    pub(super) fn start(
+        config: &Config,
+        routes_in: u32,
+        seed: u64,
+        reports: &Reports,
+    ) -> Result<Threads, Error> {
         let table = LateHandle::default();
         let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
-        let (links, synchronised) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let synchronised = Arc::new(Notify::new());
         let recovery = RestartState::begin();
         let news = KernelEvents {
             table: Arc::clone(&table),
             routes: redistribution.clone(),
             next_hops: next_hops.clone(),
-            links: Arc::clone(&links),
+            links: Arc::clone(&reports.links),
             recovery: recovery.clone(),
             writes: config.fib.enabled,
             synchronised: Arc::clone(&synchronised),
         };
         let settings = FibConfig {
             enabled: config.fib.enabled,
-            table: config.fib.table,
+            table: routes_in,
             protocol: config.fib.protocol,
             defaults: RouteDefaults {
                 metric: config.fib.metric,
@@ -90,34 +101,30 @@ impl Threads {
         };
         let fib = Fib::start(settings, move |event| news.handle(event))?;
         next_hops.also_tell(fib.resolutions());
-        let (sender, events) = mpsc::unbounded_channel();
         let gate = KernelGate::default();
         let outputs = Outputs {
             fib: fib.clone(),
             next_hops: next_hops.clone(),
-            events: sender,
+            events: reports.events.clone(),
             gate: gate.clone(),
         };
-        let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
+        let engine = Engine::start(Arc::clone(&config.table), seed, reports.clock, outputs)?;
         // Cannot fail: it is set only here.
         let _ = table.set(engine.handle().clone());
-        Ok(Threads {
-            engine,
-            fib,
-            redistribution,
-            next_hops,
-            recovery,
-            events,
-            links,
-            synchronised,
-            gate,
-        })
+        Ok(Threads { engine, fib, redistribution, next_hops, recovery, synchronised, gate })
     }
 
-    /// Finds our other addresses on a connection's interface.
-    pub(super) fn beside(&self) -> FindOtherAddresses {
+    /// Finds our other addresses on a connection's interface, among the links for which `is_there`
+    /// holds.
+    pub(super) fn beside(
+        &self,
+        is_there: impl Fn(&Link) -> bool + Send + Sync + 'static,
+    ) -> FindOtherAddresses {
         let fib = self.fib.clone();
-        Arc::new(move |ours, peers| beside(&fib.links(), ours, peers))
+        Arc::new(move |ours, peers| {
+            let links = fib.links();
+            beside(links.iter().filter(|link| is_there(link)), ours, peers)
+        })
     }
 }
 
@@ -196,9 +203,13 @@ impl KernelEvents {
 
 /// Our other addresses on the interface that has `ours`. Of the other family: the first one that is
 /// neither loopback nor link-local.
-pub(super) fn beside(links: &[Link], ours: IpAddr, peers: IpAddr) -> OtherAddresses {
+pub(super) fn beside<'a>(
+    mut links: impl Iterator<Item = &'a Link>,
+    ours: IpAddr,
+    peers: IpAddr,
+) -> OtherAddresses {
     let has = |link: &&Link| link.own_addresses().any(|own| own == ours);
-    let Some(link) = links.iter().find(has) else { return OtherAddresses::default() };
+    let Some(link) = links.find(has) else { return OtherAddresses::default() };
     let addresses = || link.addresses.iter().map(|(own, _)| *own);
     let other_family =
         addresses().filter(|own| own.is_ipv4() != ours.is_ipv4()).find(|own| match own {
@@ -238,7 +249,8 @@ mod tests {
             link(&["198.51.100.1", "2001:db8:1::1"]),
         ];
         let find = |address: &str| {
-            let found = beside(&links, address.parse().unwrap(), IpAddr::from([192, 0, 2, 9]));
+            let found =
+                beside(links.iter(), address.parse().unwrap(), IpAddr::from([192, 0, 2, 9]));
             found.other_family.map(|found| found.to_string())
         };
         assert_eq!(find("192.0.2.1").as_deref(), Some("2001:db8::1"));
@@ -251,7 +263,7 @@ mod tests {
     fn the_link_local_address_is_for_neighbours_on_the_link() {
         let links = [link(&["fe80::7", "2001:db8::1"]), link(&["2001:db8:1::1"])];
         let find = |ours: &str, peers: &str| {
-            let found = beside(&links, ours.parse().unwrap(), peers.parse().unwrap());
+            let found = beside(links.iter(), ours.parse().unwrap(), peers.parse().unwrap());
             found.link_local.map(|found| found.to_string())
         };
         assert_eq!(find("2001:db8::1", "2001:db8::2").as_deref(), Some("fe80::7"));

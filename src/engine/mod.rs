@@ -136,6 +136,11 @@ impl Handle {
         self.clock
     }
 
+    /// Whether both are handles to one table.
+    pub fn is_same(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.inbox, &other.inbox)
+    }
+
     /// Histograms of the time that the phases of a turn take.
     pub fn timings(&self) -> &Timings {
         &self.timings

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bgp_proto::types::{Family, Prefix};
 
-use super::Link;
 use super::message::{AddressMessage, LinkMessage};
+use super::{Link, LinkTraits};
 use crate::counts::Counts;
 
 /// The effect of a link or address event on routes.
@@ -215,7 +215,14 @@ impl Links {
                 name: link.name.clone(),
                 up: link.up,
                 running: link.running,
-                traits: link.traits,
+                traits: LinkTraits {
+                    vrf: match self.domain(link.index) {
+                        Domain::Default => None,
+                        Domain::Vrf(table) => Some(table),
+                    },
+                    is_vrf: link.vrf.is_some(),
+                    ..link.traits
+                },
                 mtu: link.mtu,
                 addresses: Vec::new(),
             })

@@ -376,6 +376,7 @@ pub(super) fn parse_link(body: &[u8]) -> Option<LinkMessage> {
             loopback: flags & IFF_LOOPBACK != 0,
             broadcast: flags & IFF_BROADCAST != 0,
             multicast: flags & IFF_MULTICAST != 0,
+            ..LinkTraits::default()
         },
         ..link
     })

@@ -161,6 +161,10 @@ pub struct LinkTraits {
     pub broadcast: bool,
     /// Supports multicast (IFF_MULTICAST).
     pub multicast: bool,
+    /// The table of the VRF that it is in, or that it is the device of; `None`: it is in none.
+    pub vrf: Option<u32>,
+    /// Whether it is the device of that VRF.
+    pub is_vrf: bool,
 }
 
 /// Why the FIB could not start.

@@ -33,6 +33,9 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if let Some(device) = config.device() {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
     if let Some(key) = &config.security.md5 {
         sockopt::set_md5_key(socket.as_fd(), Prefix::host(remote.ip()), key.octets())?;
     }
@@ -63,6 +66,11 @@ fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
 /// Why a peer could not be dialled, with what the system's error means here.
 pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
     let (address, port) = (off_interface(config.address).0, config.port);
+    if let (Some(libc::ENODEV | libc::EPERM), Some(device)) =
+        (error.raw_os_error(), config.device())
+    {
+        return format!("{error}: cannot bind the socket to {device} (vrf, bind-interface)");
+    }
     let hint = match (error.kind(), config.source_address) {
         (io::ErrorKind::AddrNotAvailable, Some(source)) => match off_interface(source) {
             (source, Some(_)) => format!(": {source}, our address, is not usable on the interface"),

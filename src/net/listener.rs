@@ -83,6 +83,8 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// The address that it comes from.
     pub from: IpAddr,
+    /// The VRF in which it was accepted; `None`: the default VRF.
+    pub vrf: Option<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -174,6 +176,8 @@ impl Drop for Bound {
 
 /// The listening sockets.
 pub struct Listeners {
+    /// The VRF to whose device the sockets are bound.
+    vrf: Option<Arc<str>>,
     bound: Vec<Bound>,
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
@@ -195,7 +199,22 @@ impl Listeners {
         descriptors_max: u64,
     ) -> Self {
         let (bound, keys) = (Vec::new(), KeyEntries::new());
-        Listeners { bound, directory, dynamic, keys, session_counters, descriptors_max }
+        Listeners { vrf: None, bound, directory, dynamic, keys, session_counters, descriptors_max }
+    }
+
+    /// Like these, without any socket, for connections in a VRF from the peers in `directory`. The
+    /// sockets are bound to the VRF's device, so that neither `tcp_l3mdev_accept` nor the sockets of
+    /// other VRFs matter.
+    pub fn in_vrf(&self, vrf: &Arc<str>, directory: Directory) -> Listeners {
+        Listeners {
+            vrf: Some(Arc::clone(vrf)),
+            bound: Vec::new(),
+            directory,
+            dynamic: self.dynamic.clone(),
+            keys: KeyEntries::new(),
+            session_counters: self.session_counters.clone(),
+            descriptors_max: self.descriptors_max,
+        }
     }
 
     /// Binds these addresses, with the keys that are set, and closes all others. Connections to new
@@ -236,7 +255,7 @@ impl Listeners {
                     .filter(|bound| is_leaving(bound) && overlap(bound.address, address))
                     .map(|bound| &*bound.socket)
                     .collect();
-                match bind(address, &self.keys, &in_the_way) {
+                match bind(address, self.vrf.as_deref(), &self.keys, &in_the_way) {
                     Ok((socket, keys)) => {
                         fresh.push(Bound { address, socket: Arc::new(socket), keys, task: None });
                     }
@@ -260,7 +279,10 @@ impl Listeners {
         };
         self.bound.retain(|bound| !is_leaving(&bound) || is_missed(bound));
         for bound in fresh {
-            info!("listening on {}", bound.address);
+            match &self.vrf {
+                Some(vrf) => info!(%vrf, "listening on {} in VRF {vrf}", bound.address),
+                None => info!("listening on {}", bound.address),
+            }
             self.bound.push(bound);
         }
         Ok(missing)
@@ -268,17 +290,14 @@ impl Listeners {
 
     /// Starts accepting. The directory must be complete by then: unknown addresses are reset.
     pub fn accept(&mut self) {
-        for bound in self.bound.iter_mut().filter(|bound| bound.task.is_none()) {
+        let mut all = std::mem::take(&mut self.bound);
+        for bound in all.iter_mut().filter(|bound| bound.task.is_none()) {
             let socket = Arc::clone(&bound.socket);
-            let mut door = Door::new(
-                &self.directory,
-                &self.dynamic,
-                &self.session_counters,
-                self.descriptors_max,
-            );
+            let mut door = Door::of(self);
             let accept = async move { door.accept(&socket).await };
             bound.task = Some(tokio::spawn(supervise::task("listener", Ending::Never, accept)));
         }
+        self.bound = all;
     }
 
     /// Sets the TCP MD5 keys: changed keys are replaced in place, keys that are not in `keys` are
@@ -325,6 +344,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 /// between.
 fn bind(
     address: SocketAddr,
+    vrf: Option<&str>,
     keys: &KeyEntries,
     in_the_way: &[&TcpListener],
 ) -> io::Result<(TcpListener, Installed)> {
@@ -338,6 +358,9 @@ fn bind(
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
+        if let Some(vrf) = vrf {
+            socket.bind_device(Some(vrf.as_bytes()))?;
+        }
         // A peer with GTSM expects TTL 255 in our SYN-ACK, which the kernel sends before we know
         // whose connection it is.
         if address.is_ipv6() {
@@ -365,6 +388,7 @@ fn bind(
 
 /// Accepts connections on one listening socket and dispatches them to the peers.
 struct Door {
+    vrf: Option<Arc<str>>,
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
     session_counters: SessionCounters,
@@ -373,15 +397,25 @@ struct Door {
 }
 
 impl Door {
-    fn new(
-        directory: &Directory,
-        dynamic: &mpsc::Sender<Accepted>,
-        session_counters: &SessionCounters,
-        descriptors_max: u64,
-    ) -> Self {
-        let (directory, dynamic, session_counters) =
-            (directory.clone(), dynamic.clone(), session_counters.clone());
-        Door { directory, dynamic, session_counters, descriptors_max, log: RefusalLog::default() }
+    fn of(listeners: &Listeners) -> Self {
+        Door {
+            vrf: listeners.vrf.clone(),
+            directory: listeners.directory.clone(),
+            dynamic: listeners.dynamic.clone(),
+            session_counters: listeners.session_counters.clone(),
+            descriptors_max: listeners.descriptors_max,
+            log: RefusalLog::default(),
+        }
+    }
+
+    /// Whether a connection was accepted in another VRF than the socket's: with
+    /// `tcp_l3mdev_accept` = 1, an unbound socket accepts connections in all VRFs, where the same
+    /// address is another neighbour. Those between link-local addresses are bound to their link.
+    fn is_of_other_vrf(&self, stream: &TcpStream, from: IpAddr) -> bool {
+        if self.vrf.is_some() || off_interface(from).1.is_some() {
+            return false;
+        }
+        !matches!(SockRef::from(stream).device(), Ok(None) | Err(_))
     }
 
     async fn accept(&mut self, socket: &TcpListener) {
@@ -432,6 +466,8 @@ impl Door {
         let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
         let refusal = if descriptor >= self.descriptors_max {
             (stream, Refusal::Descriptors)
+        } else if self.is_of_other_vrf(&stream, from) {
+            (stream, Refusal::Stranger)
         } else if let Some(Neighbor { peer, config }) = self.neighbor(from) {
             match examine(&stream, &config) {
                 Ok(()) => match peer.connect(stream) {
@@ -442,10 +478,12 @@ impl Door {
             }
         } else if let Some(config) = self.directory.range(from) {
             match examine(&stream, &config) {
-                Ok(()) => match self.dynamic.try_send(Accepted { stream, from }) {
-                    Ok(()) => return,
-                    Err(error) => (error.into_inner().stream, Refusal::RangeBusy),
-                },
+                Ok(()) => {
+                    match self.dynamic.try_send(Accepted { stream, from, vrf: self.vrf.clone() }) {
+                        Ok(()) => return,
+                        Err(error) => (error.into_inner().stream, Refusal::RangeBusy),
+                    }
+                }
                 Err(refusal) => (stream, refusal),
             }
         } else {

@@ -1,6 +1,7 @@
 //! What a session needs to know about its neighbour: validated, immutable, cheap to compare.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{Asn, FamilyMap, FamilySet, Role, RouterId};
@@ -175,6 +176,11 @@ pub struct PeerConfig {
     pub port: u16,
     /// Address to dial from and to expect connections on. `None`, the default: the system chooses.
     pub source_address: Option<IpAddr>,
+    /// The VRF (RFC 4364 §3) in which the session and its routes are. `None`: the default VRF.
+    pub vrf: Option<Arc<str>>,
+    /// The interface to which connections that we dial are bound. `None`, the default: the VRF's
+    /// routing table chooses.
+    pub bind_interface: Option<Arc<str>>,
     /// The AS that the neighbour may be in.
     pub remote_asn: RemoteAsn,
     /// Our AS on this session.
@@ -232,7 +238,7 @@ pub struct PeerConfig {
     pub bfd_mode: BfdMode,
     /// Why the peer is kept idle although it is configured: we neither dial nor accept. `None`, the
     /// default: it is not kept idle.
-    pub idle: Option<std::sync::Arc<str>>,
+    pub idle: Option<Arc<str>>,
     /// TTL to send with, 1-255. `None`, the default: 1 for eBGP, 64 for iBGP, 255 with GTSM.
     pub multihop_ttl: Option<u8>,
 }
@@ -249,6 +255,8 @@ impl PeerConfig {
             address,
             port: 179,
             source_address: None,
+            vrf: None,
+            bind_interface: None,
             remote_asn: remote_asn.into(),
             local_asn: local.asn,
             router_id: local.router_id,
@@ -276,6 +284,12 @@ impl PeerConfig {
             idle: None,
             multihop_ttl: None,
         }
+    }
+
+    /// The device to which the socket of a dialled connection is bound; `None`: to none. A VRF is
+    /// the device of that name.
+    pub fn device(&self) -> Option<&Arc<str>> {
+        self.bind_interface.as_ref().or(self.vrf.as_ref())
     }
 
     /// Whether `other` differs, and in nothing but timers: hold time, keepalive interval, send hold

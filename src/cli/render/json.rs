@@ -30,6 +30,7 @@ impl<W: Write> JsonWriter<W> {
         let is_list = matches!(
             request,
             Request::ShowPeers
+                | Request::ShowPeersIn { .. }
                 | Request::ShowRoutes { select: RouteSelection { count: false, .. }, .. }
                 | Request::ShowReceived { select: RouteSelection { count: false, .. }, .. }
                 | Request::ShowAdvertised { select: RouteSelection { count: false, .. }, .. }

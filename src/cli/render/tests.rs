@@ -90,6 +90,7 @@ fn explained(prefix: &str, item: serde_json::Value) -> String {
         prefix: prefix.parse().unwrap(),
         lookup: Lookup::Longest,
         vantage: None,
+        vrf: None,
     };
     rendered(&request, &[item])
 }
@@ -327,6 +328,7 @@ fn a_peer_shows_its_timers() {
         name: "tor-1".into(),
         address: "192.0.2.1".parse().unwrap(),
         interface: None,
+        vrf: None,
         port: 179,
         remote_asn: 65001,
         remote_asn_accepted: None,

@@ -35,8 +35,8 @@ impl ControlView {
             .iter_mut()
             .filter_map(|session| Some((records.get(&session.peer)?, session)))
             .collect();
-        let ids = found.iter().map(|(record, _)| record.id).collect();
-        let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
+        let all: Vec<_> = found.iter().map(|(record, _)| std::sync::Arc::clone(record)).collect();
+        let counts = self.sources.counts(&all).await.ok_or_else(is_stopping)?;
         let sum = |counts: [u32; 2]| counts.into_iter().fold(0, u32::saturating_add);
         for ((record, session), counts) in found.into_iter().zip(counts) {
             session.state = Some(state_name(record.handle.state()).to_owned());

@@ -43,7 +43,6 @@ pub(in crate::daemon) struct ControlView {
     pub(super) steering: Steering,
     pub(super) drains: DrainView,
     pub(super) events: EventsView,
-    pub(super) routes: RoutesView,
     pub(super) log: Log,
 }
 
@@ -53,6 +52,11 @@ impl ControlView {
             let peers = self.sources.registry.all();
             Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
         })
+    }
+
+    /// The view of the VRF that the selection names.
+    fn routes_in(&self, select: &RouteSelection) -> Result<RoutesView, Refusal> {
+        Ok(RoutesView { sources: self.sources.in_vrf(select.vrf.as_deref())? })
     }
 
     async fn status(&self) -> Result<Page, Refusal> {
@@ -130,8 +134,7 @@ impl ControlView {
     }
 
     async fn peer_items(&self, records: Vec<Arc<Record>>) -> Result<Vec<item::Peer>, Refusal> {
-        let ids = records.iter().map(|record| record.id).collect();
-        let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
+        let counts = self.sources.counts(&records).await.ok_or_else(is_stopping)?;
         let clock = WallClock { zero: self.sources.wall(Time::ZERO), now: self.sources.now() };
         let node = self.sources.state().node_status();
         let items = records.iter().zip(&counts).map(|(record, counts)| {
@@ -203,13 +206,16 @@ impl Backend for ControlView {
     async fn page(&self, request: &Request, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
         match request {
             Request::ShowStatus => self.status().await,
-            Request::ShowPeers => {
+            Request::ShowPeers | Request::ShowPeersIn { .. } => {
                 let after = match cursor {
                     Some(Cursor::AfterName(name)) => Some(&**name),
                     _ => None,
                 };
-                let (records, more) = self.sources.registry.page(after, PAGE);
+                let (mut records, more) = self.sources.registry.page(after, PAGE);
                 let last = records.last().filter(|_| more).map(|record| Arc::clone(&record.name));
+                if let Request::ShowPeersIn { vrf } = request {
+                    records.retain(|record| record.session.vrf.as_deref() == Some(vrf));
+                }
                 Page::new(self.peer_items(records).await?, last.map(Cursor::AfterName))
             }
             Request::ShowPeer { name } => self.peer(self.find(name)?).await,
@@ -218,15 +224,19 @@ impl Backend for ControlView {
             }
             Request::ShowRoutes { prefix, select } => {
                 let select = RouteSelection { prefix: prefix.or(select.prefix), ..select.clone() };
-                self.routes.page(Listed::Table, &select, cursor).await
+                self.routes_in(&select)?.page(Listed::Table, &select, cursor).await
             }
             Request::ShowReceived { peer, select } => {
-                self.routes.page(Listed::Received(self.find(peer)?.id), select, cursor).await
+                let record = self.find(peer)?;
+                let routes = RoutesView { sources: self.sources.of(&record) };
+                routes.page(Listed::Received(record.id), select, cursor).await
             }
             Request::ShowAdvertised { peer, select } => {
-                self.routes.page(Listed::Advertised(self.find(peer)?.id), select, cursor).await
+                let record = self.find(peer)?;
+                let routes = RoutesView { sources: self.sources.of(&record) };
+                routes.page(Listed::Advertised(record.id), select, cursor).await
             }
-            Request::ShowFib { select } => self.routes.kernel(select, cursor).await,
+            Request::ShowFib { select } => self.routes_in(select)?.kernel(select, cursor).await,
             Request::ShowBfd => self.bfd.sessions().await,
             Request::ShowGroups => {
                 let groups = self.sources.ask(|table, _| table.groups()).await?;
@@ -234,8 +244,9 @@ impl Backend for ControlView {
                 Page::last(groups.iter().map(|group| ctl::group(group, &names)))
             }
             Request::Health => Page::last([self.health().await]),
-            Request::Explain { prefix, lookup, vantage } => {
-                explain(&self.sources, &self.bfd, *prefix, *lookup, vantage.clone()).await
+            Request::Explain { prefix, lookup, vantage, vrf } => {
+                let sources = self.sources.in_vrf(vrf.as_deref())?;
+                explain(&sources, &self.bfd, *prefix, *lookup, vantage.clone()).await
             }
             Request::LogLevel { level } => self.log_level(level.as_deref()),
             Request::Peer { action, peers, rehearsal } => {

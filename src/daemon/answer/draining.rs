@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::sources::Sources;
+use bgp_proto::table::Table;
+
+use super::sources::{Sources, is_stopping};
 use crate::ctl::item::{self, DrainWaiting, Draining};
 use crate::ctl::{Refusal, rfc3339};
 use crate::daemon::drains::{Drained, Drains};
@@ -57,11 +59,8 @@ impl DrainView {
             ..Draining::default()
         };
         for records in records.chunks(ASKED_AT_ONCE) {
-            let ids: Vec<_> = records.iter().map(|record| record.id).collect();
-            let asked = self.sources.ask(move |table, _| {
-                ids.iter().map(|id| table.drain_progress(*id)).collect::<Vec<_>>()
-            });
-            for (record, found) in records.iter().zip(asked.await?) {
+            let asked = self.sources.of_peers(records, Table::drain_progress).await;
+            for (record, found) in records.iter().zip(asked.ok_or_else(is_stopping)?) {
                 let Some(found) = found else { continue };
                 progress.established += 1;
                 progress.told += u32::from(found.told);

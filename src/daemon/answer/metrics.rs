@@ -241,8 +241,8 @@ impl MetricsView {
     /// Adds the table's counters, until the table fails to answer in time.
     async fn count(&self, found: &mut [Found]) {
         for page in found.chunks_mut(COUNTS_PAGE) {
-            let ids = page.iter().map(|found| found.record.id).collect();
-            let Ok(Some(counts)) = timeout(PART_WAIT, self.sources.counts(ids)).await else {
+            let all: Vec<_> = page.iter().map(|found| Arc::clone(&found.record)).collect();
+            let Ok(Some(counts)) = timeout(PART_WAIT, self.sources.counts(&all)).await else {
                 return;
             };
             for (found, counts) in page.iter_mut().zip(counts) {

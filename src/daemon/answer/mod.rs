@@ -32,6 +32,7 @@ use super::drains::Drains;
 use super::redistribution::Redistribution;
 use super::registry::Registry;
 use super::shutdowns::Shutdowns;
+use super::vrfs::Running;
 use crate::engine::Handle;
 use crate::kernel::Fib;
 use crate::liveness::Liveness;
@@ -52,7 +53,6 @@ use liveness::LivenessView;
 use metrics::MetricsView;
 use orders::Orders;
 use readiness::ReadinessView;
-use routes::RoutesView;
 use sources::Sources;
 use state::Node;
 use steering::Steering;
@@ -63,6 +63,7 @@ pub(super) struct Parts {
     pub(super) kernel: Fib,
     pub(super) redistribution: Redistribution,
     pub(super) registry: Registry,
+    pub(super) vrfs: Running,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
     /// The drains in force.
@@ -97,6 +98,7 @@ impl Views {
             kernel: parts.kernel,
             redistribution: parts.redistribution,
             registry: parts.registry,
+            vrfs: parts.vrfs,
             published: publisher.published(),
         };
         let orders = Orders(parts.orders);
@@ -129,11 +131,9 @@ impl Views {
             file: parts.file,
         };
         let events = EventsView { sources: sources.clone(), events: parts.log.events().clone() };
-        let routes = RoutesView { sources: sources.clone() };
         let control = ControlView {
             sources,
             events,
-            routes,
             liveness: liveness.clone(),
             readiness,
             bfd,

@@ -176,6 +176,7 @@ impl RoutesView {
             span: *span,
             limit: *limit,
             count: *count,
+            vrf: select.vrf.clone(),
             ..RouteSelection::default()
         };
         if plain != *select {

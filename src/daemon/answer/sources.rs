@@ -8,9 +8,10 @@ use bgp_proto::table::{PathView, PeerCounts, Table};
 use bgp_proto::types::{PeerId, Prefix, Source, Time};
 
 use super::state::{Published, RunState};
-use crate::ctl::{Names, Refusal};
+use crate::ctl::{ErrorKind, Names, Refusal};
 use crate::daemon::redistribution::Redistribution;
-use crate::daemon::registry::Registry;
+use crate::daemon::registry::{Record, Registry};
+use crate::daemon::vrfs::{Running, Shown};
 use crate::engine::Handle;
 use crate::kernel::{Fib, LearnedRoute};
 
@@ -25,6 +26,7 @@ pub(super) struct Sources {
     pub(super) kernel: Fib,
     pub(super) redistribution: Redistribution,
     pub(super) registry: Registry,
+    pub(super) vrfs: Running,
     pub(super) published: Published,
     /// When the process started.
     pub(super) started: Time,
@@ -52,9 +54,66 @@ impl Sources {
         self.table.ask(question).await.ok_or_else(is_stopping)
     }
 
+    /// The same of a VRF; `None`: these.
+    ///
+    /// # Errors
+    /// There is no such VRF, or its device does not exist.
+    pub(super) fn in_vrf(&self, vrf: Option<&str>) -> Result<Sources, Refusal> {
+        let Some(name) = vrf else { return Ok(self.clone()) };
+        let Some(Shown { table, kernel, redistribution, .. }) = self.vrfs.get(name) else {
+            let state = self.state();
+            let known: Vec<&str> = state.config.vrfs.iter().map(|vrf| &*vrf.name).collect();
+            let text = match known.contains(&name) {
+                true => format!("VRF {name} does not exist at present: its routes begin with it"),
+                false => format!("no VRF {name} is configured; there are: {}", known.join(", ")),
+            };
+            return Err(Refusal { kind: ErrorKind::NotFound, text });
+        };
+        Ok(Sources { table, kernel, redistribution, ..self.clone() })
+    }
+
+    /// Those in whose table a peer's routes are.
+    pub(super) fn of(&self, record: &Record) -> Sources {
+        let vrf = record.session.vrf.as_deref().and_then(|vrf| self.in_vrf(Some(vrf)).ok());
+        vrf.unwrap_or_else(|| self.clone())
+    }
+
+    /// What a table knows of many peers at once, in their order; `None` if a table has ended.
+    pub(super) async fn of_peers<T: Send + 'static>(
+        &self,
+        records: &[Arc<Record>],
+        what: impl Fn(&Table, PeerId) -> T + Clone + Send + 'static,
+    ) -> Option<Vec<T>> {
+        let mut tables = vec![self.table.clone()];
+        tables.extend(self.vrfs.all().into_iter().map(|(_, shown)| shown.table));
+        let mut found = BTreeMap::new();
+        for table in tables {
+            let there = records.iter().filter(|record| record.place.table.is_same(&table));
+            let ids: Vec<PeerId> = there.map(|record| record.id).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let what = what.clone();
+            let ask = move |table: &Table, _| -> Vec<(PeerId, T)> {
+                ids.into_iter().map(|id| (id, what(table, id))).collect()
+            };
+            found.extend(table.ask(ask).await?);
+        }
+        // A peer whose VRF has just gone is asked for where it will be: it has no routes there.
+        let left: Vec<PeerId> =
+            records.iter().map(|record| record.id).filter(|id| !found.contains_key(id)).collect();
+        if !left.is_empty() {
+            let ask = move |table: &Table, _| -> Vec<(PeerId, T)> {
+                left.into_iter().map(|id| (id, what(table, id))).collect()
+            };
+            found.extend(self.table.ask(ask).await?);
+        }
+        records.iter().map(|record| found.remove(&record.id)).collect()
+    }
+
     /// Prefix counters of many peers at once.
-    pub(super) async fn counts(&self, peers: Vec<PeerId>) -> Option<Vec<PeerCounts>> {
-        self.table.ask(move |table, _| peers.iter().map(|peer| table.counts(*peer)).collect()).await
+    pub(super) async fn counts(&self, peers: &[Arc<Record>]) -> Option<Vec<PeerCounts>> {
+        self.of_peers(peers, Table::counts).await
     }
 
     /// The kernel route from which a local route was redistributed.

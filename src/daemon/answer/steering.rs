@@ -75,8 +75,8 @@ impl Steering {
         rehearsal: Rehearsal,
     ) -> Result<Page, Refusal> {
         let Chosen { records, absent, .. } = self.select(action, selection)?;
-        let ids = records.iter().map(|(record, _)| record.id).collect();
-        let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
+        let all: Vec<_> = records.iter().map(|(record, _)| Arc::clone(record)).collect();
+        let counts = self.sources.counts(&all).await.ok_or_else(is_stopping)?;
         let is_real = rehearsal == Rehearsal::Real;
         let (mut items, mut able, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for ((record, how), counts) in records.iter().zip(&counts) {

@@ -153,7 +153,8 @@ fn bridge_port_messages_are_not_links() {
     let link = parse_link(&body).unwrap();
     assert_eq!((link.index, link.name.as_str(), link.up, link.running), (7, "eth0", true, true));
     assert_eq!(link.mtu, 1500);
-    let traits = LinkTraits { loopback: false, broadcast: true, multicast: false };
+    let traits =
+        LinkTraits { loopback: false, broadcast: true, multicast: false, ..LinkTraits::default() };
     assert_eq!(link.traits, traits);
     body[0] = 7; // AF_BRIDGE: RTM_DELLINK in this family is a port that left its bridge.
     assert!(parse_link(&body).is_none());

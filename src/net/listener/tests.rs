@@ -22,7 +22,12 @@ impl Edge {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sockopt::keep_syn(listener.as_fd()).unwrap();
         let (sender, dynamic) = mpsc::channel(room);
-        let door = Door::new(directory, &sender, &SessionCounters::default(), u64::MAX);
+        let door = Door::of(&Listeners::new(
+            directory.clone(),
+            sender,
+            SessionCounters::default(),
+            u64::MAX,
+        ));
         Edge { listener, door, dynamic }
     }
 
@@ -248,7 +253,12 @@ async fn changing_keys_never_leaves_a_moment_without_one() {
 #[test]
 fn accepting_pauses_after_persistent_errors() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let door = Door::new(&Directory::default(), &dynamic, &SessionCounters::default(), u64::MAX);
+    let door = Door::of(&Listeners::new(
+        Directory::default(),
+        dynamic,
+        SessionCounters::default(),
+        u64::MAX,
+    ));
     let error = |code| io::Error::from_raw_os_error(code);
     assert!(!door.say(&error(libc::ECONNABORTED), 1), "closed before it was accepted");
     assert!(door.say(&error(libc::EACCES), 2), "repeated at once: it persists");

@@ -1,0 +1,249 @@
+//! VRFs of one margay: the same addresses and the same prefix in each, under a kernel that has VRFs.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use interop::daemon::Daemon;
+use interop::full_kernel;
+use interop::lab::{self, Host, Lab, run_command};
+use interop::margay::{self, Control};
+use interop::speaker::Kind;
+use interop::wait::{PATIENCE, holds_for, wait_until};
+use serde_json::Value;
+
+/// The prefix that every neighbour announces.
+const SHARED: &str = "203.0.113.0/24";
+/// In which nothing that must not happen has happened.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// A VRF of the daemon: its name in margay, its table, and what only its neighbour announces.
+struct Side {
+    vrf: &'static str,
+    table: &'static str,
+    own: &'static str,
+}
+
+const DEFAULT: Side = Side { vrf: "", table: "main", own: "198.51.100.1/32" };
+const BLUE: Side = Side { vrf: "blue", table: "100", own: "198.51.100.2/32" };
+const RED: Side = Side { vrf: "red", table: "200", own: "198.51.100.3/32" };
+const SIDES: [Side; 3] = [DEFAULT, BLUE, RED];
+
+impl Side {
+    /// The arguments of a command about it.
+    fn args<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
+        let vrf = ["--vrf", self.vrf];
+        command.iter().copied().chain(vrf.into_iter().filter(|_| !self.vrf.is_empty())).collect()
+    }
+
+    fn peer(&self) -> String {
+        if self.vrf.is_empty() { "192.0.2.2".into() } else { format!("{}-192.0.2.2", self.vrf) }
+    }
+
+    fn interface(&self) -> String {
+        format!("u-{}", if self.vrf.is_empty() { "main" } else { self.vrf })
+    }
+
+    /// Makes the VRF's device and puts its interface into it, which loses no IPv4 address.
+    fn make(&self, host: &Host) -> Result<()> {
+        let Side { vrf, table, .. } = self;
+        let interface = self.interface();
+        host.shell(&format!(
+            "ip link add {vrf} type vrf table {table}; ip link set {vrf} up; \
+             ip link set {interface} master {vrf}"
+        ))?;
+        Ok(())
+    }
+}
+
+/// What a command prints. Under User Mode Linux one request in some dozens is not answered, whatever
+/// margay is asked: it is sent again.
+fn text(control: &Control, args: &[&str]) -> Result<String> {
+    const TIMED_OUT: i32 = 124;
+    let mut tries = 10;
+    loop {
+        let mut command = Command::new("timeout");
+        command.arg("3").arg(margay::binary()?).args(args).arg("--socket").arg(control.socket());
+        let output = command.output()?;
+        tries -= 1;
+        if output.status.code() == Some(TIMED_OUT) && tries > 0 {
+            continue;
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{args:?}: {}: {said}", output.status);
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+}
+
+fn json(control: &Control, args: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&text(control, &[args, &["--json"]].concat())?)?)
+}
+
+fn peer(control: &Control, name: &str) -> Result<Value> {
+    let peers = json(control, &["show", "peers"])?;
+    let found = peers.as_array().into_iter().flatten().find(|peer| peer["name"] == name);
+    found.cloned().with_context(|| format!("no peer {name} in {peers}"))
+}
+
+fn established(control: &Control, side: &Side) -> Result<()> {
+    let peer = peer(control, &side.peer())?;
+    ensure!(peer["state"] == "Established", "{}", peer);
+    let vrf = peer["vrf"].as_str().unwrap_or_default();
+    ensure!(vrf == side.vrf, "it is in {vrf}");
+    Ok(())
+}
+
+/// Destinations of our routes in a table of the kernel.
+fn routed(host: &Host, side: &Side) -> Result<Vec<String>> {
+    // The kernel refuses to list a table that has never had a route.
+    let show = ["route", "show", "table", side.table, "proto", "bird"];
+    let text = host.run("ip", &show).unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.starts_with(char::is_whitespace));
+    let first = lines.filter_map(|line| line.split_whitespace().next());
+    let mut found: Vec<String> = first.map(str::to_owned).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// The routes of a side's neighbour are in its tables and nowhere else.
+fn separate(host: &Host, control: &Control, side: &Side) -> Result<()> {
+    established(control, side)?;
+    let own = side.own.trim_end_matches("/32");
+    let found = routed(host, side)?;
+    ensure!(found == [own, SHARED], "table {} has {found:?}", side.table);
+    let prefixes = |command: &str| -> Result<Vec<String>> {
+        let routes = json(control, &side.args(&["show", command]))?;
+        let routes = routes.as_array().context("a list")?.clone();
+        Ok(routes.iter().map(|route| route["prefix"].as_str().unwrap_or("?").into()).collect())
+    };
+    ensure!(prefixes("routes")? == [side.own, SHARED], "routes: {:?}", prefixes("routes")?);
+    ensure!(prefixes("fib")? == [side.own, SHARED], "fib: {:?}", prefixes("fib")?);
+    let explained = text(control, &side.args(&["explain", SHARED]))?;
+    ensure!(explained.contains(&side.peer()), "{explained}");
+    let there = host.run("ip", &["route", "show", "table", side.table, SHARED])?;
+    ensure!(there.contains(&side.interface()), "{there}");
+    Ok(())
+}
+
+fn config(host: &Host) -> String {
+    let mut text = String::from(
+        "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nconnect-retry-time = 1\n\
+         [fib]\nprotocol = 12\n[[vrfs]]\nname = \"blue\"\n[[vrfs]]\nname = \"red\"\n",
+    );
+    for side in &SIDES {
+        let vrf = match side.vrf {
+            "" => String::new(),
+            vrf => format!("vrf = \"{vrf}\"\n"),
+        };
+        text += &format!(
+            "[[bgp.peers]]\n{vrf}address = \"192.0.2.2\"\nremote-asn = 64600\nimport = \"all\"\n\
+             export = \"all\"\n"
+        );
+    }
+    text + &margay::control_section(host)
+}
+
+/// The neighbour of a side, with the same address as those of the others.
+fn neighbour(lab: &mut Lab, x: &Host, side: &Side, bird: bool) -> Result<(Host, Daemon)> {
+    let interface = side.interface();
+    let host = lab.host(if side.vrf.is_empty() { "main" } else { side.vrf })?;
+    lab.wire((x, &interface), (&host, "u0"))?;
+    x.run("ip", &["addr", "add", "192.0.2.1/24", "dev", &interface])?;
+    host.run("ip", &["addr", "add", "192.0.2.2/24", "dev", "u0"])?;
+    let own = side.own;
+    if bird {
+        let text = format!(
+            "router id 10.0.0.2;\nprotocol device {{}}\nprotocol static {{ ipv4; route {SHARED} \
+             blackhole; route {own} blackhole; }}\nprotocol bgp x {{ local as 64600; neighbor \
+             192.0.2.1 as 64512; connect retry time 1; connect delay time 1; error wait time 1, 2; \
+             ipv4 {{ import all; export where source = RTS_STATIC; }}; }}\n"
+        );
+        let conf = host.write("bird.conf", &text)?.display().to_string();
+        let socket = host.file("bird.ctl").display().to_string();
+        let daemon = host.daemon("bird", "bird", &["-f", "-c", &conf, "-s", &socket])?;
+        return Ok((host, daemon));
+    }
+    let text = format!(
+        "[bgp]\nasn = 64600\nrouter-id = \"10.0.0.2\"\nconnect-retry-time = 1\n[fib]\nenabled = \
+         false\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\nimport = \"all\"\n\
+         export = \"all\"\n[[originate]]\nprefix = \"{SHARED}\"\n[[originate]]\nprefix = \
+         \"{own}\"\n{}",
+        margay::control_section(&host)
+    );
+    let (daemon, _) = margay::start_text(&host, &text)?;
+    Ok((host, daemon))
+}
+
+fn all_separate(x: &Host, control: &Control) -> Result<()> {
+    SIDES.iter().try_for_each(|side| separate(x, control, side))
+}
+
+fn vrfs(lab: &mut Lab) -> Result<()> {
+    let x = lab.host("x")?;
+    let mut neighbours = Vec::new();
+    for (side, bird) in SIDES.iter().zip([false, true, false]) {
+        neighbours.push(neighbour(lab, &x, side, bird)?);
+    }
+    // RED comes later, and is waited for.
+    BLUE.make(&x)?;
+    let (daemon, control) = margay::start_text(&x, &config(&x))?;
+    wait_until(PATIENCE, "the default VRF and blue", || {
+        separate(&x, &control, &DEFAULT)?;
+        separate(&x, &control, &BLUE)
+    })?;
+    let waits = peer(&control, &RED.peer())?.to_string();
+    ensure!(waits.contains("there is no VRF red"), "{waits}");
+    RED.make(&x)?;
+    wait_until(PATIENCE, "red beside them", || all_separate(&x, &control))?;
+    holds_for(QUIET, "no leaks", || all_separate(&x, &control))?;
+    let blue = json(&control, &["show", "peers", "--vrf", "blue"])?;
+    ensure!(blue.as_array().is_some_and(|peers| peers.len() == 1), "{blue}");
+    ensure!(text(&control, &["show", "routes", "--vrf", "green"]).is_err(), "there is no green");
+
+    // A VRF that is deleted takes its session with it, and no other.
+    x.run("ip", &["link", "del", "blue"])?;
+    wait_until(PATIENCE, "blue is gone", || {
+        let waits = peer(&control, &BLUE.peer())?.to_string();
+        ensure!(waits.contains("there is no VRF blue"), "{waits}");
+        separate(&x, &control, &RED)?;
+        separate(&x, &control, &DEFAULT)
+    })?;
+    BLUE.make(&x)?;
+    wait_until(PATIENCE, "blue is back", || all_separate(&x, &control))?;
+
+    // A planned restart keeps the routes of all.
+    let file = x.file("margay.toml");
+    text(&control, &["stop", "--graceful"])?;
+    drop(daemon);
+    for side in &SIDES {
+        let kept = routed(&x, side)?;
+        ensure!(kept.len() == 2, "{kept:?} in table {} after the stop", side.table);
+    }
+    let (_daemon, control) = margay::start_text(&x, &config(&x))?;
+    wait_until(PATIENCE, "all are back after the restart", || all_separate(&x, &control))?;
+
+    // A reload that leaves red out ends it, and removes its routes.
+    let red = "[[bgp.peers]]\nvrf = \"red\"\naddress = \"192.0.2.2\"\nremote-asn = 64600\nimport = \
+               \"all\"\nexport = \"all\"\n";
+    let less = config(&x).replace(red, "").replace("[[vrfs]]\nname = \"red\"\n", "");
+    ensure!(!less.contains("red"), "{less}");
+    std::fs::write(&file, less)?;
+    text(&control, &["reload"])?;
+    wait_until(PATIENCE, "red is left", || {
+        let left = routed(&x, &RED)?;
+        ensure!(left.is_empty(), "{left:?}");
+        separate(&x, &control, &BLUE)?;
+        separate(&x, &control, &DEFAULT)
+    })?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2, a full kernel (interop/setup.sh vm)"]
+fn vrfs_do_not_leak_and_come_and_go() {
+    let inside = || {
+        run_command(Command::new("modprobe").arg("vrf"))?;
+        lab::run("vrfs", &[Kind::Bird2], vrfs)
+    };
+    full_kernel::run("vrfs_do_not_leak_and_come_and_go", inside).unwrap();
+}

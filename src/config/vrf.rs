@@ -1,0 +1,145 @@
+//! `[[vrfs]]`, and the key `vrf` of what is inside one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::reader::Table;
+use super::{Originate, Redistribute};
+
+/// Longest name of a network device, in octets (IFNAMSIZ without the final zero).
+const NAME_MAX: usize = 15;
+
+/// A VRF with its own table. Its device may appear later, or be deleted and made again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vrf {
+    /// The name of the VRF's device.
+    pub name: Arc<str>,
+    /// Addresses on which connections are accepted in it. Default `0.0.0.0:179` and `[::]:179`; if
+    /// empty, none are accepted.
+    pub listen: Vec<SocketAddr>,
+    /// Routes originated in it, in the order of the file.
+    pub originate: Vec<Originate>,
+    /// Rules that select its kernel routes to redistribute.
+    pub redistribute: Vec<Redistribute>,
+}
+
+/// Something of the file with the VRF it is in; `None`: the default VRF.
+pub(super) type In<T> = (Option<Arc<str>>, T);
+
+/// Reads `[[vrfs]]`, without what other tables put into each VRF.
+pub(super) fn read(root: &Table<'_>) -> Vec<Vrf> {
+    let mut vrfs: Vec<Vrf> = Vec::new();
+    for table in root.tables("vrfs") {
+        let name = table.require("name", "set it to the name of the VRF's device");
+        let listen = read_listen(&table);
+        let name = name.and_then(|value| {
+            let name = value.text()?;
+            let is_device = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
+            if name == "default" {
+                value.fault(
+                    "is what needs no entry: the default VRF has all that names none",
+                    "leave the entry out",
+                );
+                return None;
+            }
+            if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(is_device) {
+                value.fault(
+                    format_args!("\"{name}\" cannot be the name of a device"),
+                    "use the name that `ip link add NAME type vrf table N` was given",
+                );
+                return None;
+            }
+            if vrfs.iter().any(|vrf| &*vrf.name == name) {
+                value.fault(format_args!("{name} is listed twice"), "keep one entry for each VRF");
+                return None;
+            }
+            Some(name)
+        });
+        table.finish();
+        vrfs.extend(name.map(|name| Vrf {
+            name: name.into(),
+            listen,
+            originate: Vec::new(),
+            redistribute: Vec::new(),
+        }));
+    }
+    vrfs
+}
+
+/// Reads `listen`.
+pub(super) fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
+    let Some(value) = table.get("listen") else {
+        return vec![([0, 0, 0, 0], 179).into(), ([0u16; 8], 179).into()];
+    };
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for value in value.list() {
+        let Some(address) = value
+            .parse_as::<SocketAddr>("an address and port such as \"0.0.0.0:179\" or \"[::]:179\"")
+        else {
+            continue;
+        };
+        if address.port() == 0 {
+            value.fault("port 0 is not a port", "use 1-65535, usually 179");
+        } else if address.ip().is_multicast() {
+            value.fault("is a multicast address", "use an address of this machine");
+        } else if listen.contains(&address) {
+            value.fault(format_args!("{address} is listed twice"), "leave one out");
+        } else {
+            listen.push(address);
+        }
+    }
+    listen
+}
+
+/// Reads the key `vrf`, which names one of `vrfs`.
+pub(super) fn read_vrf(table: &Table<'_>, vrfs: &[Vrf]) -> Option<Arc<str>> {
+    let value = table.get("vrf")?;
+    let name = value.text()?;
+    let found = vrfs.iter().find(|vrf| &*vrf.name == name);
+    if found.is_none() && name == "default" {
+        value.fault("the default VRF is that of everything without vrf", "leave vrf out");
+    } else if found.is_none() {
+        value.fault(
+            format_args!("there is no VRF \"{name}\" in this file"),
+            format_args!("add [[vrfs]] with name = \"{name}\""),
+        );
+    }
+    found.map(|vrf| Arc::clone(&vrf.name))
+}
+
+/// Reads `bind-interface`.
+pub(super) fn read_bind_interface(table: &Table<'_>) -> Option<Arc<str>> {
+    let value = table.get("bind-interface")?;
+    let name = value.text()?;
+    if name.is_empty() || name.len() > NAME_MAX {
+        value.fault(
+            format_args!("\"{name}\" cannot be the name of an interface"),
+            format_args!("use a name of 1-{NAME_MAX} octets"),
+        );
+        return None;
+    }
+    Some(name.into())
+}
+
+/// Refuses the keys that do not apply to `what`.
+pub(super) fn refuse(table: &Table<'_>, keys: &[&'static str], what: &str) {
+    for value in keys.iter().filter_map(|key| table.get(key)) {
+        value.fault_key(what, "leave it out");
+    }
+}
+
+/// Moves what is in a VRF there; returns the rest.
+pub(super) fn sort<T>(
+    all: Vec<In<T>>,
+    vrfs: &mut [Vrf],
+    list: impl Fn(&mut Vrf) -> &mut Vec<T>,
+) -> Vec<T> {
+    let mut rest = Vec::new();
+    for (name, item) in all {
+        match vrfs.iter_mut().find(|vrf| Some(&vrf.name) == name.as_ref()) {
+            Some(vrf) => list(vrf).push(item),
+            None => rest.push(item),
+        }
+    }
+    rest
+}

@@ -1,0 +1,421 @@
+//! VRFs: each has a table, a kernel writer, listening sockets and a directory of its own; the
+//! daemon's task, the peers' tasks and the control sockets are shared.
+//!
+//! An instance exists while the VRF's device does. Until then, and after the device was deleted,
+//! the configured peers of the VRF are idle and say why. Without configured VRFs nothing of this
+//! runs.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bgp_proto::session::{Close, PeerConfig};
+use bgp_proto::types::SessionId;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::Daemon;
+use super::deferral::FirstExport;
+use super::fallover::Fallover;
+use super::next_hops::NextHops;
+use super::redistribution::Redistribution;
+use super::registry::{Place, Record};
+use super::reload::{key_entries, learn_rules};
+use super::startup::Lookups;
+use super::wiring::{KernelGate, Reports, Threads};
+use crate::config::{Changes, Config, Vrf};
+use crate::engine::{Engine, Handle};
+use crate::event_names::{VRF_DOWN, VRF_UP};
+use crate::kernel::{Fib, Leave, Link};
+use crate::net::{Directory, KeyEntries, Listeners, Unbound};
+
+/// What is shown of an instance.
+#[derive(Clone)]
+pub(super) struct Shown {
+    pub(super) table: Handle,
+    pub(super) kernel: Fib,
+    pub(super) redistribution: Redistribution,
+    /// The kernel's table of its routes.
+    routes_in: u32,
+}
+
+/// The instances that run, for views. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Running(Arc<RwLock<BTreeMap<Arc<str>, Shown>>>);
+
+impl Running {
+    pub(super) fn get(&self, vrf: &str) -> Option<Shown> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(vrf).cloned()
+    }
+
+    /// All of them, by name.
+    pub(super) fn all(&self) -> Vec<(Arc<str>, Shown)> {
+        let running = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        running.iter().map(|(name, shown)| (Arc::clone(name), shown.clone())).collect()
+    }
+
+    fn set(&self, vrf: &Arc<str>, shown: Option<Shown>) {
+        let mut running = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match shown {
+            Some(shown) => running.insert(Arc::clone(vrf), shown),
+            None => running.remove(vrf),
+        };
+    }
+
+    /// Whether a link is in none of them.
+    fn has_not(&self, link: &Link) -> bool {
+        let running = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().all(|shown| link.traits.vrf != Some(shown.routes_in))
+    }
+}
+
+/// A VRF whose device exists.
+pub(super) struct Instance {
+    /// What of the configuration is in force in it.
+    config: Vrf,
+    device: Device,
+    pub(super) engine: Engine,
+    pub(super) fib: Fib,
+    redistribution: Redistribution,
+    next_hops: NextHops,
+    pub(super) gate: KernelGate,
+    pub(super) listeners: Listeners,
+    fallover: Fallover,
+}
+
+/// A VRF's device. One that was made again is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Device {
+    index: u32,
+    table: u32,
+}
+
+impl Device {
+    fn find(links: &[Link], name: &str) -> Option<Device> {
+        let link = links.iter().find(|link| link.name == name && link.traits.is_vrf)?;
+        Some(Device { index: link.index, table: link.traits.vrf? })
+    }
+}
+
+/// When an instance begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// With the daemon: its routes of an earlier run are kept until peers have sent theirs.
+    AtStart(FirstExport),
+    /// Later, because the VRF has come or was configured.
+    Later,
+}
+
+/// The instances, and those that are ending.
+pub(super) struct Vrfs {
+    reports: Reports,
+    seed: u64,
+    running: BTreeMap<Arc<str>, Instance>,
+    shown: Running,
+    /// Instances whose routes are being withdrawn. The next one of this name begins after that.
+    ending: BTreeMap<Arc<str>, JoinHandle<()>>,
+    /// Why a configured VRF does not run.
+    absent: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Vrfs {
+    pub(super) fn new(reports: Reports, seed: u64) -> Vrfs {
+        Vrfs {
+            reports,
+            seed,
+            running: BTreeMap::new(),
+            shown: Running::default(),
+            ending: BTreeMap::new(),
+            absent: BTreeMap::new(),
+        }
+    }
+
+    /// Tells whether a link is in no instance.
+    pub(super) fn outside(&self) -> impl Fn(&Link) -> bool + Send + Sync + 'static + use<> {
+        let running = self.shown.clone();
+        move |link| running.has_not(link)
+    }
+
+    pub(super) fn shown(&self) -> Running {
+        self.shown.clone()
+    }
+
+    /// The instances, in order of their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Instance> {
+        self.running.values()
+    }
+
+    /// Whether every next hop of every table has been looked up.
+    pub(super) fn lookups(&self, default: &NextHops) -> Lookups {
+        let all = self.running.values().map(|vrf| &vrf.next_hops);
+        let is_pending =
+            std::iter::once(default).chain(all).any(|n| n.lookups() == Lookups::Pending);
+        if is_pending { Lookups::Pending } else { Lookups::Done }
+    }
+
+    /// Makes the peers of VRFs that do not run idle, and those of the others not.
+    pub(super) fn show_absent(&self, config: &mut Config) {
+        for peer in &mut config.peers {
+            let Some(vrf) = &peer.session.vrf else { continue };
+            let idle = match self.running.contains_key(vrf) {
+                true => None,
+                false => {
+                    let why = self.absent.get(vrf).cloned();
+                    Some(why.unwrap_or_else(|| format!("there is no VRF {vrf}").into()))
+                }
+            };
+            if peer.session.idle != idle {
+                peer.session = Arc::new(PeerConfig { idle, ..PeerConfig::clone(&peer.session) });
+            }
+        }
+    }
+
+    /// Sets the TCP MD5 keys of every instance.
+    pub(super) fn set_keys(&mut self, keys: impl Fn(&Arc<str>) -> KeyEntries) {
+        for (name, vrf) in &mut self.running {
+            vrf.listeners.set_keys(keys(name));
+        }
+    }
+
+    /// Listens in every instance; returns the addresses that cannot be bound.
+    pub(super) fn listen(&mut self) -> Vec<Unbound> {
+        let mut missing = Vec::new();
+        for vrf in self.running.values_mut() {
+            missing.extend(vrf.listeners.listen_where_possible(&vrf.config.listen));
+            vrf.listeners.accept();
+        }
+        missing
+    }
+
+    /// Starts accepting connections.
+    pub(super) fn accept(&mut self) {
+        self.running.values_mut().for_each(|vrf| vrf.listeners.accept());
+    }
+
+    /// Ends the tables, and returns the kernel writers.
+    pub(super) fn stop_engines(self) -> Vec<Fib> {
+        let ended = self.running.into_values().map(|vrf| {
+            vrf.engine.stop();
+            vrf.fib
+        });
+        ended.collect()
+    }
+
+    /// Whether nothing can run, is running or was running.
+    fn is_unused(&self, config: &Config) -> bool {
+        config.vrfs.is_empty() && self.running.is_empty() && self.ending.is_empty()
+    }
+
+    /// The instances whose device is not the same any more, or that are not configured.
+    fn outlived(&self, config: &Config, links: &[Link]) -> Vec<Arc<str>> {
+        let is_wanted = |name: &Arc<str>| config.vrfs.iter().any(|vrf| vrf.name == *name);
+        let outlived = self.running.iter().filter(|(name, vrf)| {
+            !is_wanted(name) || Device::find(links, name) != Some(vrf.device)
+        });
+        outlived.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// The device with which an instance can begin, or why it cannot.
+    fn device(&self, name: &Arc<str>, config: &Config, links: &[Link]) -> Result<Device, String> {
+        let device = Device::find(links, name);
+        let device = device.ok_or_else(|| format!("there is no VRF {name}"))?;
+        let table = device.table;
+        if table == config.fib.table {
+            return Err(format!(
+                "the table of VRF {name}, {table}, is that of the default VRF (fib.table)"
+            ));
+        }
+        if let Some((other, _)) = self.running.iter().find(|(_, vrf)| vrf.device.table == table) {
+            return Err(format!("VRF {other} has the table of VRF {name}, {table}"));
+        }
+        if self.ending.contains_key(name) {
+            return Err(format!("the routes of an earlier VRF {name} are being withdrawn"));
+        }
+        Ok(device)
+    }
+
+    /// Ends an instance: its routes are withdrawn from its table, beside everything else.
+    fn end(&mut self, name: &Arc<str>) {
+        let Some(instance) = self.running.remove(name) else { return };
+        self.shown.set(name, None);
+        info!(event = VRF_DOWN, vrf = %name, "VRF {name} has gone: its sessions end, and its routes are withdrawn");
+        instance.gate.close();
+        let links = Arc::clone(&self.reports.links);
+        let Instance { engine, fib, .. } = instance;
+        let ending = tokio::task::spawn_blocking(move || {
+            fib.stop(Leave::Withdraw);
+            engine.stop();
+            // The next one may begin.
+            links.notify_one();
+        });
+        self.ending.insert(Arc::clone(name), ending);
+    }
+}
+
+impl Daemon {
+    /// Before any peer is added: VRFs that exist get their instances.
+    pub(super) fn begin_vrfs(&mut self, first_export: FirstExport) {
+        if self.vrfs.is_unused(&self.config) {
+            return;
+        }
+        self.begin_instances(Begin::AtStart(first_export));
+        let mut config = Config::clone(&self.config);
+        self.vrfs.show_absent(&mut config);
+        self.config = Arc::new(config);
+        self.views.publish(|state| state.config = Arc::clone(&self.config));
+    }
+
+    /// Links or the configuration have changed: VRFs come, go, or change.
+    pub(super) fn review_vrfs(&mut self) {
+        if self.vrfs.is_unused(&self.config) {
+            return;
+        }
+        self.vrfs.ending.retain(|_, ending| !ending.is_finished());
+        let outlived = self.vrfs.outlived(&self.config, &self.fib.links());
+        for name in &outlived {
+            self.vrfs.end(name);
+            self.peers.forget_place(name);
+        }
+        if !outlived.is_empty() {
+            self.follow_vrfs();
+        }
+        self.begin_instances(Begin::Later);
+        self.follow_vrfs();
+        self.reconfigure_instances();
+        self.listen();
+    }
+
+    /// Configured peers of VRFs that do not run become idle, and those of the others active.
+    fn follow_vrfs(&mut self) {
+        let mut config = Config::clone(&self.config);
+        self.vrfs.show_absent(&mut config);
+        let changes = self.config.changes_to(&config);
+        if changes.is_empty() {
+            return;
+        }
+        self.config = Arc::new(config);
+        self.apply(&changes, &HashSet::new());
+        self.views.publish(|state| state.config = Arc::clone(&self.config));
+    }
+
+    /// Begins the instances of VRFs that have come.
+    fn begin_instances(&mut self, begin: Begin) {
+        let config = Arc::clone(&self.config);
+        let links = self.fib.links();
+        let mut absent = BTreeMap::new();
+        for vrf in &config.vrfs {
+            if self.vrfs.running.contains_key(&vrf.name) {
+                continue;
+            }
+            let begun = self.vrfs.device(&vrf.name, &config, &links);
+            let begun = begun.and_then(|device| {
+                self.begin_instance(&config, vrf, device, begin).map_err(|e| e.to_string())
+            });
+            let Err(why) = begun else { continue };
+            let why: Arc<str> = why.into();
+            if self.vrfs.absent.get(&vrf.name) != Some(&why) {
+                warn!(vrf = %vrf.name, "VRF {} is waited for: {why}", vrf.name);
+            }
+            absent.insert(Arc::clone(&vrf.name), why);
+        }
+        self.vrfs.absent = absent;
+    }
+
+    fn begin_instance(
+        &mut self,
+        config: &Config,
+        vrf: &Vrf,
+        device: Device,
+        begin: Begin,
+    ) -> Result<(), super::Error> {
+        let (seed, name) = (self.vrfs.seed ^ u64::from(device.index), &vrf.name);
+        let threads = Threads::start(config, device.table, seed, &self.vrfs.reports)?;
+        let beside = threads.beside(move |link| link.traits.vrf == Some(device.table));
+        let Threads { engine, fib, redistribution, next_hops, gate, .. } = threads;
+        let is_deferred = match begin {
+            Begin::AtStart(first_export) => first_export == FirstExport::Deferred,
+            Begin::Later => self.convergence.deferral.is_some(),
+        };
+        if is_deferred {
+            engine.handle().defer_export();
+        }
+        if begin == Begin::Later && self.convergence.startup.is_none() {
+            // The start is over: what an earlier run left is not waited for.
+            fib.end_of_startup();
+        }
+        let directory = Directory::default();
+        let mut listeners = self.listeners.in_vrf(name, directory.clone());
+        listeners.set_keys(key_entries(config, Some(name)));
+        let table = engine.handle().clone();
+        let place = Place { table: table.clone(), directory, beside };
+        self.peers.set_place(name, place);
+        let (kernel, routes_in) = (fib.clone(), device.table);
+        let redistributed = redistribution.clone();
+        let shown = Shown { table, kernel, redistribution: redistributed, routes_in };
+        self.vrfs.shown.set(name, Some(shown));
+        let nothing = Vrf { originate: Vec::new(), redistribute: Vec::new(), ..vrf.clone() };
+        let mut instance = Instance {
+            config: nothing,
+            device,
+            engine,
+            fib,
+            redistribution,
+            next_hops,
+            gate,
+            listeners,
+            fallover: Fallover::default(),
+        };
+        instance.reconfigure(vrf);
+        self.vrfs.running.insert(Arc::clone(name), instance);
+        info!(event = VRF_UP, vrf = %name, "VRF {name} runs, with routes in table {routes_in}");
+        Ok(())
+    }
+
+    /// Puts what of the configuration concerns each instance into force.
+    fn reconfigure_instances(&mut self) {
+        for vrf in &self.config.vrfs {
+            if let Some(instance) = self.vrfs.running.get_mut(&vrf.name) {
+                instance.reconfigure(vrf);
+            }
+        }
+    }
+
+    /// The established sessions to end because their link or address was lost, in every VRF.
+    pub(super) fn cut_off(&mut self, links: &[Link]) -> Vec<(Arc<Record>, SessionId, Close)> {
+        let registry = self.peers.registry();
+        if self.vrfs.running.is_empty() {
+            return self.fallover.cut_off(links, registry.all().into_iter());
+        }
+        let tables: BTreeSet<u32> = self.vrfs.all().map(|vrf| vrf.device.table).collect();
+        let is_outside = |link: &&Link| link.traits.vrf.is_none_or(|vrf| !tables.contains(&vrf));
+        let outside: Vec<Link> = links.iter().filter(is_outside).cloned().collect();
+        let all = registry.all();
+        let there = |vrf: Option<&Arc<str>>| {
+            let there = all.iter().filter(move |record| record.session.vrf.as_ref() == vrf);
+            there.cloned().collect::<Vec<_>>().into_iter()
+        };
+        let mut lost = self.fallover.cut_off(&outside, there(None));
+        for (name, vrf) in &mut self.vrfs.running {
+            let inside = links.iter().filter(|link| link.traits.vrf == Some(vrf.device.table));
+            let inside: Vec<Link> = inside.cloned().collect();
+            lost.extend(vrf.fallover.cut_off(&inside, there(Some(name))));
+        }
+        lost
+    }
+}
+
+impl Instance {
+    /// Applies the changes to what it originates and redistributes; its listening addresses change
+    /// when the daemon listens next.
+    fn reconfigure(&mut self, config: &Vrf) {
+        if self.config == *config {
+            return;
+        }
+        let changes: Changes = self.config.changes_to(config);
+        super::reload::apply_originate(&changes, self.engine.handle());
+        self.redistribution.apply(&changes, self.engine.handle());
+        if let Some(rules) = &changes.redistribute {
+            self.fib.learn(learn_rules(rules));
+        }
+        self.config = config.clone();
+    }
+}
