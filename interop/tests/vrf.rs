@@ -135,9 +135,11 @@ fn config(host: &Host) -> String {
             "" => String::new(),
             vrf => format!("vrf = \"{vrf}\"\n"),
         };
+        // What it accepts is not taken for the peer of a VRF that does not exist yet.
+        let passive = side.vrf != BLUE.vrf;
         text += &format!(
             "[[bgp.peers]]\n{vrf}address = \"192.0.2.2\"\nremote-asn = 64600\nimport = \"all\"\n\
-             export = \"all\"\n"
+             export = \"all\"\npassive = {passive}\n"
         );
     }
     text + &margay::control_section(host)
@@ -211,8 +213,23 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     BLUE.make(&x)?;
     wait_until(PATIENCE, "blue is back", || all_separate(&x, &control))?;
 
-    // A planned restart keeps the routes of all.
+    // A session is not bound to an interface of another VRF.
     let file = x.file("margay.toml");
+    let bound = |to: &str| {
+        let bound = format!("vrf = \"blue\"\nbind-interface = \"{to}\"\n");
+        std::fs::write(&file, config(&x).replace("vrf = \"blue\"\n", &bound))?;
+        text(&control, &["reload"])
+    };
+    bound("u-red")?;
+    wait_until(PATIENCE, "blue is idle", || {
+        let idle = peer(&control, &BLUE.peer())?.to_string();
+        ensure!(idle.contains("bind-interface u-red is not in VRF blue"), "{idle}");
+        separate(&x, &control, &RED)
+    })?;
+    bound("u-blue")?;
+    wait_until(PATIENCE, "blue is bound to its own", || all_separate(&x, &control))?;
+
+    // A planned restart keeps the routes of all.
     text(&control, &["stop", "--graceful"])?;
     drop(daemon);
     for side in &SIDES {
@@ -224,7 +241,7 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
 
     // A reload that leaves red out ends it, and removes its routes.
     let red = "[[bgp.peers]]\nvrf = \"red\"\naddress = \"192.0.2.2\"\nremote-asn = 64600\nimport = \
-               \"all\"\nexport = \"all\"\n";
+               \"all\"\nexport = \"all\"\npassive = true\n";
     let less = config(&x).replace(red, "").replace("[[vrfs]]\nname = \"red\"\n", "");
     ensure!(!less.contains("red"), "{less}");
     std::fs::write(&file, less)?;

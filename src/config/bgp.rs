@@ -103,8 +103,13 @@ fn listen_in<'a>(
     }
 }
 
-/// The range around `prefix` in the same VRF whose password the kernel would require of it, if it has none of its
-/// own.
+/// The key that says so.
+fn listen_key(vrf: Option<&Arc<str>>) -> String {
+    vrf.map_or_else(|| "bgp.listen".into(), |vrf| format!("listen of VRF {vrf}"))
+}
+
+/// The range around `prefix` in the same VRF whose password the kernel would require of it, if it has
+/// none of its own.
 fn password_around<'a>(
     dynamic: &'a [DynamicPeers],
     vrf: &Option<Arc<str>>,
@@ -150,7 +155,7 @@ fn read_peers(
                     "give each peer its own name",
                 );
             }
-            check_listens(&table, listen, by_interface.session.passive);
+            check_listens(&table, None, listen, by_interface.session.passive);
             table.finish();
             interfaces.push(by_interface);
             continue;
@@ -169,7 +174,7 @@ fn read_peers(
                 "use the neighbour's address",
             );
         }
-        check_listens(&table, listen, entry.session.passive);
+        check_listens(&table, vrf.as_ref(), listen, entry.session.passive);
         let host = Prefix::host(entry.session.address);
         let has_range = dynamic.iter().any(|r| r.prefix == host && r.session.vrf == *vrf);
         if entry.session.security.md5.is_none()
@@ -206,11 +211,16 @@ fn read_peers(
     (peers, interfaces)
 }
 
-fn check_listens(table: &Table<'_>, listen: &[SocketAddr], passive: PassiveMode) {
+fn check_listens(
+    table: &Table<'_>,
+    vrf: Option<&Arc<str>>,
+    listen: &[SocketAddr],
+    passive: PassiveMode,
+) {
     if listen.is_empty() && passive.is_passive() {
         table.fault_at(
             "passive",
-            "the peer can never connect, because bgp.listen is empty",
+            format_args!("the peer can never connect, because {} is empty", listen_key(vrf)),
             "listen somewhere, or dial the peer",
         );
     }
@@ -221,7 +231,7 @@ fn read_dynamic(
     cx: &peer::Context<'_>,
     listen: &[SocketAddr],
 ) -> Vec<DynamicPeers> {
-    let mut prefixes = BTreeMap::new();
+    let (mut prefixes, mut labels) = (BTreeMap::new(), BTreeMap::new());
     let mut ranges = Vec::new();
     let mut tables = Vec::new();
     for (number, table) in (1..).zip(table.tables("dynamic-peers")) {
@@ -229,11 +239,26 @@ fn read_dynamic(
             table.finish();
             continue;
         };
-        if listen_in(range.session.vrf.as_ref(), listen, cx.vrfs).is_empty() {
+        let vrf = range.session.vrf.as_ref();
+        if listen_in(vrf, listen, cx.vrfs).is_empty() {
             table.fault(
-                "peers can never connect, because bgp.listen is empty",
+                format_args!("peers can never connect, because {} is empty", listen_key(vrf)),
                 "listen somewhere, or leave the range out",
             );
+        }
+        // Peers are called by it and their address, which is unique in one VRF only.
+        let label = range.name.as_ref().or(vrf).cloned();
+        if let Some(label) = label {
+            let (other, of) = labels.entry(label.clone()).or_insert((number, vrf.cloned()));
+            if of.as_ref() != vrf {
+                table.fault_at(
+                    "name",
+                    format_args!(
+                        "peers of bgp.dynamic-peers[{other}], in another VRF, are called {label}-… too"
+                    ),
+                    "give each range its own name",
+                );
+            }
         }
         if let Some(other) = prefixes.insert((range.session.vrf.clone(), range.prefix), number) {
             table.fault_at(

@@ -259,8 +259,7 @@ pub struct DynamicPeers {
 
 impl DynamicPeers {
     /// The peer at `address`, which must lie in the range. Named `NAME-ADDRESS`, or `ADDRESS`, or in a
-    /// VRF `VRF-ADDRESS`; the index
-    /// of its interface follows a link-local address, `fe80::5%3`.
+    /// VRF `VRF-ADDRESS`; the index of its interface follows a link-local address, `fe80::5%3`.
     pub fn peer(&self, address: IpAddr) -> PeerEntry {
         let shown = match off_interface(address) {
             (address, Some(ifindex)) => format!("{address}%{ifindex}"),

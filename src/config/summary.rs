@@ -1,6 +1,7 @@
 //! The output of `margay check`: what would run.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bgp_proto::rib::MultipathAsPath;
 use bgp_proto::session::{BfdMode, PassiveMode, PeerConfig};
@@ -22,19 +23,14 @@ impl fmt::Display for Config {
             "AS {}, router id {}, cluster id {}",
             identity.asn, identity.router_id, self.bgp.cluster_id
         )?;
-        match self.bgp.listen.as_slice() {
-            [] => writeln!(f, "listens nowhere, only dials")?,
-            list => {
-                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-                writeln!(f, "listens on {}", list.join(", "))?;
-            }
+        writeln!(f, "{}", Listens(&self.bgp.listen))?;
+        for vrf in &self.vrfs {
+            writeln!(f, "VRF {}: {}", vrf.name, Listens(&vrf.listen))?;
         }
         for peer in &self.peers {
             let PeerConfig { address, port, passive, .. } = &*peer.session;
             write!(f, "peer {}: {address}", peer.name)?;
-            if let Some(vrf) = &peer.session.vrf {
-                write!(f, " in VRF {vrf}")?;
-            }
+            write!(f, "{}", InVrf(peer.session.vrf.as_deref()))?;
             match passive {
                 PassiveMode::Active => write!(f, " port {port}")?,
                 PassiveMode::Passive => write!(f, ", accepts only")?,
@@ -59,18 +55,12 @@ impl fmt::Display for Config {
             let (prefix, max) = (range.prefix, range.peers_max);
             let terms = Terms(&range.session, &range.routes);
             let bfd = BfdTerms(range.bfd.as_deref(), &range.session);
-            writeln!(f, "dynamic peers {prefix}: at most {max}{terms}{bfd}")?;
+            let vrf = InVrf(range.session.vrf.as_deref());
+            writeln!(f, "dynamic peers {prefix}{vrf}: at most {max}{terms}{bfd}")?;
         }
-        for Originate { prefix, install, .. } in &self.originate {
-            let kernel = match install {
-                Some(FibKind::Unreachable) => "unreachable in the kernel",
-                Some(_) => "blackhole in the kernel",
-                None => "not in the kernel",
-            };
-            writeln!(f, "originates {prefix}, {kernel}")?;
-        }
-        for rule in &self.redistribute {
-            writeln!(f, "redistributes {}", Selection(rule))?;
+        write_local(f, None, &self.originate, &self.redistribute)?;
+        for vrf in &self.vrfs {
+            write_local(f, Some(&vrf.name), &vrf.originate, &vrf.redistribute)?;
         }
         write_fib(f, &self.fib)?;
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
@@ -91,11 +81,56 @@ impl fmt::Display for Config {
     }
 }
 
+/// The addresses on which connections are accepted.
+struct Listens<'a>(&'a [SocketAddr]);
+
+impl fmt::Display for Listens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("listens nowhere, only dials");
+        }
+        let list: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write!(f, "listens on {}", list.join(", "))
+    }
+}
+
+/// The VRF of something; the default VRF is not named.
+struct InVrf<'a>(Option<&'a str>);
+
+impl fmt::Display for InVrf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |vrf| write!(f, " in VRF {vrf}"))
+    }
+}
+
+/// Writes the routes of our own in a VRF.
+fn write_local(
+    f: &mut fmt::Formatter<'_>,
+    vrf: Option<&str>,
+    originate: &[Originate],
+    redistribute: &[Redistribute],
+) -> fmt::Result {
+    let vrf = InVrf(vrf);
+    for Originate { prefix, install, .. } in originate {
+        let kernel = match install {
+            Some(FibKind::Unreachable) => "unreachable in the kernel",
+            Some(_) => "blackhole in the kernel",
+            None => "not in the kernel",
+        };
+        writeln!(f, "originates {prefix}{vrf}, {kernel}")?;
+    }
+    for rule in redistribute {
+        writeln!(f, "redistributes{vrf} {}", Selection(rule))?;
+    }
+    Ok(())
+}
+
 impl Config {
     /// Capabilities that a process without root needs for this configuration, each with its reason.
     fn privileges(&self) -> Vec<String> {
         let mut needs = Vec::new();
-        if let Some(low) = self.bgp.listen.iter().find(|a| a.port() < 1024) {
+        let in_vrfs = self.vrfs.iter().flat_map(|vrf| &vrf.listen);
+        if let Some(low) = self.bgp.listen.iter().chain(in_vrfs).find(|a| a.port() < 1024) {
             needs.push(format!("CAP_NET_BIND_SERVICE (port {})", low.port()));
         }
         let sessions = (self.peers.iter().map(|p| &p.session))

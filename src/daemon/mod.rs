@@ -28,6 +28,7 @@ mod peers;
 mod redistribution;
 mod registry;
 mod reload;
+mod running;
 mod selection;
 mod service_manager;
 mod shutdowns;
@@ -170,6 +171,7 @@ struct Daemon {
     /// When [`Daemon::check_drains`] is next due.
     drains_due: draining::Due,
     views: Views,
+    /// Whether the table's changes reach the kernel.
     gate: KernelGate,
     descriptors: Descriptors,
     /// Whether neighbours may hold routes that an earlier run advertised.
@@ -272,13 +274,13 @@ impl Daemon {
         let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
         let directory = Directory::default();
         let table = threads.engine.handle();
-        let recovery = threads.recovery.clone();
         let place = Place {
             table: table.clone(),
             directory: directory.clone(),
             beside: threads.beside(vrfs.outside()),
+            recovery: threads.recovery.clone(),
         };
-        let shared = Shared { recovery, shutdowns: shutdowns.clone(), drains: drains.clone() };
+        let shared = Shared { shutdowns: shutdowns.clone(), drains: drains.clone() };
         let peers = Peers::new(place, peer_events, seed, shared);
         let liveness = Liveness::default();
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
@@ -368,6 +370,7 @@ impl Daemon {
             daemon.earlier_run = deferral::Start::Again;
         }
         if daemon.node.is_none() {
+            daemon.begin_vrfs().await;
             daemon.begin()?;
         }
         daemon.service_manager.ready();
@@ -395,9 +398,8 @@ impl Daemon {
     /// keys before listening, the peers in the directory before connections are accepted.
     fn begin(&mut self) -> Result<(), Error> {
         self.find_neighbors();
-        let first_export = deferral::first_export(&self.config);
-        self.begin_vrfs(first_export);
         let config = Arc::clone(&self.config);
+        let first_export = deferral::first_export(&config);
         if first_export == FirstExport::Deferred {
             self.engine.handle().defer_export();
         }
@@ -411,7 +413,7 @@ impl Daemon {
         }
         self.review_keys();
         self.listeners.accept();
-        self.vrfs.accept();
+        self.listen_in_vrfs();
         self.begin_startup(first_export);
         Ok(())
     }
@@ -422,9 +424,7 @@ impl Daemon {
         let config = Arc::clone(&self.config);
         let links = self.fib.links();
         let mut peers = self.peers.registry().all();
-        peers.retain(|record| {
-            record.interface.is_none() || neighbors::may_come_up(&record.session, &links)
-        });
+        peers.retain(|record| neighbors::is_awaited(record, &links));
         let awaited = peers.iter().map(|record| Awaited {
             peer: record.id,
             restart_time: record.session.graceful_restart_time,
@@ -567,7 +567,7 @@ impl Daemon {
                 self.convergence.startup = None;
                 self.views.publish(|state| (state.startup, state.not_ready) = (None, None));
                 self.fib.end_of_startup();
-                self.vrfs.all().for_each(|vrf| vrf.fib.end_of_startup());
+                self.vrfs.end_of_startup();
                 self.peers.end_of_startup();
                 info!("start-up is complete: removing stale kernel routes of an earlier run");
                 None
@@ -675,19 +675,19 @@ impl Daemon {
         drop(self.listeners);
         // Orders that wait are refused, and those that come.
         drop(self.inbox.orders);
-        let fib = self.fib.clone();
         // Ending sessions, and the withdrawals that follow, must not change the kernel's routes.
         self.gate.close();
-        self.vrfs.all().for_each(|vrf| vrf.gate.close());
+        let mut vrfs = self.vrfs;
+        vrfs.begin_stop();
+        let fibs: Vec<Fib> = vrfs.all().map(|vrf| vrf.fib.clone()).chain([self.fib]).collect();
         let (close, leave) = match stop {
             Stop::Graceful => {
                 info!(
                     event = STOPPING,
                     "stopping gracefully: peers and the kernel keep our routes"
                 );
-                stop_fib(self.fib, Leave::Keep).await;
-                for vrf in self.vrfs.all() {
-                    stop_fib(vrf.fib.clone(), Leave::Keep).await;
+                for fib in &fibs {
+                    stop_fib(fib.clone(), Leave::Keep).await;
                 }
                 (Close::GracefulStop, Leave::Keep)
             }
@@ -712,15 +712,12 @@ impl Daemon {
         }
         // No peer and no kernel writer needs the table any more.
         self.engine.stop();
-        let vrfs = self.vrfs.stop_engines();
+        vrfs.stop_engines();
         let mut left = 0;
         if leave == Leave::Withdraw {
-            stop_fib(fib.clone(), leave).await;
-            let counters = fib.counters();
-            left = counters.installed + counters.pending + counters.failed;
-            for vrf in vrfs {
-                stop_fib(vrf.clone(), leave).await;
-                let counters = vrf.counters();
+            for fib in fibs {
+                stop_fib(fib.clone(), leave).await;
+                let counters = fib.counters();
                 left += counters.installed + counters.pending + counters.failed;
             }
         }

@@ -15,6 +15,7 @@ use bgp_proto::types::{PeerId, off_interface};
 use tracing::{info, warn};
 
 use super::Daemon;
+use super::registry::Record;
 use super::startup::Awaited;
 use crate::config::{Config, InterfacePeers, Neighbor, PeerEntry};
 use crate::discovery::{Discovery, Wanted};
@@ -147,7 +148,7 @@ impl Daemon {
         self.follow_interfaces();
         let mut config = Config::clone(&self.config);
         self.add_by_interface(&mut config);
-        self.vrfs.show_absent(&mut config);
+        self.vrfs.show_absent(&mut config, &self.fib.links());
         let changes = self.config.changes_to(&config);
         if changes.is_empty() {
             return;
@@ -160,7 +161,7 @@ impl Daemon {
         changes.lines().iter().for_each(|line| info!("{line}"));
     }
 
-    fn await_found(&mut self, peer: PeerId) {
+    pub(super) fn await_found(&mut self, peer: PeerId) {
         let Some(record) = self.peers.registry().get(peer) else { return };
         if record.session.idle.is_some() {
             return;
@@ -171,21 +172,36 @@ impl Daemon {
     }
 }
 
+/// Whether a start waits for the routes of a peer: not for those of a VRF that does not exist.
+pub(super) fn is_awaited(record: &Record, links: &[Link]) -> bool {
+    let Record { interface, session, .. } = record;
+    match interface {
+        Some(_) => may_come_up(session, links),
+        None => session.vrf.is_none() || session.idle.is_none(),
+    }
+}
+
 /// Whether a start waits for the routes of this peer by interface. On an interface without a carrier no neighbour will be
 /// found: a pattern matches ports that are not in use, too.
-pub(super) fn may_come_up(session: &PeerConfig, links: &[Link]) -> bool {
+fn may_come_up(session: &PeerConfig, links: &[Link]) -> bool {
     let ifindex = off_interface(session.address).1.map(NonZeroU32::get);
     let has_carrier = |link: &Link| Some(link.index) == ifindex && link.up && link.running;
     session.idle.is_none() || links.iter().any(has_carrier)
 }
 
 /// The configured peers of each interface: the first entry that matches; of the first `most` by name.
+/// Interfaces in a configured VRF have none, whose routes would be those of the default VRF.
 fn matching<'a>(
     config: &'a Config,
     links: &'a [Link],
     most: usize,
 ) -> impl Iterator<Item = (&'a Link, &'a InterfacePeers)> {
-    let links = links.iter().filter(|link| !link.traits.loopback);
+    let is_configured = |link: &&Link| config.vrfs.iter().any(|vrf| *vrf.name == *link.name);
+    let vrfs = links.iter().filter(|link| link.traits.is_vrf).filter(is_configured);
+    let tables: Vec<Option<u32>> = vrfs.map(|link| link.traits.vrf).collect();
+    let links = links
+        .iter()
+        .filter(move |link| !link.traits.loopback && !tables.contains(&link.traits.vrf));
     let found = links.filter_map(|link| {
         Some((link, config.interfaces.iter().find(|peers| peers.matches(&link.name))?))
     });
@@ -280,6 +296,28 @@ mod tests {
             text += &format!("[[bgp.peers]]\n{entry}\nremote-asn = \"internal\"\n");
         }
         Config::parse(Path::new("m.toml"), &text).unwrap()
+    }
+
+    #[test]
+    fn interfaces_in_a_configured_vrf_have_no_peer() {
+        let mut config = config(&["interface = \"*\"\nrouter-advertisements = true"]);
+        let in_vrf = |link: Link, table, is_vrf| Link {
+            traits: LinkTraits { vrf: Some(table), is_vrf, ..link.traits },
+            ..link
+        };
+        let links = [
+            in_vrf(link(2, "blue", &[]), 100, true),
+            in_vrf(link(3, "eth1", &["fe80::3"]), 100, false),
+            link(4, "eth2", &["fe80::4"]),
+        ];
+        let of = |config: &Config| {
+            let all = matching(config, &links, usize::MAX);
+            all.map(|(link, _)| link.index).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&config), [2, 3, 4], "the VRF is not ours to care about");
+        let text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[vrfs]]\nname = \"blue\"\n";
+        config.vrfs = Config::parse(Path::new("m.toml"), text).unwrap().vrfs;
+        assert_eq!(of(&config), [4]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::shutdowns::Shutdowns;
 use crate::config::{Changes, DynamicPeers, PeerEntry};
 use crate::kernel::Link;
 use crate::net::{
-    Accepted, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog, RestartState, SessionCounters,
+    Accepted, Directory, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog, SessionCounters,
     spawn_peer,
 };
 
@@ -32,6 +32,9 @@ pub(super) struct Peers {
     place: Place,
     /// The VRFs that exist.
     vrfs: BTreeMap<Arc<str>, Place>,
+    /// Where the idle peers of VRFs that do not exist are: in the default VRF's table, but nobody
+    /// connects to them, as the default VRF may have a peer of the same address.
+    nowhere: Place,
     registry: Registry,
     events: mpsc::UnboundedSender<PeerEvent>,
     ranges: Vec<DynamicPeers>,
@@ -49,8 +52,6 @@ pub(super) struct Peers {
 
 /// What the tasks of all peers share.
 pub(super) struct Shared {
-    /// The restart state that our OPENs announce.
-    pub(super) recovery: RestartState,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
     /// The drains in force.
@@ -128,8 +129,10 @@ impl Peers {
         seed: u64,
         shared: Shared,
     ) -> Self {
+        let nowhere = Place { directory: Directory::default(), ..place.clone() };
         Peers {
             place,
+            nowhere,
             vrfs: BTreeMap::new(),
             registry: Registry::default(),
             events,
@@ -165,7 +168,7 @@ impl Peers {
 
     /// From here on our OPENs do not announce a restart (RFC 4724 §4.1).
     pub(super) fn end_of_startup(&self) {
-        self.shared.recovery.end();
+        self.place.recovery.end();
     }
 
     /// Limits the number of dynamic peers of all ranges together.
@@ -187,9 +190,12 @@ impl Peers {
         self.place(vrf).directory.set_ranges(shown.collect());
     }
 
-    /// Where peers in a VRF are. Those of a VRF that does not exist are idle, and in the default one.
+    /// Where peers in a VRF are.
     fn place(&self, vrf: Option<&Arc<str>>) -> &Place {
-        vrf.and_then(|vrf| self.vrfs.get(vrf)).unwrap_or(&self.place)
+        match vrf {
+            Some(vrf) => self.vrfs.get(vrf).unwrap_or(&self.nowhere),
+            None => &self.place,
+        }
     }
 
     /// From here on peers in this VRF are added there.
@@ -444,7 +450,7 @@ impl Peers {
             config: Arc::clone(&entry.session),
             lifetime,
             seed: self.seed,
-            recovery: self.shared.recovery.clone(),
+            recovery: place.recovery.clone(),
             beside: Arc::clone(&place.beside),
             session_counters: self.session_counters.clone(),
             shutdown: shutdown.clone(),

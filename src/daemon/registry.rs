@@ -14,7 +14,9 @@ use crate::config::{BfdSettings, Fallover};
 use crate::counts::Counts;
 use crate::engine::Handle;
 use crate::http::Traffic;
-use crate::net::{AdminShutdown, Directory, FindOtherAddresses, Lifetime, PeerHandle, PeerNumbers};
+use crate::net::{
+    AdminShutdown, Directory, FindOtherAddresses, Lifetime, PeerHandle, PeerNumbers, RestartState,
+};
 
 /// Where a peer's routes and connections are: one for each VRF. Clones share it.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub(super) struct Place {
     pub(super) directory: Directory,
     /// Finds our other addresses there.
     pub(super) beside: FindOtherAddresses,
+    /// The restart state that our OPENs announce there.
+    pub(super) recovery: RestartState,
 }
 
 #[cfg(test)]
@@ -31,7 +35,8 @@ impl Place {
     /// With this table, and nobody who may connect.
     pub(super) fn of(table: &Handle) -> Place {
         let beside: FindOtherAddresses = Arc::new(|_, _| crate::net::OtherAddresses::default());
-        Place { table: table.clone(), directory: Directory::default(), beside }
+        let recovery = RestartState::begin();
+        Place { table: table.clone(), directory: Directory::default(), beside, recovery }
     }
 }
 

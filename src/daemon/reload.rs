@@ -61,7 +61,7 @@ impl Daemon {
         };
         let old = Arc::clone(&self.config);
         self.add_by_interface(&mut fresh);
-        self.vrfs.show_absent(&mut fresh);
+        self.vrfs.show_absent(&mut fresh, &self.fib.links());
         let mut changes = old.changes_to(&fresh);
         changes.dynamic_ended = self.peers.dynamic_ending(&changes);
         // The only step that can fail comes first, so that a failure changes nothing.
@@ -92,7 +92,7 @@ impl Daemon {
         match (self.read(path)?, &self.node) {
             (Fresh::Own(mut config), _) => {
                 self.with_by_interface(&mut config);
-                self.vrfs.show_absent(&mut config);
+                self.vrfs.show_absent(&mut config, &self.fib.links());
                 let mut changes = self.config.changes_to(&config);
                 changes.dynamic_ended = self.peers.dynamic_ending(&changes);
                 Ok(changes)

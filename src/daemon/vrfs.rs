@@ -6,67 +6,29 @@
 //! runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bgp_proto::session::{Close, PeerConfig};
 use bgp_proto::types::SessionId;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::Daemon;
-use super::deferral::FirstExport;
+use super::deferral::{FirstExport, first_export};
 use super::fallover::Fallover;
 use super::next_hops::NextHops;
 use super::redistribution::Redistribution;
 use super::registry::{Place, Record};
 use super::reload::{key_entries, learn_rules};
+use super::running::{Running, Shown};
 use super::startup::Lookups;
 use super::wiring::{KernelGate, Reports, Threads};
+use super::{Daemon, FIRST_READING};
 use crate::config::{Changes, Config, Vrf};
-use crate::engine::{Engine, Handle};
+use crate::engine::Engine;
 use crate::event_names::{VRF_DOWN, VRF_UP};
 use crate::kernel::{Fib, Leave, Link};
-use crate::net::{Directory, KeyEntries, Listeners, Unbound};
-
-/// What is shown of an instance.
-#[derive(Clone)]
-pub(super) struct Shown {
-    pub(super) table: Handle,
-    pub(super) kernel: Fib,
-    pub(super) redistribution: Redistribution,
-    /// The kernel's table of its routes.
-    routes_in: u32,
-}
-
-/// The instances that run, for views. Clones share it.
-#[derive(Clone, Default)]
-pub(super) struct Running(Arc<RwLock<BTreeMap<Arc<str>, Shown>>>);
-
-impl Running {
-    pub(super) fn get(&self, vrf: &str) -> Option<Shown> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(vrf).cloned()
-    }
-
-    /// All of them, by name.
-    pub(super) fn all(&self) -> Vec<(Arc<str>, Shown)> {
-        let running = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        running.iter().map(|(name, shown)| (Arc::clone(name), shown.clone())).collect()
-    }
-
-    fn set(&self, vrf: &Arc<str>, shown: Option<Shown>) {
-        let mut running = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match shown {
-            Some(shown) => running.insert(Arc::clone(vrf), shown),
-            None => running.remove(vrf),
-        };
-    }
-
-    /// Whether a link is in none of them.
-    fn has_not(&self, link: &Link) -> bool {
-        let running = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        running.values().all(|shown| link.traits.vrf != Some(shown.routes_in))
-    }
-}
+use crate::net::{Directory, KeyEntries, Listeners, RestartState, Unbound};
 
 /// A VRF whose device exists.
 pub(super) struct Instance {
@@ -80,6 +42,16 @@ pub(super) struct Instance {
     pub(super) gate: KernelGate,
     pub(super) listeners: Listeners,
     fallover: Fallover,
+    /// The restart state that our OPENs announce in it.
+    recovery: RestartState,
+    /// Notified after the first dump of the kernel's routes.
+    synchronised: Arc<Notify>,
+}
+
+/// An instance whose routes are being withdrawn.
+struct Ending {
+    table: u32,
+    has_ended: Arc<AtomicBool>,
 }
 
 /// A VRF's device. One that was made again is another one.
@@ -111,8 +83,8 @@ pub(super) struct Vrfs {
     seed: u64,
     running: BTreeMap<Arc<str>, Instance>,
     shown: Running,
-    /// Instances whose routes are being withdrawn. The next one of this name begins after that.
-    ending: BTreeMap<Arc<str>, JoinHandle<()>>,
+    /// Instances whose routes are being withdrawn. The next one with this table begins after that.
+    ending: BTreeMap<Arc<str>, Ending>,
     /// Why a configured VRF does not run.
     absent: BTreeMap<Arc<str>, Arc<str>>,
 }
@@ -152,21 +124,40 @@ impl Vrfs {
         if is_pending { Lookups::Pending } else { Lookups::Done }
     }
 
-    /// Makes the peers of VRFs that do not run idle, and those of the others not.
-    pub(super) fn show_absent(&self, config: &mut Config) {
-        for peer in &mut config.peers {
-            let Some(vrf) = &peer.session.vrf else { continue };
-            let idle = match self.running.contains_key(vrf) {
-                true => None,
-                false => {
-                    let why = self.absent.get(vrf).cloned();
-                    Some(why.unwrap_or_else(|| format!("there is no VRF {vrf}").into()))
-                }
-            };
+    /// Makes the peers of VRFs that do not run idle, and those whose `bind-interface` is in another
+    /// VRF than they are; the others not.
+    pub(super) fn show_absent(&self, config: &mut Config, links: &[Link]) {
+        if config.vrfs.is_empty() {
+            return;
+        }
+        // The device of a peer by interface has no part in this: it may be idle for other reasons.
+        for peer in config.peers.iter_mut().filter(|peer| peer.interface.is_none()) {
+            let idle = self.why_idle(&peer.session, links);
             if peer.session.idle != idle {
                 peer.session = Arc::new(PeerConfig { idle, ..PeerConfig::clone(&peer.session) });
             }
         }
+    }
+
+    fn why_idle(&self, session: &PeerConfig, links: &[Link]) -> Option<Arc<str>> {
+        let running = session.vrf.as_ref().map(|vrf| (vrf, self.running.get(vrf)));
+        if let Some((vrf, None)) = running {
+            let why = self.absent.get(vrf).cloned();
+            return Some(why.unwrap_or_else(|| format!("there is no VRF {vrf}").into()));
+        }
+        let device = session.bind_interface.as_deref()?;
+        let there = links.iter().find(|link| link.name == device)?.traits.vrf;
+        let (is_there, own) = match running {
+            Some((vrf, Some(instance))) => (there == Some(instance.device.table), &**vrf),
+            _ => (self.running.values().all(|vrf| Some(vrf.device.table) != there), "default"),
+        };
+        // Its routes would be those of another VRF.
+        (!is_there).then(|| format!("bind-interface {device} is not in VRF {own}").into())
+    }
+
+    /// The routes of earlier runs are not waited for any more.
+    pub(super) fn end_of_startup(&self) {
+        self.running.values().for_each(Instance::end_of_startup);
     }
 
     /// Sets the TCP MD5 keys of every instance.
@@ -186,18 +177,17 @@ impl Vrfs {
         missing
     }
 
-    /// Starts accepting connections.
-    pub(super) fn accept(&mut self) {
-        self.running.values_mut().for_each(|vrf| vrf.listeners.accept());
+    /// No connection is accepted any more, and no change of a table reaches the kernel.
+    pub(super) fn begin_stop(&mut self) {
+        for vrf in self.running.values_mut() {
+            vrf.listeners.listen_where_possible(&[]);
+            vrf.gate.close();
+        }
     }
 
-    /// Ends the tables, and returns the kernel writers.
-    pub(super) fn stop_engines(self) -> Vec<Fib> {
-        let ended = self.running.into_values().map(|vrf| {
-            vrf.engine.stop();
-            vrf.fib
-        });
-        ended.collect()
+    /// Ends the tables.
+    pub(super) fn stop_engines(self) {
+        self.running.into_values().for_each(|vrf| vrf.engine.stop());
     }
 
     /// Whether nothing can run, is running or was running.
@@ -227,8 +217,10 @@ impl Vrfs {
         if let Some((other, _)) = self.running.iter().find(|(_, vrf)| vrf.device.table == table) {
             return Err(format!("VRF {other} has the table of VRF {name}, {table}"));
         }
-        if self.ending.contains_key(name) {
-            return Err(format!("the routes of an earlier VRF {name} are being withdrawn"));
+        if let Some((earlier, _)) =
+            self.ending.iter().find(|(other, ending)| *other == name || ending.table == table)
+        {
+            return Err(format!("the routes of an earlier VRF {earlier} are being withdrawn"));
         }
         Ok(device)
     }
@@ -240,10 +232,17 @@ impl Vrfs {
         info!(event = VRF_DOWN, vrf = %name, "VRF {name} has gone: its sessions end, and its routes are withdrawn");
         instance.gate.close();
         let links = Arc::clone(&self.reports.links);
-        let Instance { engine, fib, .. } = instance;
-        let ending = tokio::task::spawn_blocking(move || {
+        let Instance { engine, fib, device, .. } = instance;
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ending = Ending { table: device.table, has_ended: Arc::clone(&has_ended) };
+        let withdrawn = tokio::task::spawn_blocking(move || {
             fib.stop(Leave::Withdraw);
             engine.stop();
+        });
+        tokio::spawn(async move {
+            // An error is a panic, which has been reported.
+            let _ = withdrawn.await;
+            has_ended.store(true, Ordering::Release);
             // The next one may begin.
             links.notify_one();
         });
@@ -253,15 +252,30 @@ impl Vrfs {
 
 impl Daemon {
     /// Before any peer is added: VRFs that exist get their instances.
-    pub(super) fn begin_vrfs(&mut self, first_export: FirstExport) {
+    pub(super) async fn begin_vrfs(&mut self) {
         if self.vrfs.is_unused(&self.config) {
             return;
         }
-        self.begin_instances(Begin::AtStart(first_export));
+        self.begin_instances(Begin::AtStart(first_export(&self.config)));
+        // As for the default VRF: our OPENs depend on the first dump.
+        let dumps = async {
+            for vrf in self.vrfs.all() {
+                vrf.synchronised.notified().await;
+            }
+        };
+        // On a time-out they announce that forwarding state was preserved.
+        let _ = tokio::time::timeout(FIRST_READING, dumps).await;
         let mut config = Config::clone(&self.config);
-        self.vrfs.show_absent(&mut config);
+        self.vrfs.show_absent(&mut config, &self.fib.links());
         self.config = Arc::new(config);
         self.views.publish(|state| state.config = Arc::clone(&self.config));
+    }
+
+    /// Listens in the VRFs that exist at the start.
+    pub(super) fn listen_in_vrfs(&mut self) {
+        if !self.vrfs.running.is_empty() {
+            self.listen();
+        }
     }
 
     /// Links or the configuration have changed: VRFs come, go, or change.
@@ -269,7 +283,7 @@ impl Daemon {
         if self.vrfs.is_unused(&self.config) {
             return;
         }
-        self.vrfs.ending.retain(|_, ending| !ending.is_finished());
+        self.vrfs.ending.retain(|_, ending| !ending.has_ended.load(Ordering::Acquire));
         let outlived = self.vrfs.outlived(&self.config, &self.fib.links());
         for name in &outlived {
             self.vrfs.end(name);
@@ -287,13 +301,15 @@ impl Daemon {
     /// Configured peers of VRFs that do not run become idle, and those of the others active.
     fn follow_vrfs(&mut self) {
         let mut config = Config::clone(&self.config);
-        self.vrfs.show_absent(&mut config);
+        self.vrfs.show_absent(&mut config, &self.fib.links());
         let changes = self.config.changes_to(&config);
         if changes.is_empty() {
             return;
         }
         self.config = Arc::new(config);
-        self.apply(&changes, &HashSet::new());
+        // A start waits for the peers of a VRF that comes during it.
+        let added = self.apply(&changes, &HashSet::new());
+        added.into_iter().for_each(|peer| self.await_found(peer));
         self.views.publish(|state| state.config = Arc::clone(&self.config));
     }
 
@@ -330,7 +346,8 @@ impl Daemon {
         let (seed, name) = (self.vrfs.seed ^ u64::from(device.index), &vrf.name);
         let threads = Threads::start(config, device.table, seed, &self.vrfs.reports)?;
         let beside = threads.beside(move |link| link.traits.vrf == Some(device.table));
-        let Threads { engine, fib, redistribution, next_hops, gate, .. } = threads;
+        let Threads { engine, fib, redistribution, next_hops, gate, recovery, synchronised } =
+            threads;
         let is_deferred = match begin {
             Begin::AtStart(first_export) => first_export == FirstExport::Deferred,
             Begin::Later => self.convergence.deferral.is_some(),
@@ -338,15 +355,11 @@ impl Daemon {
         if is_deferred {
             engine.handle().defer_export();
         }
-        if begin == Begin::Later && self.convergence.startup.is_none() {
-            // The start is over: what an earlier run left is not waited for.
-            fib.end_of_startup();
-        }
         let directory = Directory::default();
         let mut listeners = self.listeners.in_vrf(name, directory.clone());
         listeners.set_keys(key_entries(config, Some(name)));
         let table = engine.handle().clone();
-        let place = Place { table: table.clone(), directory, beside };
+        let place = Place { table: table.clone(), directory, beside, recovery: recovery.clone() };
         self.peers.set_place(name, place);
         let (kernel, routes_in) = (fib.clone(), device.table);
         let redistributed = redistribution.clone();
@@ -363,7 +376,13 @@ impl Daemon {
             gate,
             listeners,
             fallover: Fallover::default(),
+            recovery,
+            synchronised,
         };
+        if begin == Begin::Later && self.convergence.startup.is_none() {
+            // The start is over: what an earlier run left is not waited for.
+            instance.end_of_startup();
+        }
         instance.reconfigure(vrf);
         self.vrfs.running.insert(Arc::clone(name), instance);
         info!(event = VRF_UP, vrf = %name, "VRF {name} runs, with routes in table {routes_in}");
@@ -404,6 +423,11 @@ impl Daemon {
 }
 
 impl Instance {
+    fn end_of_startup(&self) {
+        self.recovery.end();
+        self.fib.end_of_startup();
+    }
+
     /// Applies the changes to what it originates and redistributes; its listening addresses change
     /// when the daemon listens next.
     fn reconfigure(&mut self, config: &Vrf) {

@@ -111,7 +111,7 @@ fn faults_of_the_process() {
     refused("[bpg]\n", "4:2: bpg: unknown key; did you mean \"bgp\"?");
     refused(
         "[zebra]\n",
-        "4:2: zebra: unknown key; known keys here: bgp, calico, control, fib, http, log, originate, policy, redistribute",
+        "4:2: zebra: unknown key; known keys here: bgp, calico, control, fib, http, log, originate, policy, redistribute, vrfs",
     );
 }
 
@@ -338,6 +338,73 @@ fn faults_of_ranges() {
         &format!("listen = []\n{}", range("prefix = \"10.0.0.0/8\"")),
         "5:1: bgp.dynamic-peers[1]: peers can never connect, because bgp.listen is empty; listen somewhere, or leave the range out",
     );
+}
+
+#[test]
+fn faults_of_vrfs() {
+    let vrf = |name: &str| format!("[[vrfs]]\nname = \"{name}\"\n");
+    let blue = vrf("blue");
+    let peer = |lines: &str| {
+        format!(
+            "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 65001\nimport = \"all\"\nexport = \
+             \"none\"\n{lines}\n"
+        )
+    };
+    let range = |lines: &str| {
+        format!("[[bgp.dynamic-peers]]\nprefix = \"10.0.0.0/8\"\nremote-asn = 64512\n{lines}\n")
+    };
+    refused(
+        &vrf("default"),
+        "5:8: vrfs[1].name: is what needs no entry: the default VRF has all that names none; leave the entry out",
+    );
+    refused(
+        &vrf("sixteen-octets-1"),
+        "5:8: vrfs[1].name: \"sixteen-octets-1\" cannot be the name of a device; use the name that `ip link add NAME type vrf table N` was given",
+    );
+    refused(
+        &format!("{blue}{blue}"),
+        "7:8: vrfs[2].name: blue is listed twice; keep one entry for each VRF",
+    );
+    refused(
+        &peer("vrf = \"default\""),
+        "9:7: bgp.peers[1].vrf: the default VRF is that of everything without vrf; leave vrf out",
+    );
+    refused(
+        &peer("vrf = \"red\""),
+        "9:7: bgp.peers[1].vrf: there is no VRF \"red\" in this file; add [[vrfs]] with name = \"red\"",
+    );
+    refused(
+        &format!("{blue}{}", peer("vrf = \"blue\"\nbfd = true")),
+        "12:7: bgp.peers[1].bfd: BFD sessions are in the default VRF only, and the peer is in blue; write bfd = false, or leave bfd or vrf out",
+    );
+    refused(
+        &format!("{blue}listen = []\n{}", range("vrf = \"blue\"")),
+        "7:1: bgp.dynamic-peers[1]: peers can never connect, because listen of VRF blue is empty; listen somewhere, or leave the range out",
+    );
+    refused(
+        &format!("{blue}{}{}", range("name = \"rack\"\nvrf = \"blue\""), range("name = \"rack\"")),
+        "14:8: bgp.dynamic-peers[2].name: peers of bgp.dynamic-peers[1], in another VRF, are called rack-… too; give each range its own name",
+    );
+    refused(
+        &format!("{blue}[[bgp.peers]]\ninterface = \"eth1\"\nremote-asn = 64512\nvrf = \"blue\"\n"),
+        "9:1: bgp.peers[1].vrf: does not apply to a peer by interface, which is in the default VRF on its link; leave it out",
+    );
+    // Nothing of one VRF is a duplicate of anything in another.
+    let route = "[[originate]]\nprefix = \"203.0.113.0/24\"\n";
+    let (both, ranges) = (peer("vrf = \"blue\"") + &peer(""), range("vrf = \"blue\"") + &range(""));
+    let routes = format!("{route}vrf = \"blue\"\n{route}");
+    let config = parse(&format!("{LEAST}{blue}{both}{ranges}{routes}")).unwrap();
+    assert_eq!((config.originate.len(), config.vrfs[0].originate.len()), (1, 1));
+    let names: Vec<&str> = config.peers.iter().map(|peer| &*peer.name).collect();
+    assert_eq!(names, ["blue-192.0.2.1", "192.0.2.1"]);
+    let shown = config.to_string();
+    for line in [
+        "VRF blue: listens on 0.0.0.0:179, [::]:179",
+        "originates 203.0.113.0/24 in VRF blue, blackhole in the kernel",
+        "originates 203.0.113.0/24, blackhole in the kernel",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
 }
 
 #[test]

@@ -207,6 +207,9 @@ impl Backend for ControlView {
         match request {
             Request::ShowStatus => self.status().await,
             Request::ShowPeers | Request::ShowPeersIn { .. } => {
+                if let Request::ShowPeersIn { vrf } = request {
+                    self.sources.is_configured(vrf)?;
+                }
                 let after = match cursor {
                     Some(Cursor::AfterName(name)) => Some(&**name),
                     _ => None,

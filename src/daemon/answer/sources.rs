@@ -11,7 +11,7 @@ use super::state::{Published, RunState};
 use crate::ctl::{ErrorKind, Names, Refusal};
 use crate::daemon::redistribution::Redistribution;
 use crate::daemon::registry::{Record, Registry};
-use crate::daemon::vrfs::{Running, Shown};
+use crate::daemon::running::{Running, Shown};
 use crate::engine::Handle;
 use crate::kernel::{Fib, LearnedRoute};
 
@@ -61,15 +61,24 @@ impl Sources {
     pub(super) fn in_vrf(&self, vrf: Option<&str>) -> Result<Sources, Refusal> {
         let Some(name) = vrf else { return Ok(self.clone()) };
         let Some(Shown { table, kernel, redistribution, .. }) = self.vrfs.get(name) else {
-            let state = self.state();
-            let known: Vec<&str> = state.config.vrfs.iter().map(|vrf| &*vrf.name).collect();
-            let text = match known.contains(&name) {
-                true => format!("VRF {name} does not exist at present: its routes begin with it"),
-                false => format!("no VRF {name} is configured; there are: {}", known.join(", ")),
-            };
+            self.is_configured(name)?;
+            let text = format!("VRF {name} does not exist at present: its routes begin with it");
             return Err(Refusal { kind: ErrorKind::NotFound, text });
         };
         Ok(Sources { table, kernel, redistribution, ..self.clone() })
+    }
+
+    /// # Errors
+    /// There is no such VRF in the configuration.
+    pub(super) fn is_configured(&self, vrf: &str) -> Result<(), Refusal> {
+        let state = self.state();
+        let known: Vec<&str> = state.config.vrfs.iter().map(|vrf| &*vrf.name).collect();
+        let text = match known[..] {
+            _ if known.contains(&vrf) => return Ok(()),
+            [] => format!("no VRF {vrf} is configured, and no other"),
+            _ => format!("no VRF {vrf} is configured; there are: {}", known.join(", ")),
+        };
+        Err(Refusal { kind: ErrorKind::NotFound, text })
     }
 
     /// Those in whose table a peer's routes are.
