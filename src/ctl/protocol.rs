@@ -228,9 +228,10 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 21] = [
+const REQUESTS: [&str; 22] = [
     "show-status",
     "show-peers",
+    "show-peers-in",
     "show-peer",
     "show-routes",
     "show-received",
