@@ -4,7 +4,7 @@
 //! queue, connections from unknown addresses are reset at once, and when descriptors run out,
 //! accepting pauses until some are free.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
@@ -92,6 +92,8 @@ struct Known {
     peers: HashMap<IpAddr, Neighbor>,
     /// The longest prefix first.
     ranges: Vec<(Prefix, Arc<PeerConfig>)>,
+    /// The configured VRFs, which are other ones.
+    vrfs: BTreeSet<Arc<str>>,
 }
 
 /// A peer, and the parameters that its connections must satisfy.
@@ -155,6 +157,10 @@ impl Directory {
         range.map(|(_, config)| Arc::clone(config))
     }
 
+    fn has_vrf(&self, name: &str) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).vrfs.contains(name)
+    }
+
     fn write<T>(&self, change: impl FnOnce(&mut Known) -> T) {
         change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
     }
@@ -200,6 +206,12 @@ impl Listeners {
     ) -> Self {
         let (bound, keys) = (Vec::new(), KeyEntries::new());
         Listeners { vrf: None, bound, directory, dynamic, keys, session_counters, descriptors_max }
+    }
+
+    /// Sets the names of the configured VRFs. Connections that an unbound socket accepts in one of
+    /// them are refused.
+    pub fn set_vrfs(&self, vrfs: BTreeSet<Arc<str>>) {
+        self.directory.write(|known| known.vrfs = vrfs);
     }
 
     /// Like these, without any socket, for connections in a VRF from the peers in `directory`. The
@@ -408,14 +420,16 @@ impl Door {
         }
     }
 
-    /// Whether a connection was accepted in another VRF than the socket's: with
+    /// Whether a connection was accepted in a configured VRF that is not the socket's: with
     /// `tcp_l3mdev_accept` = 1, an unbound socket accepts connections in all VRFs, where the same
-    /// address is another neighbour. Those between link-local addresses are bound to their link.
+    /// address is another neighbour. Those between link-local addresses are bound to their link, and
+    /// all of a process that `ip vrf exec` started to its VRF.
     fn is_of_other_vrf(&self, stream: &TcpStream, from: IpAddr) -> bool {
         if self.vrf.is_some() || off_interface(from).1.is_some() {
             return false;
         }
-        !matches!(SockRef::from(stream).device(), Ok(None) | Err(_))
+        let Ok(Some(device)) = SockRef::from(stream).device() else { return false };
+        std::str::from_utf8(&device).is_ok_and(|device| self.directory.has_vrf(device))
     }
 
     async fn accept(&mut self, socket: &TcpListener) {

@@ -125,6 +125,25 @@ async fn connections_that_wait_are_bounded_for_each_address() {
     engine.stop();
 }
 
+/// Any device stands for a VRF's here: what matters is that the accepted socket is bound to it.
+#[tokio::test]
+async fn only_connections_in_a_configured_vrf_are_refused_by_the_default_one() {
+    let engine = engine();
+    let from = Ipv4Addr::new(127, 0, 0, 2).into();
+    let directory = Directory::default();
+    let (peer, _events) = spawn(&engine, 1, config(from));
+    directory.insert(&Arc::new(config(from)), peer);
+    let mut edge = Edge::new(&directory, 1);
+    SockRef::from(&edge.listener).bind_device(Some(b"lo")).unwrap();
+    let accepted = edge.connect(from);
+    assert_eq!(edge.refused(), 0, "ip vrf exec: bound, and not configured");
+    directory.write(|known| known.vrfs = BTreeSet::from(["lo".into()]));
+    let refused = edge.connect(from);
+    assert_eq!(edge.refused_for(Refusal::Stranger), 1);
+    drop((accepted, refused));
+    engine.stop();
+}
+
 /// A range cannot hold up accepting, however many clients connect from it.
 #[tokio::test]
 async fn connections_from_ranges_that_wait_are_bounded() {
