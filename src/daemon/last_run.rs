@@ -76,6 +76,8 @@ pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
     let present = enabled.then_some(KernelPlace { table, protocol });
     let mut others = last.unwrap_or_default().kernel;
     others.retain(|place| Some(*place) != present);
+    // Another table may be that of a VRF, whose instance adopts the routes in it.
+    others.retain(|place| config.vrfs.is_empty() || place.table == table);
     let write = |kernel: Vec<KernelPlace>, faults: &mut Vec<String>| {
         if is_ours_to_write && let Err(fault) = file.write(&kernel) {
             faults.push(fault.to_string());

@@ -86,7 +86,7 @@ use shutdowns::Shutdowns;
 use sockets::Sockets;
 use startup::{Awaited, Progress, Ranges, Startup};
 use vrfs::Vrfs;
-use wiring::{KernelGate, Reports, Threads};
+use wiring::{KernelGate, Reports, Threads, find_beside};
 
 /// Most connections from ranges that may wait to become peers.
 const DYNAMIC_MAX: usize = 1024;
@@ -277,7 +277,7 @@ impl Daemon {
         let place = Place {
             table: table.clone(),
             directory: directory.clone(),
-            beside: threads.beside(vrfs.outside()),
+            beside: find_beside(threads.fib.clone(), vrfs.outside()),
             recovery: threads.recovery.clone(),
         };
         let shared = Shared { shutdowns: shutdowns.clone(), drains: drains.clone() };
@@ -686,9 +686,7 @@ impl Daemon {
                     event = STOPPING,
                     "stopping gracefully: peers and the kernel keep our routes"
                 );
-                for fib in &fibs {
-                    stop_fib(fib.clone(), Leave::Keep).await;
-                }
+                stop_fibs(&fibs, Leave::Keep).await;
                 (Close::GracefulStop, Leave::Keep)
             }
             Stop::Shutdown { message } => {
@@ -715,11 +713,9 @@ impl Daemon {
         vrfs.stop_engines();
         let mut left = 0;
         if leave == Leave::Withdraw {
-            for fib in fibs {
-                stop_fib(fib.clone(), leave).await;
-                let counters = fib.counters();
-                left += counters.installed + counters.pending + counters.failed;
-            }
+            stop_fibs(&fibs, leave).await;
+            let counters = fibs.iter().map(Fib::counters);
+            left = counters.map(|c| c.installed + c.pending + c.failed).sum();
         }
         for server in self.servers {
             server.abort();
@@ -736,9 +732,14 @@ impl Daemon {
     }
 }
 
-async fn stop_fib(fib: Fib, leave: Leave) {
-    if tokio::task::spawn_blocking(move || fib.stop(leave)).await.is_err() {
-        warn!("the kernel's thread ended by a panic");
+/// Stops the kernel writers at the same time: each may take as long as one alone is given.
+async fn stop_fibs(fibs: &[Fib], leave: Leave) {
+    let stop = |fib: Fib| tokio::task::spawn_blocking(move || fib.stop(leave));
+    let stops: Vec<_> = fibs.iter().cloned().map(stop).collect();
+    for stop in stops {
+        if stop.await.is_err() {
+            warn!("the kernel's thread ended by a panic");
+        }
     }
 }
 

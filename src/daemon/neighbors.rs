@@ -172,12 +172,16 @@ impl Daemon {
     }
 }
 
-/// Whether a start waits for the routes of a peer: not for those of a VRF that does not exist.
+/// Whether a start waits for the routes of a peer: not of one in a VRF that does not exist, or whose
+/// interface is in another VRF.
 pub(super) fn is_awaited(record: &Record, links: &[Link]) -> bool {
     let Record { interface, session, .. } = record;
     match interface {
         Some(_) => may_come_up(session, links),
-        None => session.vrf.is_none() || session.idle.is_none(),
+        None => {
+            let is_elsewhere = session.vrf.is_some() || session.bind_interface.is_some();
+            !is_elsewhere || session.idle.is_none()
+        }
     }
 }
 

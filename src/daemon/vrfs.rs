@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bgp_proto::session::{Close, PeerConfig};
 use bgp_proto::types::SessionId;
@@ -22,13 +23,16 @@ use super::registry::{Place, Record};
 use super::reload::{key_entries, learn_rules};
 use super::running::{Running, Shown};
 use super::startup::Lookups;
-use super::wiring::{KernelGate, Reports, Threads};
+use super::wiring::{KernelGate, Reports, Threads, find_beside};
 use super::{Daemon, FIRST_READING};
 use crate::config::{Changes, Config, Vrf};
 use crate::engine::Engine;
 use crate::event_names::{VRF_DOWN, VRF_UP};
-use crate::kernel::{Fib, Leave, Link};
+use crate::kernel::{Fib, Leave, Link, ids_of_table};
 use crate::net::{Directory, KeyEntries, Listeners, RestartState, Unbound};
+
+/// Pause after an instance could not begin for lack of threads, descriptors or memory.
+const BEGIN_RETRY: Duration = Duration::from_secs(5);
 
 /// A VRF whose device exists.
 pub(super) struct Instance {
@@ -214,22 +218,50 @@ impl Vrfs {
                 "the table of VRF {name}, {table}, is that of the default VRF (fib.table)"
             ));
         }
-        if let Some((other, _)) = self.running.iter().find(|(_, vrf)| vrf.device.table == table) {
-            return Err(format!("VRF {other} has the table of VRF {name}, {table}"));
+        // Its writer would delete the next-hop objects of the other one.
+        let collides = |other: u32| ids_of_table(other) == ids_of_table(table);
+        if collides(config.fib.table) {
+            return Err(format!(
+                "the table of VRF {name}, {table}, and that of the default VRF, {} (fib.table), \
+                 use the same ids of next-hop objects: give the VRF another table",
+                config.fib.table
+            ));
+        }
+        if let Some((other, vrf)) = self.running.iter().find(|(_, vrf)| collides(vrf.device.table))
+        {
+            return Err(format!(
+                "VRF {other} has table {}, and VRF {name} {table}: they are the same, or use the \
+                 same ids of next-hop objects; give one of them another table",
+                vrf.device.table
+            ));
         }
         if let Some((earlier, _)) =
-            self.ending.iter().find(|(other, ending)| *other == name || ending.table == table)
+            self.ending.iter().find(|(other, ending)| *other == name || collides(ending.table))
         {
             return Err(format!("the routes of an earlier VRF {earlier} are being withdrawn"));
         }
         Ok(device)
     }
 
+    /// Reviews the VRFs again after [`BEGIN_RETRY`].
+    fn try_again(&self) {
+        let links = Arc::clone(&self.reports.links);
+        tokio::spawn(async move {
+            tokio::time::sleep(BEGIN_RETRY).await;
+            links.notify_one();
+        });
+    }
+
     /// Ends an instance: its routes are withdrawn from its table, beside everything else.
-    fn end(&mut self, name: &Arc<str>) {
+    fn end(&mut self, name: &Arc<str>, config: &Config) {
         let Some(instance) = self.running.remove(name) else { return };
         self.shown.set(name, None);
-        info!(event = VRF_DOWN, vrf = %name, "VRF {name} has gone: its sessions end, and its routes are withdrawn");
+        let what = "its sessions end, and its routes are withdrawn";
+        if config.vrfs.iter().any(|vrf| vrf.name == *name) {
+            warn!(event = VRF_DOWN, vrf = %name, "VRF {name} has gone: {what}");
+        } else {
+            info!(event = VRF_DOWN, vrf = %name, "VRF {name} is not configured any more: {what}");
+        }
         instance.gate.close();
         let links = Arc::clone(&self.reports.links);
         let Instance { engine, fib, device, .. } = instance;
@@ -253,9 +285,11 @@ impl Vrfs {
 impl Daemon {
     /// Before any peer is added: VRFs that exist get their instances.
     pub(super) async fn begin_vrfs(&mut self) {
+        self.name_vrfs();
         if self.vrfs.is_unused(&self.config) {
             return;
         }
+        warn_of_shared_sockets();
         self.begin_instances(Begin::AtStart(first_export(&self.config)));
         // As for the default VRF: our OPENs depend on the first dump.
         let dumps = async {
@@ -271,6 +305,12 @@ impl Daemon {
         self.views.publish(|state| state.config = Arc::clone(&self.config));
     }
 
+    /// The default VRF's listening sockets refuse connections in the configured VRFs.
+    fn name_vrfs(&self) {
+        let names = self.config.vrfs.iter().map(|vrf| Arc::clone(&vrf.name)).collect();
+        self.listeners.set_vrfs(names);
+    }
+
     /// Listens in the VRFs that exist at the start.
     pub(super) fn listen_in_vrfs(&mut self) {
         if !self.vrfs.running.is_empty() {
@@ -280,13 +320,14 @@ impl Daemon {
 
     /// Links or the configuration have changed: VRFs come, go, or change.
     pub(super) fn review_vrfs(&mut self) {
+        self.name_vrfs();
         if self.vrfs.is_unused(&self.config) {
             return;
         }
         self.vrfs.ending.retain(|_, ending| !ending.has_ended.load(Ordering::Acquire));
         let outlived = self.vrfs.outlived(&self.config, &self.fib.links());
         for name in &outlived {
-            self.vrfs.end(name);
+            self.vrfs.end(name, &self.config);
             self.peers.forget_place(name);
         }
         if !outlived.is_empty() {
@@ -324,7 +365,11 @@ impl Daemon {
             }
             let begun = self.vrfs.device(&vrf.name, &config, &links);
             let begun = begun.and_then(|device| {
-                self.begin_instance(&config, vrf, device, begin).map_err(|e| e.to_string())
+                let begun = self.begin_instance(&config, vrf, device, begin);
+                begun.map_err(|e| {
+                    self.vrfs.try_again();
+                    e.to_string()
+                })
             });
             let Err(why) = begun else { continue };
             let why: Arc<str> = why.into();
@@ -345,7 +390,9 @@ impl Daemon {
     ) -> Result<(), super::Error> {
         let (seed, name) = (self.vrfs.seed ^ u64::from(device.index), &vrf.name);
         let threads = Threads::start(config, device.table, seed, &self.vrfs.reports)?;
-        let beside = threads.beside(move |link| link.traits.vrf == Some(device.table));
+        // The default VRF's writer reads all links; an own one may not have read any yet.
+        let beside =
+            find_beside(self.fib.clone(), move |link| link.traits.vrf == Some(device.table));
         let Threads { engine, fib, redistribution, next_hops, gate, recovery, synchronised } =
             threads;
         let is_deferred = match begin {
@@ -419,6 +466,17 @@ impl Daemon {
             lost.extend(vrf.fallover.cut_off(&inside, there(Some(name))));
         }
         lost
+    }
+}
+
+/// With this setting the kernel counts sockets of all VRFs as being in one.
+fn warn_of_shared_sockets() {
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_l3mdev_accept");
+    if setting.is_ok_and(|value| value.trim() == "1") {
+        warn!(
+            "net.ipv4.tcp_l3mdev_accept is 1: listening sockets in different VRFs cannot have the \
+             same port; set it to 0 (sysctl -w net.ipv4.tcp_l3mdev_accept=0) and restart margay"
+        );
     }
 }
 

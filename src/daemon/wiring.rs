@@ -113,19 +113,18 @@ impl Threads {
         let _ = table.set(engine.handle().clone());
         Ok(Threads { engine, fib, redistribution, next_hops, recovery, synchronised, gate })
     }
+}
 
-    /// Finds our other addresses on a connection's interface, among the links for which `is_there`
-    /// holds.
-    pub(super) fn beside(
-        &self,
-        is_there: impl Fn(&Link) -> bool + Send + Sync + 'static,
-    ) -> FindOtherAddresses {
-        let fib = self.fib.clone();
-        Arc::new(move |ours, peers| {
-            let links = fib.links();
-            beside(links.iter().filter(|link| is_there(link)), ours, peers)
-        })
-    }
+/// Finds our other addresses on a connection's interface, among the links of `fib` for which
+/// `is_there` holds.
+pub(super) fn find_beside(
+    fib: Fib,
+    is_there: impl Fn(&Link) -> bool + Send + Sync + 'static,
+) -> FindOtherAddresses {
+    Arc::new(move |ours, peers| {
+        let links = fib.links();
+        beside(links.iter().filter(|link| is_there(link)), ours, peers)
+    })
 }
 
 /// Passes the table's results on to the kernel and to the daemon.

@@ -37,6 +37,7 @@ use prometheus::proto::MetricFamily;
 
 pub use carry::{Carried, Place, carry_over};
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState, Over};
+pub(crate) use fib::plan::ids_of_table;
 pub use fib::view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
 pub use forwarded::forwarded_packets;
 pub use look::{Picture, SeenKind, SeenRoute, look};
