@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{CloseReason, Review, Table};
-use crate::export::{Group, GroupKey, LongLived, Reader};
+use crate::export::{AddPathSend, Group, GroupKey, LongLived, Reader};
 use crate::rib::{DestId, Meter, NextHopId, SourceId};
 use crate::session::Negotiated;
 use crate::types::{ClusterId, Family, PeerId, PeerType, Time, off_interface};
@@ -20,6 +20,8 @@ impl Table {
         let session: &Negotiated = peer.session.as_ref()?;
         let internal = session.peer_type == PeerType::Internal;
         let cluster_id = peer.routes.reflection.cluster_id.unwrap_or(self.config.cluster_id);
+        let add_path =
+            session.add_path_tx.contains(family).then_some(peer.routes.export.add_path_send);
         Some(GroupKey {
             family,
             peer_type: session.peer_type,
@@ -37,17 +39,19 @@ impl Table {
             ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,
             four_octet_as: session.four_octet_as,
             max_len: session.tx_max_len,
-            add_path: session
-                .add_path_tx
-                .contains(family)
-                .then_some(peer.routes.export.add_path_send),
+            add_path,
             drain: peer.routes.export.drain,
             long_lived: match (self.config.long_lived, session.peer_knows_long_lived()) {
                 (false, _) => LongLived::Unused,
                 (true, true) => LongLived::Known,
                 (true, false) => LongLived::Unknown,
             },
-            vantage: self.vantages.of(peer.routes.vantage.as_ref().filter(|_| internal)),
+            // With all paths it would decide nothing.
+            vantage: self.vantages.of(peer
+                .routes
+                .vantage
+                .as_ref()
+                .filter(|_| internal && add_path != Some(AddPathSend::All))),
             export: Arc::clone(&peer.routes.export.policy),
         })
     }

@@ -109,10 +109,11 @@ impl Peers {
         busy.any(|peer| peer.has(Pass::Withdraw) || peer.has(Pass::Sweep))
     }
 
-    /// Whether destinations are still to be touched because facts about a peer changed.
+    /// Whether destinations are still to be touched because facts about a peer changed. Those of an
+    /// ended session are touched only as they are withdrawn.
     pub(super) fn is_touching(&self) -> bool {
         let mut busy = self.busy.order.iter().filter_map(|id| self.get(*id));
-        busy.any(|peer| peer.has(Pass::Touch))
+        busy.any(|peer| peer.has(Pass::Touch) || peer.has(Pass::Withdraw))
     }
 
     /// Drops a peer that was removed and none of whose paths are left. If another one waits for its
