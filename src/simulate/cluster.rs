@@ -10,7 +10,7 @@ use super::build::{self, Draft, Input};
 use super::external;
 use super::pair::{self, Outcome};
 use super::report::SessionFault;
-use super::spec::{End, Refused, Spec};
+use super::spec::{End, Refused, Role, Spec};
 use crate::calico::Problem;
 
 /// Octets of a session at one of its ends, and of a path. Measured on a mesh of 1,000 nodes and a
@@ -39,20 +39,27 @@ impl Cluster {
     /// There is no Node, one has no address or no plan, or the estimated memory exceeds
     /// `memory_max` octets.
     pub fn new(input: &Input, memory_max: Option<u64>) -> Result<Cluster, Refused> {
-        let nodes = input.node_count();
-        if let Some(max) = memory_max {
-            let needed = Cluster::estimate(input);
-            if needed > max {
-                return Err(Refused(format!(
-                    "{nodes} nodes need about {} MB and {} MB are available: simulate on a larger \
-                     machine, or with reflectors instead of the mesh",
-                    needed >> 20,
-                    max >> 20
-                )));
-            }
-        }
+        let refuse_beyond = |needed: u64| match memory_max {
+            Some(max) if needed > max => Err(Refused(format!(
+                "{} nodes need about {} MB and {} MB are available: simulate on a larger \
+                 machine, or with reflectors instead of the mesh",
+                input.node_count(),
+                needed >> 20,
+                max >> 20
+            ))),
+            _ => Ok(()),
+        };
+        // Before the plans, which take memory themselves.
+        refuse_beyond(Cluster::estimate(input))?;
         let (mut drafts, problems) = build::drafts(input)?;
+        if drafts.len() > 1 && drafts.iter().all(|draft| draft.blocks.is_empty()) {
+            return Err(Refused(
+                "no node has a block, so that there is nothing to reach: export BlockAffinities too"
+                    .to_owned(),
+            ));
+        }
         external::add(&mut drafts, input.fabric);
+        refuse_beyond(Cluster::estimate_of(&drafts, input.has_mesh()))?;
         let mut by_address = BTreeMap::new();
         for (at, draft) in drafts.iter().enumerate() {
             for (addr, _) in draft.address.iter().flatten() {
@@ -86,6 +93,26 @@ impl Cluster {
         };
         let families = input.family_count() as u64;
         (ends * SESSION_OCTETS + paths * PATH_OCTETS) * families + nodes * SPEAKER_OCTETS
+    }
+
+    /// The same, of the speakers themselves: with services, and peers outside of the cluster.
+    fn estimate_of(drafts: &[Draft], has_mesh: bool) -> u64 {
+        let count = |role| drafts.iter().filter(|draft| draft.role == role).count();
+        let nodes = count(Role::Node) + count(Role::Reflector);
+        let passing_on = count(Role::Reflector) + count(Role::Peer) + 1;
+        let paths_of = |draft: &Draft| match draft.role {
+            // The announcing node's, and one from each speaker that passes routes on.
+            Role::Node if has_mesh => draft.peers.len().saturating_sub(nodes) + 2,
+            Role::Node => draft.peers.len(),
+            Role::Reflector | Role::Peer => draft.peers.len().min(passing_on),
+        };
+        let origins: u64 = drafts.iter().map(|draft| draft.origins.len() as u64).sum();
+        let ends: u64 = drafts.iter().map(|draft| draft.peers.len() as u64).sum();
+        let paths: u64 = drafts.iter().map(|draft| paths_of(draft) as u64).sum();
+        paths
+            .saturating_mul(origins)
+            .saturating_mul(PATH_OCTETS)
+            .saturating_add(ends * SESSION_OCTETS + drafts.len() as u64 * SPEAKER_OCTETS)
     }
 
     /// The speaker of that name: a node's, or a peer's address.

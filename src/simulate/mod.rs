@@ -52,7 +52,10 @@ pub const ASSUMPTIONS: &[&str] = &[
      simulated",
     "routes of the kernel (single pods, tunnels' addresses, connected networks) and reachableBy are \
      not simulated",
-    "services are for peers outside of the cluster: nodes reach them by kube-proxy",
+    "services are for peers outside of the cluster: nodes reach them by kube-proxy; their weights are \
+     not simulated",
+    "routes of pools that Felix writes count as reached; local workloads are not simulated",
+    "vantages have the default cost from each other",
 ];
 
 /// Threads that run speakers: as many as there are processors.

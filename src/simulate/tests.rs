@@ -288,6 +288,10 @@ fn what_cannot_be_simulated_is_refused_with_the_reason() {
     let homeless = object("Node", "x", json!({"bgp": {}}), json!({}));
     let text = refused([mesh(), vec![homeless]].concat(), Question::default());
     assert!(text.starts_with("Node/x has no address"), "{text}");
+    let mut blockless = mesh();
+    blockless.retain(|object| object["kind"] != "BlockAffinity");
+    let text = refused(blockless, Question::default());
+    assert!(text.starts_with("no node has a block"), "{text}");
     let failures = vec![power("n9")];
     let text = refused(mesh(), Question { failures, ..Question::default() });
     assert!(text.starts_with("n9 is neither"), "{text}");

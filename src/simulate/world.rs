@@ -148,6 +148,7 @@ impl<'a> World<'a> {
 
     /// Lets time pass until nothing is under way.
     pub(super) fn settle(&mut self) {
+        self.settled = true;
         for _ in 0..MOMENTS_MAX {
             let timers = self.speakers.iter().zip(&self.lives);
             let timers = timers.filter(|(_, life)| **life == Life::Running);

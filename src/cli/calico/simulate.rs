@@ -115,7 +115,7 @@ fn wrong(text: String) -> io::Error {
 /// Adds objects to the snapshot. An object that cannot be read is an error: what follows from the
 /// others would not be what happens. Returns what was read.
 fn read(paths: &[PathBuf], snapshot: &mut Snapshot) -> io::Result<Vec<String>> {
-    let loaded = load(paths)?;
+    let loaded = load(paths).map_err(|error| wrong(error.to_string()))?;
     if let Some(problem) = loaded.problems.first() {
         return Err(wrong(format!("{}: {}", problem.object, problem.text)));
     }
