@@ -115,7 +115,8 @@ impl Counts {
             u32::try_from(ready.count()).unwrap_or(u32::MAX).max(1)
         };
         let by_family = (verdict == Verdict::EndpointHere).then(|| (here("IPv4"), here("IPv6")));
-        for addr in addresses(ranges, service) {
+        // An address may be external and a load balancer's.
+        for addr in addresses(ranges, service).collect::<BTreeSet<_>>() {
             let here = by_family.map(|(ipv4, ipv6)| if addr.is_ipv4() { ipv4 } else { ipv6 });
             let sum = self.of.entry(Prefix::host(addr)).or_insert(Some(0));
             *sum = sum.zip(here).map(|(sum, here)| sum.saturating_add(here));

@@ -114,6 +114,10 @@ impl Settings {
         }
         settings.version = get("MARGAY_CALICO_VERSION").map(str::to_owned);
         settings.vantage_label = get("MARGAY_VANTAGE_LABEL").map(str::to_owned);
+        // The daemon refuses other words.
+        let weights = get("MARGAY_ENDPOINT_WEIGHTS").unwrap_or_default();
+        let known = EndpointWeights::WORDS.iter().find(|(word, _)| *word == weights);
+        settings.endpoint_weights = known.map_or(EndpointWeights::Off, |(_, weights)| *weights);
         settings.use_pod_cidr = get("USE_POD_CIDR")
             .is_some_and(|v| matches!(v, "true" | "True" | "TRUE" | "1" | "t" | "T"));
         settings
@@ -144,6 +148,7 @@ mod tests {
             ("CALICO_K8S_NODE_REF", "k8s-name"),
             ("USE_POD_CIDR", "true"),
             ("MARGAY_VANTAGE_LABEL", "zone"),
+            ("MARGAY_ENDPOINT_WEIGHTS", "transitive"),
             ("OTHER", "x"),
         ];
         let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
@@ -153,6 +158,7 @@ mod tests {
         assert_eq!(settings.kubernetes_node, "k8s-name");
         assert!(settings.use_pod_cidr);
         assert_eq!(settings.vantage_label.as_deref(), Some("zone"));
+        assert_eq!(settings.endpoint_weights, EndpointWeights::Transitive);
         assert_eq!(Settings::new("n1").kubernetes_node, "n1");
     }
 

@@ -293,12 +293,18 @@ fn read_range(value: &Value<'_>) -> Option<RangeInclusive<u32>> {
 }
 
 /// Reads the changes of a rule. They apply in this order: `set`, `clear-communities`,
-/// `remove-communities`, `add-communities`, `prepend`.
+/// `remove-communities`, the Link Bandwidth community of `set`, `add-communities`, `prepend`.
 fn read_changes(table: &Table<'_>, asn: Asn) -> Vec<Change> {
-    let mut changes = Vec::new();
-    if let Some(set) = table.get("set").and_then(|v| v.table()) {
-        changes.extend(read_set(set, asn));
-    }
+    let set = table.get("set").and_then(|v| v.table()).map(|set| read_set(set, asn));
+    let (bandwidth, mut changes): (Vec<_>, Vec<_>) =
+        set.unwrap_or_default().into_iter().partition(|change| {
+            matches!(
+                change,
+                Change::SetLinkBandwidth(_)
+                    | Change::ClearLinkBandwidth
+                    | Change::ScaleLinkBandwidth(_)
+            )
+        });
     if table.get("clear-communities").and_then(|v| v.boolean()).unwrap_or(false) {
         changes.push(Change::ClearCommunities);
     }
@@ -308,6 +314,7 @@ fn read_changes(table: &Table<'_>, asn: Asn) -> Vec<Change> {
         AnyCommunity::Large(c) => Change::RemoveLargeCommunity(c),
         AnyCommunity::Ext(c) => Change::RemoveExtCommunity(c),
     }));
+    changes.extend(bandwidth);
     changes.extend(communities("add-communities").into_iter().map(|c| match c {
         AnyCommunity::Standard(c) => Change::AddCommunity(c),
         AnyCommunity::Large(c) => Change::AddLargeCommunity(c),

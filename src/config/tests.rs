@@ -166,6 +166,21 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!((config.host.log.level, config.host.log.format), (LogLevel::Debug, LogFormat::Json));
 }
 
+/// "Remove theirs, set ours": ours must not be removed with theirs.
+#[test]
+fn a_bandwidth_is_set_after_communities_are_cleared() {
+    let config = accepted(&format!(
+        "{LEAST}[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64513\nimport = \"all\"\n\
+         export = \"p\"\n[[policy]]\nname = \"p\"\n[[policy.rules]]\nthen = \"accept\"\n\
+         set = {{ link-bandwidth = 7, med = 1 }}\nclear-communities = true\n"
+    ));
+    let changes = &config.peers[0].routes.export.policy.rules[0].changes;
+    let [Change::Med(1), Change::ClearCommunities, Change::SetLinkBandwidth(_)] = changes[..]
+    else {
+        panic!("{changes:?}");
+    };
+}
+
 #[test]
 fn rules_become_conditions_and_changes_in_order() {
     let config = accepted(FULL);

@@ -179,8 +179,8 @@ fn addresses_ask_for_the_share_of_the_ready_endpoints_here() {
         "serviceLoadBalancerIPs": [{"cidr": "80.0.0.0/24"}]});
     for object in [
         node("me", "10.0.0.1/24", json!({}), json!({})),
-        default(ranges),
-        service("web", local),
+        default(ranges.clone()),
+        service("web", local.clone()),
         endpoints.clone(),
     ] {
         put(&mut resolver, object);
@@ -196,6 +196,23 @@ fn addresses_ask_for_the_share_of_the_ready_endpoints_here() {
     let all: Vec<_> = plan.families.ipv4.statics.iter().filter_map(|s| s.community).collect();
     assert_eq!(all.len(), 2);
     assert!(all.iter().all(|community| !community.is_transitive()), "{all:?}");
+
+    // The load balancer's address as an external one, too: it counts once.
+    put(
+        &mut resolver,
+        service("web", {
+            let mut twice = local.clone();
+            twice["externalIPs"] = json!(["80.0.0.9"]);
+            twice
+        }),
+    );
+    put(
+        &mut resolver,
+        default(json!({"serviceClusterIPs": ranges["serviceClusterIPs"],
+        "serviceLoadBalancerIPs": ranges["serviceLoadBalancerIPs"],
+        "serviceExternalIPs": ranges["serviceLoadBalancerIPs"]})),
+    );
+    assert_eq!(bandwidths(&mut resolver), of(&first));
 
     // A second service with the load balancer's address adds its endpoints …
     let more = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
