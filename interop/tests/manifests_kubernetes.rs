@@ -212,7 +212,10 @@ impl Cluster {
     }
 
     fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new("bash");
+        // A test run in the background may have been started with SIGINT ignored, and bash cannot
+        // handle a signal that was ignored when it started.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "bash"]);
         command.arg(folder("changeover")).args(arguments).stdin(Stdio::null());
         command.arg("--program").arg(binary()?);
         command.env("KUBECTL", self.kubelet.kubectl()).env("MARGAY_INSIDE", &self.inside);
