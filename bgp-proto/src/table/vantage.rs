@@ -31,10 +31,10 @@ impl VantageCosts {
     /// The cost from one vantage to another.
     pub fn cost(&self, from: &str, to: &str) -> u32 {
         let stated = |from: &str, to: &str| self.stated.get(from)?.get(to).copied();
-        match from == to {
-            true => 0,
-            false => stated(from, to).or_else(|| stated(to, from)).unwrap_or(self.default),
+        if from == to {
+            return 0;
         }
+        stated(from, to).or_else(|| stated(to, from)).unwrap_or(self.default)
     }
 
     /// Every vantage that is named, sorted.

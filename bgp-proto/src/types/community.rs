@@ -154,7 +154,7 @@ impl ExtCommunity {
             BandwidthScope::Transitive => 0x00,
             BandwidthScope::NonTransitive => 0x40,
         };
-        let [high, low] = u16::try_from(asn.0).unwrap_or(AS_TRANS).to_be_bytes();
+        let [high, low] = asn.two_octets();
         let [a, b, c, d] = (octets as f32).to_be_bytes();
         ExtCommunity([kind, 0x04, high, low, a, b, c, d])
     }
@@ -175,9 +175,6 @@ impl ExtCommunity {
         ExtCommunity([kind, sub, high, low, a, b, c, d])
     }
 }
-
-/// The AS number that stands for one of four octets where there is room for two (RFC 6793 §9).
-const AS_TRANS: u16 = 23456;
 
 /// How far a Link Bandwidth community goes: the two types that draft-ietf-idr-link-bandwidth defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

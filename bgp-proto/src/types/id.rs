@@ -23,6 +23,17 @@ impl Asn {
     pub fn is_usable(self) -> bool {
         self.0 != 0 && self != Asn::TRANS
     }
+
+    pub(crate) fn fits_two_octets(self) -> bool {
+        self.0 <= u32::from(u16::MAX)
+    }
+
+    /// Where there is room for two octets: the number, or AS_TRANS if it does not fit.
+    pub(crate) fn two_octets(self) -> [u8; 2] {
+        let asn = if self.fits_two_octets() { self } else { Asn::TRANS };
+        let [_, _, high, low] = asn.0.to_be_bytes();
+        [high, low]
+    }
 }
 
 impl fmt::Display for Asn {

@@ -6,7 +6,7 @@ use super::frame::{
     EXTENDED_MAX_LEN, HEADER_LEN, MAX_LEN, MessageType, begin_message, finish_message, put_u16_at,
 };
 use super::nlri::Nlri;
-use crate::types::{Asn, Family, NextHop, PathId, Prefix};
+use crate::types::{Family, NextHop, PathId, Prefix};
 
 /// Longest UPDATE that may be sent to a peer.
 pub const fn max_len_for(extended_message: bool) -> usize {
@@ -318,13 +318,13 @@ fn push_attrs(
 /// follow in AS4_PATH and AS4_AGGREGATOR.
 fn push_attrs_two_octet(out: &mut Vec<u8>, attrs: AttrView<'_>, next_hop: Option<Attr<'_>>) {
     let path = attrs.as_path();
-    let as4_path = path.asns().any(|a| !fits_two_octets(a)).then(|| four_octet_path(path));
+    let as4_path = path.asns().any(|a| !a.fits_two_octets()).then(|| four_octet_path(path));
     let as4_path = as4_path.as_ref().map(|value| Attr {
         flags: category(attr::AS4_PATH),
         code: attr::AS4_PATH,
         value,
     });
-    let aggregator = attrs.aggregator().filter(|(asn, _)| !fits_two_octets(*asn));
+    let aggregator = attrs.aggregator().filter(|(asn, _)| !asn.fits_two_octets());
     let as4_aggregator = aggregator
         .and(attrs.get(attr::AGGREGATOR))
         .map(|a| Attr { code: attr::AS4_AGGREGATOR, ..a });
@@ -340,7 +340,7 @@ fn push_attrs_two_octet(out: &mut Vec<u8>, attrs: AttrView<'_>, next_hop: Option
             }
             attr::AGGREGATOR => match attrs.aggregator() {
                 Some((asn, addr)) => {
-                    let ([a, b], [c, d, e, f]) = (two_octets(asn), addr.octets());
+                    let ([a, b], [c, d, e, f]) = (asn.two_octets(), addr.octets());
                     Attr { value: &[a, b, c, d, e, f], ..attr }.push(out);
                 }
                 None => attr.push(out),
@@ -351,22 +351,12 @@ fn push_attrs_two_octet(out: &mut Vec<u8>, attrs: AttrView<'_>, next_hop: Option
     extra.for_each(|own| own.push(out));
 }
 
-fn fits_two_octets(asn: Asn) -> bool {
-    asn.0 <= u32::from(u16::MAX)
-}
-
-fn two_octets(asn: Asn) -> [u8; 2] {
-    let asn = if fits_two_octets(asn) { asn } else { Asn::TRANS };
-    let [_, _, high, low] = asn.0.to_be_bytes();
-    [high, low]
-}
-
 fn two_octet_path(path: AsPath<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.as_bytes().len() / 2 + 2);
     for segment in path.segments() {
         out.push(segment.kind as u8);
         out.push(u8::try_from(segment.count()).unwrap_or(u8::MAX));
-        segment.iter().for_each(|asn| out.extend_from_slice(&two_octets(asn)));
+        segment.iter().for_each(|asn| out.extend_from_slice(&asn.two_octets()));
     }
     out
 }

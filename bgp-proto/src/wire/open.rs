@@ -71,8 +71,7 @@ impl Open {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = begin_message(out, MessageType::Open);
         out.push(VERSION);
-        let my_as = u16::try_from(self.asn.0).unwrap_or(Asn::TRANS.0 as u16);
-        out.extend_from_slice(&my_as.to_be_bytes());
+        out.extend_from_slice(&self.asn.two_octets());
         out.extend_from_slice(&self.hold_time_secs.to_be_bytes());
         out.extend_from_slice(&self.router_id.0.to_be_bytes());
         let mut tlvs = Vec::new();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::{Prefix4, Prefix6};
+use crate::types::{Asn, Prefix4, Prefix6};
 use crate::wire::{AttrEdit, Origin};
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
