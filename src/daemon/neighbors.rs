@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::registry::Record;
 use super::startup::Awaited;
-use crate::config::{Config, InterfacePeers, Neighbor, PeerEntry};
+use crate::config::{Changes, Config, InterfacePeers, Neighbor, PeerEntry};
 use crate::discovery::{Discovery, Wanted};
 use crate::kernel::Link;
 
@@ -149,19 +149,26 @@ impl Daemon {
         let mut config = Config::clone(&self.config);
         self.add_by_interface(&mut config);
         self.vrfs.show_absent(&mut config, &self.fib.links());
+        let Some(changes) = self.follow(config) else { return };
+        self.review_descriptors();
+        changes.lines().iter().for_each(|line| info!("{line}"));
+    }
+
+    /// Puts a configuration into force whose peers follow from the links of now. `None`: it is in
+    /// force already. A start waits for peers that come during it.
+    pub(super) fn follow(&mut self, config: Config) -> Option<Changes> {
         let changes = self.config.changes_to(&config);
         if changes.is_empty() {
-            return;
+            return None;
         }
         self.config = Arc::new(config);
         let added = self.apply(&changes, &HashSet::new());
         added.into_iter().for_each(|peer| self.await_found(peer));
         self.views.publish(|state| state.config = Arc::clone(&self.config));
-        self.review_descriptors();
-        changes.lines().iter().for_each(|line| info!("{line}"));
+        Some(changes)
     }
 
-    pub(super) fn await_found(&mut self, peer: PeerId) {
+    fn await_found(&mut self, peer: PeerId) {
         let Some(record) = self.peers.registry().get(peer) else { return };
         if record.session.idle.is_some() {
             return;

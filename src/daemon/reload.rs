@@ -69,6 +69,7 @@ impl Daemon {
         self.note_missing(&missing);
         fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
+        self.name_vrfs();
         self.apply(&changes, &HashSet::new());
         self.review_vrfs();
         self.follow_interfaces();

@@ -5,7 +5,7 @@
 //! the configured peers of the VRF are idle and say why. Without configured VRFs nothing of this
 //! runs.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -306,7 +306,7 @@ impl Daemon {
     }
 
     /// The default VRF's listening sockets refuse connections in the configured VRFs.
-    fn name_vrfs(&self) {
+    pub(super) fn name_vrfs(&self) {
         let names = self.config.vrfs.iter().map(|vrf| Arc::clone(&vrf.name)).collect();
         self.listeners.set_vrfs(names);
     }
@@ -320,7 +320,6 @@ impl Daemon {
 
     /// Links or the configuration have changed: VRFs come, go, or change.
     pub(super) fn review_vrfs(&mut self) {
-        self.name_vrfs();
         if self.vrfs.is_unused(&self.config) {
             return;
         }
@@ -343,15 +342,7 @@ impl Daemon {
     fn follow_vrfs(&mut self) {
         let mut config = Config::clone(&self.config);
         self.vrfs.show_absent(&mut config, &self.fib.links());
-        let changes = self.config.changes_to(&config);
-        if changes.is_empty() {
-            return;
-        }
-        self.config = Arc::new(config);
-        // A start waits for the peers of a VRF that comes during it.
-        let added = self.apply(&changes, &HashSet::new());
-        added.into_iter().for_each(|peer| self.await_found(peer));
-        self.views.publish(|state| state.config = Arc::clone(&self.config));
+        self.follow(config);
     }
 
     /// Begins the instances of VRFs that have come.

@@ -157,6 +157,10 @@ impl Directory {
         range.map(|(_, config)| Arc::clone(config))
     }
 
+    fn has_vrfs(&self) -> bool {
+        !self.known.read().unwrap_or_else(PoisonError::into_inner).vrfs.is_empty()
+    }
+
     fn has_vrf(&self, name: &str) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).vrfs.contains(name)
     }
@@ -215,8 +219,8 @@ impl Listeners {
     }
 
     /// Like these, without any socket, for connections in a VRF from the peers in `directory`. The
-    /// sockets are bound to the VRF's device, so that neither `tcp_l3mdev_accept` nor the sockets of
-    /// other VRFs matter.
+    /// sockets are bound to the VRF's device, so that with `tcp_l3mdev_accept` = 0 those of other VRFs
+    /// may have the same port.
     pub fn in_vrf(&self, vrf: &Arc<str>, directory: Directory) -> Listeners {
         Listeners {
             vrf: Some(Arc::clone(vrf)),
@@ -425,7 +429,7 @@ impl Door {
     /// address is another neighbour. Those between link-local addresses are bound to their link, and
     /// all of a process that `ip vrf exec` started to its VRF.
     fn is_of_other_vrf(&self, stream: &TcpStream, from: IpAddr) -> bool {
-        if self.vrf.is_some() || off_interface(from).1.is_some() {
+        if self.vrf.is_some() || off_interface(from).1.is_some() || !self.directory.has_vrfs() {
             return false;
         }
         let Ok(Some(device)) = SockRef::from(stream).device() else { return false };
