@@ -115,9 +115,8 @@ impl Settings {
         settings.version = get("MARGAY_CALICO_VERSION").map(str::to_owned);
         settings.vantage_label = get("MARGAY_VANTAGE_LABEL").map(str::to_owned);
         // The daemon refuses other words.
-        let weights = get("MARGAY_ENDPOINT_WEIGHTS").unwrap_or_default();
-        let known = EndpointWeights::WORDS.iter().find(|(word, _)| *word == weights);
-        settings.endpoint_weights = known.map_or(EndpointWeights::Off, |(_, weights)| *weights);
+        let weights = get("MARGAY_ENDPOINT_WEIGHTS").and_then(EndpointWeights::of_word);
+        settings.endpoint_weights = weights.unwrap_or_default();
         settings.use_pod_cidr = get("USE_POD_CIDR")
             .is_some_and(|v| matches!(v, "true" | "True" | "TRUE" | "1" | "t" | "T"));
         settings

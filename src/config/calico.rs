@@ -78,6 +78,12 @@ impl EndpointWeights {
         ("non-transitive", EndpointWeights::NonTransitive),
     ];
 
+    /// The value of a word.
+    pub fn of_word(word: &str) -> Option<EndpointWeights> {
+        let known = Self::WORDS.iter().find(|(known, _)| *known == word);
+        known.map(|(_, weights)| *weights)
+    }
+
     /// The type of the community; `None`: there is none.
     pub fn scope(self) -> Option<BandwidthScope> {
         match self {

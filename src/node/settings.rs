@@ -10,8 +10,8 @@ use crate::calico::release::Version;
 use crate::calico::{Problem, RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
-    CalicoSettings, ControlSettings, DrainBy, ENDPOINT_BANDWIDTH, EndpointWeights, FibSettings,
-    HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings, StateFile,
+    CalicoSettings, ControlSettings, DrainBy, EndpointWeights, FibSettings, HostSettings,
+    HttpSettings, LogFormat, LogLevel, LogSettings, StateFile,
 };
 use crate::datastore::{
     ApiConfig, ApiEnvError, Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Group,
@@ -146,7 +146,9 @@ impl NodeSettings {
             Some(weights) => weights,
             None => read_endpoint_weights(env)?,
         };
-        calico.endpoint_bandwidth = merged.endpoint_bandwidth.unwrap_or(ENDPOINT_BANDWIDTH);
+        if let Some(bandwidth) = merged.endpoint_bandwidth {
+            calico.endpoint_bandwidth = bandwidth;
+        }
         if let Some(text) = &calico.version {
             text.parse::<Version>().map_err(SettingsError::Version)?;
         }
@@ -337,8 +339,7 @@ fn read_drain_by(env: &Environment) -> Result<DrainBy, SettingsError> {
 /// `MARGAY_ENDPOINT_WEIGHTS`.
 fn read_endpoint_weights(env: &Environment) -> Result<EndpointWeights, SettingsError> {
     let Some(text) = env.get(WEIGHTS_VARIABLE) else { return Ok(EndpointWeights::Off) };
-    let known = EndpointWeights::WORDS.iter().find(|(word, _)| *word == text);
-    known.map(|(_, weights)| *weights).ok_or_else(|| SettingsError::Variable {
+    EndpointWeights::of_word(text).ok_or_else(|| SettingsError::Variable {
         variable: WEIGHTS_VARIABLE,
         value: text.to_owned(),
         remedy: "use transitive, non-transitive or off",

@@ -93,29 +93,22 @@ impl Sources {
         records: &[Arc<Record>],
         what: impl Fn(&Table, PeerId) -> T + Clone + Send + 'static,
     ) -> Option<Vec<T>> {
-        let mut tables = vec![self.table.clone()];
-        tables.extend(self.vrfs.all().into_iter().map(|(_, shown)| shown.table));
+        let mut tables: Vec<_> =
+            self.vrfs.all().into_iter().map(|(_, shown)| shown.table).collect();
+        // Also for a peer whose VRF has just gone: it will be there, without routes.
+        tables.push(self.table.clone());
+        let mut ids = vec![Vec::new(); tables.len()];
+        for record in records {
+            let at = tables.iter().position(|table| record.place.table.is_same(table));
+            ids[at.unwrap_or(tables.len() - 1)].push(record.id);
+        }
         let mut found = BTreeMap::new();
-        for table in tables {
-            let there = records.iter().filter(|record| record.place.table.is_same(&table));
-            let ids: Vec<PeerId> = there.map(|record| record.id).collect();
-            if ids.is_empty() {
-                continue;
-            }
+        for (table, ids) in tables.iter().zip(ids).filter(|(_, ids)| !ids.is_empty()) {
             let what = what.clone();
             let ask = move |table: &Table, _| -> Vec<(PeerId, T)> {
                 ids.into_iter().map(|id| (id, what(table, id))).collect()
             };
             found.extend(table.ask(ask).await?);
-        }
-        // A peer whose VRF has just gone is asked for where it will be: it has no routes there.
-        let left: Vec<PeerId> =
-            records.iter().map(|record| record.id).filter(|id| !found.contains_key(id)).collect();
-        if !left.is_empty() {
-            let ask = move |table: &Table, _| -> Vec<(PeerId, T)> {
-                left.into_iter().map(|id| (id, what(table, id))).collect()
-            };
-            found.extend(self.table.ask(ask).await?);
         }
         records.iter().map(|record| found.remove(&record.id)).collect()
     }
