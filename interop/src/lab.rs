@@ -207,6 +207,19 @@ impl Lab {
         ip(&["-n", &self.bridge(), "link", "set", &host.port(), "up"]).map(drop)
     }
 
+    /// Has another CPU receive what the host sends, as if the link were a cable. Without this the
+    /// sender's CPU passes each packet through the bridge and to its receiver's socket, in the
+    /// system call that sent it, and that time is charged to the sender.
+    ///
+    /// # Errors
+    /// When the machine has no such CPU or the kernel no receive packet steering.
+    pub fn receive_on(&self, host: &Host, cpu: u32) -> Result<()> {
+        let mask = 1_u64.checked_shl(cpu).context("CPU above 63")?;
+        let queue = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", host.port());
+        let set = format!("echo {mask:x} > {queue}");
+        ip(&["netns", "exec", &self.bridge(), "sh", "-c", &set]).map(drop)
+    }
+
     /// The last lines of every log in the lab's folder.
     #[must_use]
     pub fn logs(&self) -> String {
