@@ -1,9 +1,10 @@
 //! Floods a router with router advertisements from forged addresses of its link.
 //!
 //! A separate program because it must run inside a network namespace: `forge_ra INTERFACE TARGET SECONDS`.
-//! Sends as fast as one core can, from 65,536 link-local addresses in turn, every fourth with a hop limit
-//! that makes it invalid. They go to the target's link-local address: the kernel sends few to a group.
-//! Prints how many it sent.
+//! Sends as fast as all cores can, from 256 link-local addresses in turn, every fourth with a hop limit
+//! that makes it invalid. The receiving kernel makes a neighbour entry for each source: with more of
+//! them than it has room for, it would spend its time there and receive few. They go to the target's
+//! link-local address: the kernel sends few to a group. Prints how many it sent.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
@@ -24,24 +25,39 @@ fn main() -> Result<()> {
         .context("no index")?;
     let target: Ipv6Addr = target.parse()?;
     let limit = Duration::from_secs(seconds.parse()?);
-    // With this protocol the header is ours: source address and hop limit.
-    let raw = Protocol::from(255);
-    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(raw)).context("CAP_NET_RAW")?;
-    let to = SocketAddrV6::new(target, 0, 0, index).into();
-    let (begin, mut tried, mut sent) = (Instant::now(), 0u64, 0u64);
-    while begin.elapsed() < limit {
-        for _ in 0..256 {
-            // The kernel refuses some while it resolves the target.
-            sent += u64::from(socket.send_to(&packet(tried as u16, target), &to).is_ok());
-            tried += 1;
-        }
+    let to = SocketAddrV6::new(target, 0, 0, index);
+    // The sender's core also receives: several cores reach a higher rate.
+    let cores = std::thread::available_parallelism()?.get();
+    let senders: Vec<_> =
+        (0..cores).map(|first| std::thread::spawn(move || send(to, first, cores, limit))).collect();
+    let mut sent = 0;
+    for sender in senders {
+        sent += sender.join().ok().context("a sender died")??;
     }
     println!("{sent}");
     Ok(())
 }
 
+/// Sends every `step`th packet from `first` on for this long. Returns how many.
+fn send(to: SocketAddrV6, first: usize, step: usize, limit: Duration) -> Result<u64> {
+    // With this protocol the header is ours: source address and hop limit.
+    let raw = Protocol::from(255);
+    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(raw)).context("CAP_NET_RAW")?;
+    let address = to.into();
+    let (begin, mut number, mut sent) = (Instant::now(), first, 0);
+    while begin.elapsed() < limit {
+        for _ in 0..256 {
+            // The kernel refuses some while it resolves the target.
+            let octets = packet(number as u16, *to.ip());
+            sent += u64::from(socket.send_to(&octets, &address).is_ok());
+            number += step;
+        }
+    }
+    Ok(sent)
+}
+
 fn packet(number: u16, target: Ipv6Addr) -> [u8; LEN] {
-    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xf0, 0, 0, number);
+    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xf0, 0, 0, number % 256);
     let mut octets = [0; LEN];
     octets[0] = 0x60;
     octets[5] = 16;
