@@ -60,6 +60,16 @@ impl Frr {
         Ok(frr)
     }
 
+    /// Starts bfdd beside zebra. bgpd learns of it and asks it for the sessions of its neighbours.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_bfdd(&self, config: &str) -> Result<Daemon> {
+        self.host.write("bfdd.conf", config)?;
+        let control = self.run_dir.join("bfdd.sock");
+        launch(&self.host, "bfdd", &["--bfdctl", &control.to_string_lossy()])
+    }
+
     /// Runs commands in vtysh and returns what they print.
     ///
     /// # Errors

@@ -406,6 +406,46 @@ fn frr_by_interface() -> Result<()> {
     })
 }
 
+/// BFD over link-local addresses with another implementation. When bfdd falls silent while bgpd runs
+/// on, BFD alone can end the session.
+#[test]
+#[ignore = "needs root and FRR"]
+fn bfd_with_frr_by_interface() -> Result<()> {
+    lab::run_margay("unnumbered_frr_bfd", &[Kind::Frr], &[], |lab| {
+        let (a, b) = (unnumbered(lab, "a")?, unnumbered(lab, "b")?);
+        lab.wire((&a, "u1"), (&b, "u1"))?;
+        let text = format!(
+            "hostname frr\nrouter bgp 65001\n bgp router-id {}\n no bgp ebgp-requires-policy\n \
+             neighbor u1 interface remote-as external\n neighbor u1 bfd\n \
+             neighbor u1 bfd profile fast\n",
+            a.router_id(),
+        );
+        let frr = Frr::start_text(&a, &said(&a, 65001), &text)?;
+        let fast =
+            "bfd\n profile fast\n  receive-interval 100\n  transmit-interval 100\n exit\nexit\n";
+        let bfdd = frr.start_bfdd(fast)?;
+        let bfd = "bfd = { min-tx = 100, min-rx = 100, multiplier = 3 }\n";
+        let (_b, on_b) = margay::start_text(&b, &config(&b, 65002, bfd, ""))?;
+        wait_until(PATIENCE, "the session", || established(&on_b, "u1"))?;
+        wait_until(PATIENCE, "BFD", || {
+            let bfd = peer(&on_b, "u1")?["bfd"].clone();
+            ensure!(bfd == "Up", "BFD is {bfd}");
+            Ok(())
+        })?;
+        let sessions = on_b.json(&["show", "bfd"])?;
+        ensure!(sessions[0]["address"] == link_local(&a, "u1")?, "{sessions}");
+        bfdd.signal("STOP")?;
+        wait_until(SOON, "the end of the session by BFD", || {
+            let peer = peer(&on_b, "u1")?;
+            ensure!(peer["state"] != "Established", "{peer}");
+            ensure!(peer.to_string().contains("BFD"), "{peer}");
+            Ok(())
+        })?;
+        bfdd.signal("CONT")?;
+        wait_until(PATIENCE, "the session again", || established(&on_b, "u1"))
+    })
+}
+
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn bird_with_router_advertisements_and_a_dynamic_neighbour() -> Result<()> {
