@@ -13,88 +13,17 @@
 # Every box is a network namespace. Installs what is missing (BIRD 2, iproute2, a compiler), builds
 # margay unless MARGAY_BIN names a binary, runs for about fifteen seconds, and cleans up whatever
 # happens. Exits 0 only if everything it shows is true.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-
-[ "$(id -u)" = 0 ] || { echo "cluster.sh: network namespaces need root" >&2; exit 1; }
+NAME=cluster.sh PREFIX=mgdemo
+# shellcheck source=examples/lab.sh
+. "$(dirname "$0")/lab.sh"
 interop/setup.sh demo
-if [ -z "${MARGAY_BIN:-}" ]; then
-    interop/setup.sh build
-    export PATH="$HOME/.cargo/bin:$PATH"
-    echo "building margay (a few minutes the first time)"
-    cargo build --quiet --locked --profile fast --bin margay
-    MARGAY_BIN=$PWD/target/fast/margay
-fi
-[ -x "$MARGAY_BIN" ] || { echo "cluster.sh: $MARGAY_BIN is not a program" >&2; exit 1; }
-
-# --- scaffolding -----------------------------------------------------------------------------------
-
-P=mgdemo$$                # every namespace starts with this: two demos do not collide
-W=$(mktemp -d "/tmp/$P.XXXX")
-start=$SECONDS
-bold=; plain=; green=
-if [ -t 1 ]; then bold=$'\e[1m'; green=$'\e[32m'; plain=$'\e[0m'; fi
-title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-ok() { printf '  %sok%s  %s\n' "$green" "$plain" "$*"; }
-die() {
-    printf '\nFAILED: %s\n' "$*" >&2
-    tail -n 15 "$W"/*.log >&2 || true
-    exit 1
-}
-indent() { sed 's/^/      /'; }
-
-cleanup() {
-    local name pid
-    trap - EXIT INT TERM
-    exec 2> /dev/null       # otherwise the shell reports every process killed here
-    for name in $(ip netns list | awk -v p="$P-" 'index($1, p) == 1 {print $1}'); do
-        for pid in $(ip netns pids "$name"); do kill -KILL "$pid" || true; done
-        ip netns del "$name" || true
-    done
-    wait || true
-    rm -rf "$W"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-in_ns() { local name=$1; shift; ip netns exec "$P-$name" "$@"; }
-margay() { local node=$1; shift; "$MARGAY_BIN" "$@" --socket "$W/$node.sock"; }
-
-# Waits until a command succeeds and reports how long it took.
-within() {
-    local limit=$1 what=$2 begin=$SECONDS t0 t1
-    shift 2
-    t0=$(date +%s%N)
-    until "$@" > /dev/null 2>&1; do
-        [ $((SECONDS - begin)) -le "$limit" ] || die "not within $limit s: $what"
-        sleep 0.1
-    done
-    t1=$(date +%s%N)
-    ok "$what ($(((t1 - t0) / 1000000)) ms)"
-}
-
-new_ns() {
-    ip netns add "$P-$1"
-    in_ns "$1" sh -ec 'ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward'
-}
-
-# plug NAME ADDRESS/24: a port on the fabric
-plug() {
-    ip link add eth0 netns "$P-$1" type veth peer name "p-$1" netns "$P-fabric"
-    ip -n "$P-fabric" link set "p-$1" master br0 up
-    ip -n "$P-$1" addr add "$2" dev eth0
-    ip -n "$P-$1" link set eth0 up
-}
 
 # --- the network -----------------------------------------------------------------------------------
 
 title "1. Three nodes, three pods, a top-of-rack router and a host outside"
-new_ns fabric
-ip -n "$P-fabric" link add br0 type bridge
-ip -n "$P-fabric" link set br0 up
+new_switch fabric
 new_ns tor
-plug tor 10.0.0.254/24
+plug fabric tor 10.0.0.254/24
 new_ns outside
 ip link add eth0 netns "$P-outside" type veth peer name eth1 netns "$P-tor"
 ip -n "$P-tor" addr add 198.51.100.1/24 dev eth1
@@ -104,7 +33,7 @@ ip -n "$P-outside" link set eth0 up
 ip -n "$P-outside" route add default via 198.51.100.1
 for i in 1 2 3; do
     new_ns "node$i"
-    plug "node$i" "10.0.0.$i/24"
+    plug fabric "node$i" "10.0.0.$i/24"
     # A pod much as Calico does it: a /32 and a link-local gateway that is the node.
     new_ns "pod$i"
     ip link add eth0 netns "$P-pod$i" type veth peer name cali0 netns "$P-node$i"
@@ -173,17 +102,12 @@ X
     done
 }
 
-pids=(0 0 0 0)
 start_node() {
     node_config "$1" > "$W/node$1.toml"
-    # Not through in_ns: the pid of a function in the background is a shell's, not margay's.
-    ip netns exec "$P-node$1" "$MARGAY_BIN" run --config "$W/node$1.toml" \
-        >> "$W/node$1.log" 2>&1 < /dev/null &
-    pids[$1]=$!
+    launch "node$1"
 }
 for i in 1 2 3; do start_node "$i"; done
 
-established() { [ "$(margay "$1" show peers | grep -c Established)" = "$2" ]; }
 # Not through a pipe: grep -q ends early, which with pipefail looks like a failure of ip.
 routes_of() { ip -n "$P-$1" route show proto bird; }
 has_route() { grep -Eq "^$2 .*via $3 " <<< "$(routes_of "$1")"; }
@@ -227,8 +151,8 @@ talk pod2 198.51.100.10 outside
 talk outside 10.65.3.10 pod3
 
 title "5. margay on node3 crashes (kill -9) and comes back"
-kill -KILL "${pids[3]}"
-wait "${pids[3]}" 2>/dev/null || true
+kill -KILL "${pids[node3]}"
+wait "${pids[node3]}" 2>/dev/null || true
 ok "killed: its kernel routes stay, its neighbours keep its routes for up to 6 s"
 talk pod1 10.65.3.10 pod3
 start_node 3
@@ -253,7 +177,7 @@ within 5 "the router has node2's block with GRACEFUL_SHUTDOWN" marked
 margay node1 show routes 10.65.2.0/26 | indent
 talk pod1 10.65.2.10 pod2
 margay node2 stop --drain --timeout 20s 2>&1 | indent
-wait "${pids[2]}" || die "margay on node2 ended with $?"
+wait "${pids[node2]}" || die "margay on node2 ended with $?"
 within 5 "node1 dropped node2's block" lacks_route node1 10.65.2.0/26
 within 5 "node2's kernel has none of margay's routes left" lacks_route node2 10.65.1.0/26
 talk pod1 10.65.3.10 pod3

@@ -14,72 +14,15 @@
 # link-local addresses alone. Neighbours find each other by router advertisements. Builds margay unless
 # MARGAY_BIN names a binary, runs for about fifteen seconds, and cleans up whatever happens. Exits 0 only
 # if everything it shows is true.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-
-[ "$(id -u)" = 0 ] || { echo "fabric.sh: network namespaces need root" >&2; exit 1; }
-if [ -z "${MARGAY_BIN:-}" ]; then
-    interop/setup.sh build
-    export PATH="$HOME/.cargo/bin:$PATH"
-    echo "building margay (a few minutes the first time)"
-    cargo build --quiet --locked --profile fast --bin margay
-    MARGAY_BIN=$PWD/target/fast/margay
-fi
-[ -x "$MARGAY_BIN" ] || { echo "fabric.sh: $MARGAY_BIN is not a program" >&2; exit 1; }
+NAME=fabric.sh PREFIX=mgfab
+# shellcheck source=examples/lab.sh
+. "$(dirname "$0")/lab.sh"
 command -v ping > /dev/null || { echo "fabric.sh: ping is missing (apt-get install iputils-ping)" >&2; exit 1; }
-
-# --- scaffolding -----------------------------------------------------------------------------------
-
-P=mgfab$$                 # every namespace starts with this: two fabrics do not collide
-W=$(mktemp -d "/tmp/$P.XXXX")
-start=$SECONDS
-bold=; plain=; green=
-if [ -t 1 ]; then bold=$'\e[1m'; green=$'\e[32m'; plain=$'\e[0m'; fi
-title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-ok() { printf '  %sok%s  %s\n' "$green" "$plain" "$*"; }
-die() {
-    printf '\nFAILED: %s\n' "$*" >&2
-    tail -n 15 "$W"/*.log >&2 || true
-    exit 1
-}
-indent() { sed 's/^/      /'; }
-
-cleanup() {
-    local name pid
-    trap - EXIT INT TERM
-    exec 2> /dev/null       # otherwise the shell reports every process killed here
-    for name in $(ip netns list | awk -v p="$P-" 'index($1, p) == 1 {print $1}'); do
-        for pid in $(ip netns pids "$name"); do kill -KILL "$pid" || true; done
-        ip netns del "$name" || true
-    done
-    wait || true
-    rm -rf "$W"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-in_ns() { local name=$1; shift; ip netns exec "$P-$name" "$@"; }
-margay() { local router=$1; shift; "$MARGAY_BIN" "$@" --socket "$W/$router.sock"; }
-
-# Waits until a command succeeds and reports how long it took.
-within() {
-    local limit=$1 what=$2 begin=$SECONDS t0 t1
-    shift 2
-    t0=$(date +%s%N)
-    until "$@" > /dev/null 2>&1; do
-        [ $((SECONDS - begin)) -le "$limit" ] || die "not within $limit s: $what"
-        sleep 0.05
-    done
-    t1=$(date +%s%N)
-    ok "$what ($(((t1 - t0) / 1000000)) ms)"
-}
 
 # router NAME NUMBER
 router() {
-    ip netns add "$P-$1"
-    in_ns "$1" sh -ec "ip link set lo up; ip addr add 10.255.0.$2/32 dev lo
-        echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+    new_ns "$1"
+    in_ns "$1" sh -ec "ip addr add 10.255.0.$2/32 dev lo; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
         echo 1 > /proc/sys/net/ipv4/fib_multipath_hash_policy"
 }
 
@@ -90,8 +33,8 @@ link() {
     ip -n "$P-$2" link set "to-$1" up
 }
 
-# start NAME AS NUMBER PREFIX...
-launch() {
+# run NAME AS NUMBER PREFIX...
+run() {
     local name=$1 asn=$2 number=$3 prefix
     shift 3
     {
@@ -116,10 +59,7 @@ X
             printf '\n[[originate]]\nprefix = "%s"\nkind = "none"\n' "$prefix"
         done
     } > "$W/$name.toml"
-    "$MARGAY_BIN" check --config "$W/$name.toml" > /dev/null
-    in_ns "$name" "$MARGAY_BIN" run --config "$W/$name.toml" > "$W/$name.log" 2>&1 < /dev/null &
-    echo $! > "$W/$name.pid"
-    disown
+    launch "$name"
 }
 
 # Whether leaf1 reaches node2's prefix over this many spines.
@@ -150,12 +90,12 @@ done
 ok "namespaces $P-spine1 … $P-node2"
 
 title "2. margay on each: neighbours by router advertisements"
-launch spine1 65000 1
-launch spine2 65000 2
-launch leaf1 65011 3
-launch leaf2 65012 4
-launch node1 65101 5 10.1.1.0/24
-launch node2 65102 6 10.1.2.0/24
+run spine1 65000 1
+run spine2 65000 2
+run leaf1 65011 3
+run leaf2 65012 4
+run node1 65101 5 10.1.1.0/24
+run node2 65102 6 10.1.2.0/24
 within 20 "leaf1 has node2's prefix over both spines" spines 2
 within 10 "node1 reaches node2" pings
 margay leaf1 show peers | indent
@@ -168,7 +108,8 @@ for i in 1 2 3 4 5 6 7 8; do
     pinging+=($!)
 done
 sleep 0.5
-kill -KILL "$(cat "$W/spine2.pid")"
+kill -KILL "${pids[spine2]}"
+wait "${pids[spine2]}" 2> /dev/null || true
 in_ns spine2 sh -ec 'ip link set to-leaf1 down; ip link set to-leaf2 down'
 within 5 "leaf1 uses spine1 alone" spines 1
 in_ns leaf1 ip route show 10.1.2.0/24 | indent
@@ -176,7 +117,7 @@ sleep 1
 
 title "4. It returns"
 in_ns spine2 sh -ec 'ip link set to-leaf1 up; ip link set to-leaf2 up'
-launch spine2 65000 2
+run spine2 65000 2
 within 20 "leaf1 uses both spines again" spines 2
 in_ns leaf1 ip route show 10.1.2.0/24 | indent
 sleep 0.5
