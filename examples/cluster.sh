@@ -16,7 +16,6 @@
 NAME=cluster.sh PREFIX=mgdemo
 # shellcheck source=examples/lab.sh
 . "$(dirname "$0")/lab.sh"
-interop/setup.sh demo
 
 # --- the network -----------------------------------------------------------------------------------
 

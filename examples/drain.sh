@@ -14,7 +14,6 @@
 NAME=drain.sh PREFIX=mgdrain
 # shellcheck source=examples/lab.sh
 . "$(dirname "$0")/lab.sh"
-command -v ping > /dev/null || die "ping is missing (apt-get install iputils-ping)"
 
 # --- the network -----------------------------------------------------------------------------------
 

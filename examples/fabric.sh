@@ -17,7 +17,6 @@
 NAME=fabric.sh PREFIX=mgfab
 # shellcheck source=examples/lab.sh
 . "$(dirname "$0")/lab.sh"
-command -v ping > /dev/null || { echo "fabric.sh: ping is missing (apt-get install iputils-ping)" >&2; exit 1; }
 
 # router NAME NUMBER
 router() {

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 [ "$(id -u)" = 0 ] || { echo "$NAME: network namespaces need root" >&2; exit 1; }
+interop/setup.sh demo
 if [ -z "${MARGAY_BIN:-}" ]; then
     interop/setup.sh build
     export PATH="$HOME/.cargo/bin:$PATH"

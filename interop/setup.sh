@@ -3,7 +3,7 @@
 #
 #   interop/setup.sh build   compiler, protoc, Rust
 #   interop/setup.sh fuzz    a C++ compiler, for fuzz/run.sh
-#   interop/setup.sh demo    BIRD 2 and iproute2, for examples/cluster.sh
+#   interop/setup.sh demo    BIRD 2, iproute2 and ping, for the demos in examples/
 #   interop/setup.sh peers   every daemon that the tests talk to
 #   interop/setup.sh krt-tunnel  BIRD 1.6.8 with Calico's attribute of that name, built from source once (20 s)
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
@@ -110,7 +110,7 @@ setup_build() {
 # libFuzzer is C++.
 setup_fuzz() { install_packages g++; }
 
-setup_demo() { install_packages bird2 iproute2; }
+setup_demo() { install_packages bird2 iproute2 iputils-ping; }
 
 setup_peers() {
     # systemd: systemd-analyze rates our unit. It is not started.
