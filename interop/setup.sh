@@ -6,6 +6,8 @@
 #   interop/setup.sh demo    BIRD 2, iproute2 and ping, for the demos in examples/
 #   interop/setup.sh peers   every daemon that the tests talk to
 #   interop/setup.sh krt-tunnel  BIRD 1.6.8 with Calico's attribute of that name, built from source once (20 s)
+#   interop/setup.sh current today's BIRD, FRR, GoBGP, OpenBGPD and ExaBGP in a root of their own (two minutes,
+#                            600 MB), for interop/current.sh
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
@@ -46,6 +48,8 @@ CALICO_API=github.com/projectcalico/api@v0.0.0-20240708202104-e3f70b269c2c
 CALICO_API_SUM=h1:eFyfeRDV94LA3tgbG2EC5W02dg3QUdltHc2jxhTQMCw=
 CALICO_API_MOD_SUM=h1:9EPxrA4rUH306dCpvVsFb7IcEFt4ZSvqmfSowfb6c5U=
 CONFD=/opt/interop/confd
+CURRENT=/opt/interop/current
+CURRENT_PACKAGES=(frr bird3 gobgpd openbgpd exabgp iproute2 iputils-ping procps)
 
 die() { echo "setup: $*" >&2; exit 1; }
 
@@ -300,6 +304,28 @@ make_root() {
     touch "$PACKAGE/root.complete"
 }
 
+# Debian's next release as it is today: its daemons are the newest that are packaged. They are started by tests
+# only; what is there stays until its folder is removed.
+setup_current() {
+    local root=$CURRENT/root mirror
+    [ -e $CURRENT/complete ] && return 0
+    [ "$(id -u)" = 0 ] || die "not root, and $root is missing"
+    install_packages debootstrap
+    echo "setup: installing ${CURRENT_PACKAGES[*]} of Debian's next release in $root"
+    mirror=$(debian_mirror)
+    rm -rf $CURRENT
+    mkdir -p $CURRENT
+    (
+        debootstrap --variant=minbase sid "$root" ${mirror:+"$mirror"} || exit 1
+        printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
+        chmod +x "$root/usr/sbin/policy-rc.d"
+        DEBIAN_FRONTEND=noninteractive chroot "$root" \
+            apt-get install -y -qq --no-install-recommends "${CURRENT_PACKAGES[@]}" < /dev/null || exit 1
+        rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+    ) > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; die "$root cannot be made"; }
+    touch $CURRENT/complete
+}
+
 setup_package() {
     setup_build
     # rpm checks what we wrote; the last three are for the aarch64 packages.
@@ -350,7 +376,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, monitor, vm, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -358,6 +384,7 @@ for what; do
         demo) setup_demo ;;
         peers) setup_peers ;;
         krt-tunnel) setup_krt_tunnel ;;
+        current) setup_current ;;
         monitor) setup_monitor ;;
         vm) setup_vm ;;
         package) setup_package ;;
@@ -365,6 +392,6 @@ for what; do
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, monitor, vm, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

@@ -1,4 +1,4 @@
-//! BIRD 2: configuration and answers. The text queries are used for BIRD 1.6 too.
+//! BIRD 2 and 3: configuration and answers. The text queries are used for BIRD 1.6 too.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -129,7 +129,11 @@ impl Speaker for Bird2 {
     }
 
     fn request_refresh(&self, neighbor: IpAddr) -> Result<()> {
-        let answer = self.ask(&format!("reload in {}", self.protocol(neighbor)?))?;
+        let protocol = self.protocol(neighbor)?;
+        // BIRD 2's words, else BIRD 3's.
+        let answer = self
+            .ask(&format!("reload in {protocol}"))
+            .or_else(|_| self.ask(&format!("reload filters in {protocol}")))?;
         ensure!(answer.contains("reloading"), "reload in: {answer}");
         Ok(())
     }
@@ -217,15 +221,20 @@ fn parse_paths(answer: &str) -> Result<Vec<Path>> {
         let Some((is_bgp, path)) = paths.last_mut() else { continue };
         let Some((key, value)) = line.trim().split_once(':') else { continue };
         let value = value.trim();
+        // BIRD 3 names attributes as its filters do.
         match key {
-            "Type" => *is_bgp = value.contains("BGP"),
-            "BGP.next_hop" => path.next_hop = value.split(' ').next().map(str::to_owned),
-            "BGP.as_path" => {
+            "Type" | "source" => *is_bgp = value.contains("BGP"),
+            "BGP.next_hop" | "bgp_next_hop" => {
+                path.next_hop = value.split(' ').next().map(str::to_owned)
+            }
+            "BGP.as_path" | "bgp_path" => {
                 path.as_path =
                     value.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
             }
-            "BGP.community" => path.communities = colon_separated(value),
-            "BGP.large_community" => path.large_communities = colon_separated(value),
+            "BGP.community" | "bgp_community" => path.communities = colon_separated(value),
+            "BGP.large_community" | "bgp_large_community" => {
+                path.large_communities = colon_separated(value)
+            }
             _ => {}
         }
     }

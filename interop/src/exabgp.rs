@@ -55,9 +55,13 @@ impl Exabgp {
                 command.env("exabgp.tcp.port", port.to_string());
             }
         };
-        let mut check = host.command("exabgp");
-        env(&mut check);
-        crate::lab::run_command(check.args(["--validate", &conf]))?;
+        let check = |arguments: &[&str]| {
+            let mut command = host.command("exabgp");
+            env(&mut command);
+            crate::lab::run_command(command.args(arguments))
+        };
+        // ExaBGP 4's words, else ExaBGP 5's.
+        check(&["--validate", &conf]).or_else(|_| check(&["validate", &conf]))?;
         let mut command = host.command("exabgp");
         env(&mut command);
         command.arg(&conf);

@@ -110,7 +110,9 @@ impl Speaker for Gobgp {
         let answer: Value = serde_json::from_str(&text)?;
         let Some(paths) = answer[prefix].as_array() else { return Ok(Vec::new()) };
         let from_neighbor = |path: &&Value| {
-            let peer = path["neighbor-ip"].as_str().unwrap_or_default();
+            // GoBGP 3's name, else GoBGP 4's.
+            let peer = path["neighbor-ip"].as_str().or(path["peer-address"].as_str());
+            let peer = peer.unwrap_or_default();
             self.config.neighbors.iter().any(|n| n.address.to_string() == peer)
         };
         paths.iter().filter(from_neighbor).map(parse_path).collect()

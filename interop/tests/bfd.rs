@@ -1,4 +1,4 @@
-//! BFD beside BGP, against BIRD 2, FRR's bfdd and margay itself.
+//! BFD beside BGP, against BIRD 2, FRR's bfdd, GoBGP 4 and margay itself.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use interop::bird2::birdc;
 use interop::daemon::Daemon;
+use interop::gobgp::Gobgp;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
-use interop::speaker::Kind;
+use interop::speaker::{Config, Kind};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
 const PORT: u16 = 1790;
@@ -397,6 +398,46 @@ fn frr_agrees() -> Result<()> {
             Ok(())
         })?;
         holds_for(Duration::from_secs(2), "BFD with FRR", || {
+            let session = bfd_is(&control, "Up")?;
+            ensure!(session["failures"] == 0, "{session}");
+            Ok(())
+        })?;
+        let took = cut(lab, &host, &far)?;
+        println!("the kernel route was gone {took:?} after the cut (300 ms detection time)");
+        ensure!(took < Duration::from_secs(2), "{took:?}");
+        Ok(())
+    })
+}
+
+/// `GoBGP` does not adapt to longer intervals of the other end, so both have the same.
+#[test]
+#[ignore = "needs root and GoBGP 4 (interop/current.sh)"]
+fn gobgp4_agrees() -> Result<()> {
+    run("bfd_gobgp4", &[Kind::Gobgp], |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let text = format!(
+            "[global.config]\n  as = 65002\n  router-id = \"{}\"\n  port = {PORT}\n[[neighbors]]\n  \
+             [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = 65001\n  \
+             [neighbors.transport.config]\n    remote-port = {PORT}\n  [neighbors.timers.config]\n    \
+             connect-retry = 1\n  [neighbors.bfd.config]\n    enabled = true\n    \
+             desired-minimum-tx-interval = 100000\n    required-minimum-receive = 100000\n    \
+             detection-multiplier = 3\n",
+            far.router_id(),
+            host.v4(),
+        );
+        let said = Config {
+            asn: 65002,
+            router_id: far.router_id(),
+            port: PORT,
+            neighbors: Vec::new(),
+            origins: Vec::new(),
+        };
+        let gobgp = Gobgp::start_text(&far, &said, &text)?;
+        let next_hop = far.v4().to_string();
+        gobgp.ask(&["global", "rib", "add", ROUTE, "nexthop", &next_hop, "-a", "ipv4"])?;
+        let (_daemon, control) = start(&host, &far, FAST)?;
+        all_up(&control, &host, &far)?;
+        holds_for(Duration::from_secs(2), "BFD with GoBGP", || {
             let session = bfd_is(&control, "Up")?;
             ensure!(session["failures"] == 0, "{session}");
             Ok(())

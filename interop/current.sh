@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs the tests of interop/tests/peers.rs, and BFD with GoBGP, with today's daemons instead of Debian 12's: in
+# the root that `interop/setup.sh current` has made. Prints their versions first.
+#
+#   interop/current.sh [FILTER…]   only tests whose name contains one of these, such as frr::
+#   MARGAY_BIN=FILE                the margay under test
+#   TEST_THREADS=N                 tests at once, default 2
+#
+# Debian's next release moves. Exits with 3, not 1, if tests fail with other versions than those below.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+readonly ROOT=/opt/interop/current/root
+# What the tests were last changed for.
+readonly KNOWN="bird3 3.4.0-1, exabgp 5.0.15-1, frr 10.7.1-6, gobgpd 4.8.0-1, openbgpd 9.3-1"
+
+[ -e "${ROOT%/*}/complete" ] || { echo "current.sh: run interop/setup.sh current first" >&2; exit 1; }
+[ -x "${MARGAY_BIN:-}" ] || { echo "current.sh: MARGAY_BIN names no program" >&2; exit 1; }
+versions=$(chroot $ROOT dpkg-query -W -f '${Package} ${Version}, ' bird3 exabgp frr gobgpd openbgpd)
+versions=${versions%, }
+echo "with $versions"
+
+built=$(cargo test --locked -p interop --test peers --test bfd --no-run 2>&1) || { echo "$built" >&2; exit 1; }
+program() { realpath "$(sed -n "s|.*Executable tests/$1.rs (\(.*\))|\1|p" <<< "$built")"; }
+
+# A test's program in the root, with this folder, /tmp and the kernel's filesystems of this machine. /run is
+# its own: the namespaces in it would otherwise be mounted in both.
+enter() {
+    # shellcheck disable=SC2016
+    unshare --mount --propagation private sh -ec '
+        root=$1 here=$2
+        shift 2
+        mount --bind "$root" "$root"
+        for dir in /proc /sys /dev /tmp; do mount --rbind $dir "$root$dir"; done
+        mkdir -p "$root$here"
+        mount --bind "$here" "$root$here"
+        mount -t tmpfs tmpfs "$root/run"
+        mkdir -p "$root/run/netns" "$root/run/openbgpd" "$root/run/frr"
+        exec chroot "$root" sh -ec "cd \"\$0\"; exec \"\$@\"" "$here" "$@"' \
+        sh $ROOT "$PWD" "$@"
+}
+
+arguments=(--include-ignored --test-threads "${TEST_THREADS:-2}")
+status=0
+# BIRD 1.6 and margay itself are not in that root.
+enter "$(program peers)" "${arguments[@]}" --skip bird16:: --skip margay:: "$@" || status=1
+[ $# -gt 0 ] || enter "$(program bfd)" "${arguments[@]}" gobgp4_ || status=1
+[ $status = 0 ] || [ "$versions" = "$KNOWN" ] || { echo "not the known versions: $KNOWN" >&2; status=3; }
+exit $status
