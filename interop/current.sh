@@ -22,27 +22,10 @@ echo "with $versions"
 built=$(cargo test --locked -p interop --test peers --test bfd --no-run 2>&1) || { echo "$built" >&2; exit 1; }
 program() { realpath "$(sed -n "s|.*Executable tests/$1.rs (\(.*\))|\1|p" <<< "$built")"; }
 
-# A test's program in the root, with this folder, /tmp and the kernel's filesystems of this machine. /run is
-# its own: the namespaces in it would otherwise be mounted in both.
-enter() {
-    # shellcheck disable=SC2016
-    unshare --mount --propagation private sh -ec '
-        root=$1 here=$2
-        shift 2
-        mount --bind "$root" "$root"
-        for dir in /proc /sys /dev /tmp; do mount --rbind $dir "$root$dir"; done
-        mkdir -p "$root$here"
-        mount --bind "$here" "$root$here"
-        mount -t tmpfs tmpfs "$root/run"
-        mkdir -p "$root/run/netns" "$root/run/openbgpd" "$root/run/frr"
-        exec chroot "$root" sh -ec "cd \"\$0\"; exec \"\$@\"" "$here" "$@"' \
-        sh $ROOT "$PWD" "$@"
-}
-
 arguments=(--include-ignored --test-threads "${TEST_THREADS:-2}")
 status=0
 # BIRD 1.6 and margay itself are not in that root.
-enter "$(program peers)" "${arguments[@]}" --skip bird16:: --skip margay:: "$@" || status=1
-[ $# -gt 0 ] || enter "$(program bfd)" "${arguments[@]}" gobgp4_ || status=1
+interop/enter.sh $ROOT "$(program peers)" "${arguments[@]}" --skip bird16:: --skip margay:: "$@" || status=1
+[ $# -gt 0 ] || interop/enter.sh $ROOT "$(program bfd)" "${arguments[@]}" gobgp4_ || status=1
 [ $status = 0 ] || [ "$versions" = "$KNOWN" ] || { echo "not the known versions: $KNOWN" >&2; status=3; }
 exit $status

@@ -7,7 +7,7 @@
 #   interop/setup.sh peers   every daemon that the tests talk to
 #   interop/setup.sh krt-tunnel  BIRD 1.6.8 with Calico's attribute of that name, built from source once (20 s)
 #   interop/setup.sh current today's BIRD, FRR, GoBGP, OpenBGPD and ExaBGP in a root of their own (two minutes,
-#                            600 MB), for interop/current.sh
+#                            600 MB), for interop/current.sh and compare --current
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs

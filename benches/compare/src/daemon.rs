@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::process::Daemon;
+use crate::programs::Programs;
 
 /// A daemon, or one of the floors that stand in for one.
 #[derive(
@@ -23,6 +24,8 @@ pub(crate) enum Kind {
     Margay,
     /// BIRD 2.
     Bird2,
+    /// BIRD 3, with a thread for each core.
+    Bird3,
     /// FRR: bgpd alone, or zebra and bgpd where the kernel table is on.
     Frr,
     /// GoBGP.
@@ -57,8 +60,8 @@ pub(crate) struct Setup {
     pub(crate) fib: Fib,
     /// Directory of the run with configuration, sockets and logs.
     pub(crate) dir: PathBuf,
-    /// Path of the margay binary.
-    pub(crate) margay: Option<PathBuf>,
+    /// Where the programs are.
+    pub(crate) programs: Programs,
 }
 
 /// The listening address of the daemon under test.
@@ -70,14 +73,13 @@ pub(crate) const HOPS: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 /// The daemon's address on the second interface, `w0`, a /24.
 pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-const FRR: &str = "/usr/lib/frr";
-
 impl Kind {
     /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Margay => "margay",
             Self::Bird2 => "bird2",
+            Self::Bird3 => "bird3",
             Self::Frr => "frr",
             Self::Gobgp => "gobgp",
             Self::Openbgpd => "openbgpd",
@@ -85,41 +87,6 @@ impl Kind {
             Self::Null => "null",
             Self::Writer => "writer",
         }
-    }
-
-    fn program(self) -> Option<PathBuf> {
-        let path = match self {
-            Self::Margay | Self::Relay | Self::Null | Self::Writer => return None,
-            Self::Bird2 => "/usr/sbin/bird",
-            Self::Frr => return Some(Path::new(FRR).join("bgpd")),
-            Self::Gobgp => "/usr/bin/gobgpd",
-            Self::Openbgpd => "/usr/sbin/bgpd",
-        };
-        Some(PathBuf::from(path))
-    }
-
-    /// Whether its program is present on this machine.
-    pub(crate) fn is_installed(self, margay: Option<&Path>) -> bool {
-        match self {
-            Self::Margay => margay.is_some(),
-            _ => self.program().is_none_or(|path| path.exists()),
-        }
-    }
-
-    /// Name and version in one line.
-    pub(crate) fn version(self, margay: Option<&Path>) -> String {
-        let (program, flag) = match self {
-            Self::Relay | Self::Null | Self::Writer => return self.name().to_owned(),
-            Self::Margay => (margay.map(Path::to_owned), "--version"),
-            Self::Openbgpd => (self.program(), "-V"),
-            _ => (self.program(), "--version"),
-        };
-        let Some(program) = program else { return format!("{}: not found", self.name()) };
-        let output = Command::new(&program).arg(flag).output();
-        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let line = text.lines().next().unwrap_or("version unknown").trim();
-        format!("{}: {line}", self.name())
     }
 
     /// Writes the configuration and starts the processes, in starting order.
@@ -138,24 +105,23 @@ impl Kind {
                 command
             }
             Self::Margay => {
-                let Some(program) = &setup.margay else {
-                    bail!("no margay binary: cargo build --profile fast")
-                };
                 write(&config, &margay_config(setup))?;
-                let mut command = Command::new(program);
+                let mut command = setup.programs.command(self, "")?;
                 command.args(["run", "--config"]).arg(&config);
                 command
             }
-            Self::Bird2 => {
-                write(&config, &bird_config(setup))?;
-                let mut command = Command::new("/usr/sbin/bird");
+            Self::Bird2 | Self::Bird3 => {
+                let threads = if self == Self::Bird3 { cores() } else { None };
+                let threads = threads.map(|n| format!("threads {n};\n")).unwrap_or_default();
+                write(&config, &(threads + &bird_config(setup)))?;
+                let mut command = setup.programs.command(self, "")?;
                 command.arg("-f").arg("-c").arg(&config).arg("-s").arg(dir.join("bird.ctl"));
                 command
             }
             Self::Frr => return start_frr(setup, &log, &config),
             Self::Gobgp => {
                 write(&config, &gobgp_config(setup))?;
-                let mut command = Command::new("/usr/bin/gobgpd");
+                let mut command = setup.programs.command(self, "")?;
                 command.arg("-f").arg(&config).args(["-l", "error", "--pprof-disable"]);
                 command.arg(format!("--api-hosts=unix://{}", dir.join("gobgp.sock").display()));
                 command
@@ -166,13 +132,18 @@ impl Kind {
                 fs::create_dir_all("/run/openbgpd").context("create /run/openbgpd")?;
                 write(&config, &openbgpd_config(setup))?;
                 restrict(&config)?;
-                let mut command = Command::new("/usr/sbin/bgpd");
+                let mut command = setup.programs.command(self, "")?;
                 command.arg("-d").arg("-f").arg(&config);
                 command
             }
         };
         Ok(vec![Daemon::start(command, &log)?])
     }
+}
+
+/// `None` if unknown.
+fn cores() -> Option<usize> {
+    std::thread::available_parallelism().ok().map(usize::from)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -267,8 +238,8 @@ router bgp {asn}
     write(config, &text)?;
     let run = setup.dir.join("frr");
     fs::create_dir_all(&run)?;
-    let program = |name: &str| {
-        let mut command = Command::new(Path::new(FRR).join(name));
+    let program = |name: &str| -> anyhow::Result<Command> {
+        let mut command = setup.programs.command(Kind::Frr, name)?;
         command.arg("--vty_socket").arg(&run).args([
             "-P",
             "0",
@@ -278,28 +249,26 @@ router bgp {asn}
             "err",
         ]);
         command.arg("-i").arg(run.join(format!("{name}.pid")));
-        command
+        Ok(command)
     };
-    let mut bgpd = program("bgpd");
+    let mut bgpd = program("bgpd")?;
     bgpd.arg("-f").arg(config).args(["-p", &LISTEN.port().to_string()]);
     if setup.fib == Fib::Off {
         bgpd.args(["-Z", "-n", "-S", "-u", "root", "-g", "root"]);
         return Ok(vec![Daemon::start(bgpd, log)?]);
     }
-    let status =
-        Command::new("chown").arg("frr:frrvty").arg(&run).status().context("chown for FRR")?;
-    anyhow::ensure!(status.success(), "chown frr:frrvty {}: {status}", run.display());
     let zebra_config = setup.dir.join("zebra.conf");
     write(&zebra_config, "hostname frr\n")?;
     let api = run.join("zserv.api");
-    let mut zebra = program("zebra");
-    zebra.arg("-z").arg(&api).arg("-f").arg(&zebra_config);
+    let mut zebra = program("zebra")?;
+    // The user of another root has another number.
+    zebra.arg("-z").arg(&api).arg("-f").arg(&zebra_config).args(["-u", "root", "-g", "root"]);
     let zebra = Daemon::start(zebra, &setup.dir.join("zebra.log"))?;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while !api.exists() && std::time::Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    bgpd.arg("-z").arg(&api);
+    bgpd.arg("-z").arg(&api).args(["-u", "root", "-g", "root"]);
     Ok(vec![zebra, Daemon::start(bgpd, log)?])
 }
 

@@ -11,6 +11,7 @@ mod feed;
 mod netns;
 mod options;
 mod process;
+mod programs;
 mod relay;
 mod report;
 mod scenario;
@@ -107,9 +108,8 @@ fn run_inside(
 /// Runs all daemons one after another; returns false when one of them failed.
 fn run_outside(options: &Options, interrupted: &AtomicBool) -> anyhow::Result<bool> {
     raise_descriptor_limit();
-    let margay = options.margay_path();
     let kinds = options.contestants();
-    print_facts(options, &kinds, margay.as_deref());
+    print_facts(options, &kinds);
     let mut rows: Vec<Row> = Vec::new();
     for number in 0..options.runs.max(1) {
         for &kind in &kinds {
@@ -203,7 +203,7 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn print_facts(options: &Options, kinds: &[Kind], margay: Option<&Path>) {
+fn print_facts(options: &Options, kinds: &[Kind]) {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
@@ -219,6 +219,7 @@ fn print_facts(options: &Options, kinds: &[Kind], margay: Option<&Path>) {
         load.split(' ').next().unwrap_or("?"),
         options.seed
     );
-    let versions: Vec<String> = kinds.iter().map(|kind| kind.version(margay)).collect();
+    let programs = options.programs();
+    let versions: Vec<String> = kinds.iter().map(|&kind| programs.version(kind)).collect();
     println!("{}", versions.join(", "));
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::daemon::Kind;
+use crate::programs::Programs;
 use crate::synth::Profile;
 
 /// What to measure.
@@ -55,6 +56,12 @@ pub(crate) struct Options {
     /// margay's binary [default: the newest of target/{release,fast}/margay]
     #[arg(long)]
     pub(crate) margay: Option<PathBuf>,
+    /// Another program for a daemon: DAEMON=PATH, FRR=FOLDER. May be repeated
+    #[arg(long = "program", value_name = "DAEMON=PATH", value_parser = Programs::parse)]
+    pub(crate) given: Vec<(Kind, PathBuf)>,
+    /// Today's BIRD 3, FRR, GoBGP and OpenBGPD, from the root that interop/setup.sh current makes
+    #[arg(long)]
+    pub(crate) current: bool,
     /// Repetitions, interleaved (A B C A B C); the table shows the median and the range
     #[arg(long, default_value_t = 1)]
     pub(crate) runs: usize,
@@ -126,28 +133,31 @@ impl Options {
 
     /// The daemons and floors to run, in this order.
     pub(crate) fn contestants(&self) -> Vec<Kind> {
-        use Kind::{Bird2, Frr, Gobgp, Margay, Null, Openbgpd, Relay, Writer};
+        use Kind::{Bird2, Bird3, Frr, Gobgp, Margay, Null, Openbgpd, Relay, Writer};
         if !self.daemons.is_empty() {
             return self.daemons.clone();
         }
         let all: &[Kind] = match (self.quick, self.scenario) {
             (true, Scenario::Kernel | Scenario::Failover) => &[Margay],
             (true, _) => &[Margay, Relay],
-            (_, Scenario::Kernel) => &[Writer, Margay, Bird2, Frr],
-            (_, Scenario::Failover) => &[Margay, Bird2, Frr],
-            (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
+            (_, Scenario::Kernel) => &[Writer, Margay, Bird2, Bird3, Frr],
+            (_, Scenario::Failover) => &[Margay, Bird2, Bird3, Frr],
+            (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Bird3, Frr, Gobgp, Openbgpd],
             // Without floors: the relay does not withdraw routes when a session ends.
-            (_, Scenario::Idle | Scenario::Loss) => &[Margay, Bird2, Frr, Gobgp, Openbgpd],
-            _ => &[Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
+            (_, Scenario::Idle | Scenario::Loss) => &[Margay, Bird2, Bird3, Frr, Gobgp, Openbgpd],
+            _ => &[Relay, Margay, Bird2, Bird3, Frr, Gobgp, Openbgpd],
         };
-        all.iter()
-            .copied()
-            .filter(|kind| kind.is_installed(self.margay_path().as_deref()))
-            .collect()
+        let programs = self.programs();
+        all.iter().copied().filter(|kind| programs.has(*kind)).collect()
+    }
+
+    /// Where the programs are.
+    pub(crate) fn programs(&self) -> Programs {
+        Programs::new(self.margay_path(), &self.given, self.current)
     }
 
     /// The margay binary to run, `None` when there is none.
-    pub(crate) fn margay_path(&self) -> Option<PathBuf> {
+    fn margay_path(&self) -> Option<PathBuf> {
         if let Some(path) = &self.margay {
             return std::fs::canonicalize(path).ok();
         }

@@ -82,8 +82,7 @@ impl Place<'_> {
     }
 
     fn start_with(&self, asn: u32, fib: Fib, hold_time_secs: u16) -> anyhow::Result<Lab> {
-        let setup =
-            Setup { asn, fib, dir: self.dir.to_owned(), margay: self.options.margay_path() };
+        let setup = Setup { asn, fib, dir: self.dir.to_owned(), programs: self.options.programs() };
         let daemons = self.kind.start(&setup)?;
         let engine = Engine::new(LISTEN, asn, hold_time_secs, self.interrupted.clone())?;
         Ok(Lab { engine, daemons, limit: self.options.limit() })
