@@ -14,7 +14,7 @@ use libc::{
     BPF_MUL, BPF_RET, BPF_RSH, BPF_TAX, BPF_W, BPF_X, sock_filter,
 };
 
-use super::{Family, Hops};
+use super::Family;
 
 /// The class of a packet. The value is the index of its socket in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +72,11 @@ fn ttl_offset(family: Family) -> u32 {
 /// A program that returns the index of the socket. Its offsets begin at the UDP payload.
 pub(super) fn program(
     family: Family,
-    hops: Hops,
+    is_single_hop: bool,
     discriminators: Discriminators,
 ) -> Vec<sock_filter> {
     let mut checks = Vec::new();
-    if hops == Hops::Single {
+    if is_single_hop {
         checks.push((vec![ins(BPF_LD | BPF_B | BPF_ABS, ttl_offset(family))], BPF_JEQ, 255));
     }
     checks.push((vec![ins(BPF_LD | BPF_W | BPF_LEN, 0)], BPF_JGE, HEADER_LEN as u32));

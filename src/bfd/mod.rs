@@ -74,7 +74,7 @@ impl Hops {
 }
 
 /// The family of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Family {
     V4,
     V6,
@@ -89,6 +89,37 @@ impl Family {
     }
 }
 
+/// The device of a VRF. One that was made again has another index, and is another VRF.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VrfDevice {
+    /// The kernel's index.
+    pub index: NonZeroU32,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// A UDP port on which packets are received: one for each kind of session, family and VRF.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Port {
+    number: u16,
+    family: Family,
+    vrf: Option<VrfDevice>,
+}
+
+impl Port {
+    /// Whether it carries sessions over a single hop.
+    fn is_single_hop(&self) -> bool {
+        self.number == Hops::Single.port()
+    }
+}
+
+impl std::fmt::Display for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "UDP port {} ({})", self.number, self.family.name())?;
+        self.vrf.iter().try_for_each(|vrf| write!(f, " in VRF {}", vrf.name))
+    }
+}
+
 /// The key of a session (RFC 5881 §3, RFC 5883 §4).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
@@ -100,6 +131,10 @@ pub struct Target {
     pub interface: Option<NonZeroU32>,
     /// How far away the peer is.
     pub hops: Hops,
+    /// The VRF in which the session runs; `None`: the default VRF.
+    pub vrf: Option<VrfDevice>,
+    /// The interface to which the sending socket is bound; `None`: the routing table decides.
+    pub device: Option<Arc<str>>,
 }
 
 impl Target {
@@ -110,17 +145,27 @@ impl Target {
         }
     }
 
+    /// The port on which its packets arrive.
+    fn port(&self) -> Port {
+        Port { number: self.hops.port(), family: self.family(), vrf: self.vrf.clone() }
+    }
+
     /// Sorts before every other target with this peer.
     fn first_with(peer: IpAddr) -> Target {
-        Target { peer, local: None, interface: None, hops: Hops::Single }
+        Target { peer, local: None, interface: None, hops: Hops::Single, vrf: None, device: None }
     }
 
     fn takes_from(&self, arrival: &sessions::Arrival) -> bool {
-        let on_interface =
-            self.interface.is_none_or(|index| arrival.scope == 0 || arrival.scope == index.get());
+        let vrf = self.vrf.as_ref().map(|vrf| vrf.index);
+        // In a VRF, the kernel gives its device as the scope of link-local sources.
+        let is_scope = |index: NonZeroU32| {
+            [0, index.get()].contains(&arrival.scope)
+                || vrf.is_some_and(|vrf| arrival.scope == vrf.get())
+        };
         self.peer == arrival.source
-            && self.hops.is_single() == arrival.hops.is_single()
-            && on_interface
+            && self.hops.is_single() == arrival.is_single_hop
+            && vrf == arrival.vrf
+            && self.interface.is_none_or(is_scope)
     }
 }
 

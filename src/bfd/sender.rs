@@ -147,6 +147,11 @@ fn open(target: &Target, port: u16) -> io::Result<Socket> {
     }
     // Nothing is received here: packets sent to this port must not fill the socket's buffer.
     socket.attach_filter(&[DROP_ALL])?;
+    // A link-local address binds the socket to its interface, and thereby to the VRF of that.
+    let vrf = target.vrf.as_ref().filter(|_| target.interface.is_none()).map(|vrf| &vrf.name);
+    if let Some(device) = target.device.as_ref().or(vrf) {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
     let any: IpAddr = match target.peer {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,6 +1,7 @@
 //! All sessions: their owners, the assignment of packets, their deadlines. No sockets here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bgp_proto::bfd::{
@@ -11,7 +12,7 @@ use slab::Slab;
 
 use super::filter::Discriminators;
 use super::wheel::{SlotId, Wheel};
-use super::{Hops, Owner, Status, Target, Wanted};
+use super::{Hops, Owner, Port, Status, Target, Wanted};
 
 /// Most sessions: as many as there are source ports (RFC 5881 §4).
 pub(super) const SESSIONS_MAX: usize = 16_384;
@@ -28,7 +29,10 @@ pub(super) struct Arrival {
     pub(super) source: std::net::IpAddr,
     /// Scope of a link-local source; zero otherwise.
     pub(super) scope: u32,
-    pub(super) hops: Hops,
+    /// Whether it came to the port of sessions over a single hop.
+    pub(super) is_single_hop: bool,
+    /// Index of the device of the VRF in which it was received.
+    pub(super) vrf: Option<NonZeroU32>,
     /// When the kernel received it, by the wall clock; zero if unknown.
     pub(super) stamp: Duration,
     /// Needed only for packets without Your Discriminator.
@@ -262,11 +266,9 @@ impl Sessions {
             .collect()
     }
 
-    /// Whether there is a session of this kind, so that its sockets must be open.
-    pub(super) fn needs(&self, hops: Hops, family: super::Family) -> bool {
-        self.by_target
-            .keys()
-            .any(|target| target.hops.is_single() == hops.is_single() && target.family() == family)
+    /// The ports on which packets of the sessions arrive.
+    pub(super) fn ports(&self) -> BTreeSet<Port> {
+        self.by_target.keys().map(Target::port).collect()
     }
 
     /// The shortest interval that is configured.
@@ -339,7 +341,7 @@ impl Sessions {
 
     /// Finds the session of a packet and passes the packet to it (RFC 5880 §6.3 and §6.8.6).
     fn accept(&mut self, now: Time, arrival: &Arrival, octets: &[u8]) -> Result<SlotId, Discard> {
-        if let (Some(details), Hops::Single) = (&arrival.details, arrival.hops)
+        if let (Some(details), true) = (&arrival.details, arrival.is_single_hop)
             && details.ttl != u8::MAX
         {
             return Err(Discard::Ttl);

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::cmsg_space;
@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::filter::{self, Class, Discriminators};
 use super::sessions::{Arrival, Details};
-use super::{Family, Hops};
+use super::{Family, Port};
 
 /// Most packets read by one system call.
 const BATCH: usize = 32;
@@ -30,11 +30,10 @@ const KNOWN_BUFFER: usize = 4 << 20;
 /// Receive buffer for all other packets, in octets.
 const OTHER_BUFFER: usize = 128 << 10;
 
-/// The receiving sockets of one port and family.
+/// The receiving sockets of one port.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) hops: Hops,
-    pub(super) family: Family,
+    pub(super) port: Port,
     sockets: Vec<(Class, Socket)>,
     /// Which classes have something to read, by the last poll.
     ready: [bool; 3],
@@ -43,20 +42,23 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Binds the sockets.
+    /// Binds the sockets. `is_first`: whether no other group has this port in another VRF.
     ///
     /// # Errors
-    /// The port is in use, or the kernel lacks the address family.
+    /// The port is in use, the VRF does not exist, or the kernel lacks the address family.
     pub(super) fn open(
-        hops: Hops,
-        family: Family,
+        port: Port,
+        is_first: bool,
         discriminators: Discriminators,
     ) -> io::Result<Group> {
         // Any process of the same user can join an SO_REUSEPORT group. Binding exclusively first
-        // detects another BFD daemon.
-        bind(hops, family, Sharing::Exclusive)?;
-        let first = bind(hops, family, Sharing::Group)?;
-        let mut program = filter::program(family, hops, discriminators);
+        // detects another BFD daemon. Beside a group of ours this would fail: for UDP, a socket that
+        // is bound to no device excludes those that are, and the other way round.
+        if is_first {
+            bind(&port, Sharing::Exclusive)?;
+        }
+        let first = bind(&port, Sharing::Group)?;
+        let mut program = filter::program(port.family, port.is_single_hop(), discriminators);
         let program = libc::sock_fprog {
             len: u16::try_from(program.len()).expect("a few dozen instructions"),
             filter: program.as_mut_ptr(),
@@ -67,19 +69,19 @@ impl Group {
         if setsockopt(&first, AttachReusePortCbpf, &program).is_ok() {
             sockets.push((Class::Known, first));
             for class in [Class::Unknown, Class::Invalid] {
-                sockets.push((class, bind(hops, family, Sharing::Group)?));
+                sockets.push((class, bind(&port, Sharing::Group)?));
             }
         } else {
             sockets.push((Class::Unknown, first));
         }
         for (class, socket) in &sockets {
-            configure(family, *class, socket)?;
+            configure(port.family, *class, socket)?;
         }
-        Ok(Group { hops, family, sockets, ready: [false; 3], drops: [0; 3] })
+        Ok(Group { port, sockets, ready: [false; 3], drops: [0; 3] })
     }
 
     pub(super) fn sockets(&self) -> impl Iterator<Item = (Class, BorrowedFd<'_>)> {
-        self.sockets.iter().map(|(class, socket)| (*class, std::os::fd::AsFd::as_fd(socket)))
+        self.sockets.iter().map(|(class, socket)| (*class, socket.as_fd()))
     }
 
     /// Whether the kernel separates packets of established sessions from others.
@@ -110,14 +112,14 @@ impl Group {
         if self.ready.get(class as usize) != Some(&true) {
             return 0;
         }
-        let hops = self.hops;
+        let port = &self.port;
         let Some((_, socket)) = self.sockets.iter().find(|(of, _)| *of == class) else { return 0 };
         let mut count = 0;
         while count < limit {
             let read = match class {
-                Class::Known => inbox.receive_many(socket, hops, take),
+                Class::Known => inbox.receive_many(socket, port, take),
                 Class::Unknown | Class::Invalid => {
-                    inbox.receive_one(socket, hops, take).map(|drops| {
+                    inbox.receive_one(socket, port, take).map(|drops| {
                         if let (Some(drops), Some(seen)) =
                             (drops, self.drops.get_mut(class as usize))
                         {
@@ -145,19 +147,22 @@ enum Sharing {
     Group,
 }
 
-fn bind(hops: Hops, family: Family, sharing: Sharing) -> io::Result<Socket> {
-    let (domain, any): (Domain, IpAddr) = match family {
+fn bind(port: &Port, sharing: Sharing) -> io::Result<Socket> {
+    let (domain, any): (Domain, IpAddr) = match port.family {
         Family::V4 => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
         Family::V6 => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
     };
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    if family == Family::V6 {
+    if port.family == Family::V6 {
         socket.set_only_v6(true)?;
+    }
+    if let Some(vrf) = &port.vrf {
+        socket.bind_device(Some(vrf.name.as_bytes()))?;
     }
     if let Sharing::Group = sharing {
         socket.set_reuse_port(true)?;
     }
-    socket.bind(&SocketAddr::new(any, hops.port()).into())?;
+    socket.bind(&SocketAddr::new(any, port.number).into())?;
     Ok(socket)
 }
 
@@ -183,6 +188,20 @@ fn configure(family: Family, class: Class, socket: &Socket) -> io::Result<()> {
     }
     setsockopt(socket, RxqOvfl, &1)?;
     Ok(())
+}
+
+impl Port {
+    /// A packet that was received on it.
+    fn arrival(
+        &self,
+        source: IpAddr,
+        scope: u32,
+        stamp: Duration,
+        details: Option<Details>,
+    ) -> Arrival {
+        let vrf = self.vrf.as_ref().map(|vrf| vrf.index);
+        Arrival { source, scope, is_single_hop: self.is_single_hop(), vrf, stamp, details }
+    }
 }
 
 /// Buffers for received packets of one family. Not shared between families, because the headers
@@ -211,7 +230,7 @@ impl Inbox {
     fn receive_many(
         &mut self,
         socket: &Socket,
-        hops: Hops,
+        port: &Port,
         take: &mut impl FnMut(&Arrival, &[u8]),
     ) -> io::Result<usize> {
         let mut slices = self.packets.each_mut().map(|packet| [IoSliceMut::new(packet)]);
@@ -232,7 +251,7 @@ impl Inbox {
             };
             let stamp =
                 message.cmsgs().into_iter().flatten().find_map(stamp_of).unwrap_or_default();
-            take(&Arrival { source, scope, hops, stamp, details: None }, octets);
+            take(&port.arrival(source, scope, stamp, None), octets);
         }
         Ok(count)
     }
@@ -242,7 +261,7 @@ impl Inbox {
     fn receive_one(
         &mut self,
         socket: &Socket,
-        hops: Hops,
+        port: &Port,
         take: &mut impl FnMut(&Arrival, &[u8]),
     ) -> io::Result<Option<u32>> {
         let [packet, ..] = &mut self.packets;
@@ -277,7 +296,7 @@ impl Inbox {
             (message.address.and_then(ip_of), destination, ttl, message.iovs().next())
         {
             let details = Some(Details { destination, interface, ttl });
-            take(&Arrival { source, scope, hops, stamp, details }, octets);
+            take(&port.arrival(source, scope, stamp, details), octets);
         }
         Ok(drops)
     }

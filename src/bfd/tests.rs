@@ -29,6 +29,8 @@ fn target(peer: &str, local: &str) -> Target {
         local: Some(local.parse().expect("an address")),
         interface: None,
         hops: Hops::Single,
+        vrf: None,
+        device: None,
     }
 }
 

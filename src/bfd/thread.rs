@@ -14,7 +14,7 @@ use super::filter::{Class, Discriminators};
 use super::sender::Sender;
 use super::sessions::Sessions;
 use super::sockets::{Group, Inbox};
-use super::{Family, Handle, Hops, View, lock};
+use super::{Family, Handle, Port, View, lock};
 use crate::engine::Clock;
 
 /// Bounds of the time from one turn to the next. Events within that time are handled together, so
@@ -78,8 +78,8 @@ pub(super) struct Worker {
     sessions: Sessions,
     sender: Sender,
     groups: Vec<Group>,
-    /// Why sockets are not open, by port and family.
-    problems: BTreeMap<(u16, &'static str), String>,
+    /// Why sockets are not open, by port.
+    problems: BTreeMap<Port, String>,
     open_again: Option<Time>,
     discriminators: Discriminators,
     unknown: Allowance,
@@ -176,38 +176,33 @@ impl Worker {
     fn open_groups(&mut self, now: Time) {
         self.open_again = None;
         self.problems.clear();
-        for hops in [Hops::Single, Hops::Multi { ttl_min: 0 }] {
-            for family in [Family::V4, Family::V6] {
-                let name = family.name();
-                let is_same =
-                    |g: &Group| g.hops.is_single() == hops.is_single() && g.family == family;
-                if !self.sessions.needs(hops, family) {
-                    self.groups.retain(|group| !is_same(group));
-                    continue;
+        let ports = self.sessions.ports();
+        self.groups.retain(|group| ports.contains(&group.port));
+        for port in ports {
+            if self.groups.iter().any(|group| group.port == port) {
+                continue;
+            }
+            let is_same = |other: &Port| (other.number, other.family) == (port.number, port.family);
+            let is_first = !self.groups.iter().any(|group| is_same(&group.port));
+            match Group::open(port.clone(), is_first, self.discriminators) {
+                Ok(group) => {
+                    info!("BFD listens on {port}");
+                    self.groups.push(group);
                 }
-                if self.groups.iter().any(is_same) {
-                    continue;
-                }
-                match Group::open(hops, family, self.discriminators) {
-                    Ok(group) => {
-                        info!("BFD listens on UDP port {} ({name})", hops.port());
-                        self.groups.push(group);
-                    }
-                    Err(e) => self.note_problem(now, hops.port(), name, &e),
-                }
+                Err(e) => self.note_problem(now, port, &e),
             }
         }
     }
 
-    fn note_problem(&mut self, now: Time, port: u16, family: &'static str, error: &io::Error) {
+    fn note_problem(&mut self, now: Time, port: Port, error: &io::Error) {
         let hint = if error.kind() == io::ErrorKind::AddrInUse {
             "; stop the other BFD daemon (bird with \"protocol bfd\", bfdd, gobgpd)"
         } else {
             ""
         };
-        let text = format!("BFD cannot listen on UDP port {port} ({family}): {error}{hint}");
+        let text = format!("BFD cannot listen on {port}: {error}{hint}");
         warn!("{text}; trying again every {} s", OPEN_RETRY.as_secs());
-        self.problems.insert((port, family), text);
+        self.problems.insert(port, text);
         self.open_again = Some(now + OPEN_RETRY);
     }
 
@@ -217,7 +212,7 @@ impl Worker {
             sessions.handle_datagram(now, arrival, octets, &mut |packet| sender.send(&packet));
         };
         for group in groups {
-            let inbox = match group.family {
+            let inbox = match group.port.family {
                 Family::V4 => &mut inboxes.v4,
                 Family::V6 => &mut inboxes.v6,
             };
@@ -243,7 +238,7 @@ impl Worker {
         for reply in questions {
             let view = View {
                 sessions: self.sessions.entered(|id, target| {
-                    let port = self.problems.get(&(target.hops.port(), target.family().name()));
+                    let port = self.problems.get(&target.port());
                     port.cloned().or_else(|| self.sender.fault(id).map(str::to_owned))
                 }),
                 failures: self.sessions.failures(),

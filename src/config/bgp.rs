@@ -136,7 +136,9 @@ fn read_peers(
                 table.finish();
                 continue;
             };
-            if let Some(other) = patterns.insert(by_interface.pattern.clone(), number) {
+            let vrf = by_interface.vrf().cloned();
+            let pattern = (vrf.clone(), by_interface.pattern.clone());
+            if let Some(other) = patterns.insert(pattern, number) {
                 table.fault_at(
                     "interface",
                     format_args!(
@@ -155,7 +157,8 @@ fn read_peers(
                     "give each peer its own name",
                 );
             }
-            check_listens(&table, None, listen, by_interface.session.passive);
+            let listen = listen_in(vrf.as_ref(), listen, cx.vrfs);
+            check_listens(&table, vrf.as_ref(), listen, by_interface.session.passive);
             table.finish();
             interfaces.push(by_interface);
             continue;

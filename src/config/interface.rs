@@ -57,6 +57,11 @@ pub enum Neighbor {
 }
 
 impl InterfacePeers {
+    /// The VRF in which their interfaces are; `None`: the default VRF.
+    pub fn vrf(&self) -> Option<&Arc<str>> {
+        self.session.vrf.as_ref()
+    }
+
     /// Whether there is to be a session on the interface with this name.
     pub fn matches(&self, interface: &str) -> bool {
         glob_matches(&self.pattern, interface)
@@ -124,9 +129,10 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
     let neighbor = table.get("address").map(|value| read_neighbor(&value));
     super::vrf::refuse(
         table,
-        &["vrf", "bind-interface"],
-        "does not apply to a peer by interface, which is in the default VRF on its link",
+        &["bind-interface"],
+        "does not apply to a peer by interface, which is on its link",
     );
+    let vrf = super::vrf::read_vrf(table, cx.vrfs);
     let advertises = table.get("router-advertisements");
     if let (Some(value), Some(_)) = (&advertises, &neighbor) {
         value.fault_key(
@@ -150,6 +156,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
         address: UNKNOWN.into(),
         port,
         passive,
+        vrf,
         multihop_ttl: None,
         ..session
     });

@@ -148,7 +148,6 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     let bind_interface = read_bind_interface(table);
     let (mut session, routes) = read_common(table, cx, &Nature::of(family));
     let bfd = read_bfd(table, cx, &mut session);
-    refuse_bfd_in(table, vrf.as_ref(), bfd.as_ref());
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes) = (session?, routes?);
     let address = address?;
@@ -167,17 +166,6 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
         interface: None,
         name,
     })
-}
-
-/// Refuses BFD in a VRF, whose packets the BFD thread does not receive.
-fn refuse_bfd_in(table: &Table<'_>, vrf: Option<&Arc<str>>, bfd: Option<&Arc<BfdSettings>>) {
-    if let (Some(vrf), Some(_)) = (vrf, bfd) {
-        table.fault_at(
-            "bfd",
-            format_args!("BFD sessions are in the default VRF only, and the peer is in {vrf}"),
-            "write bfd = false, or leave bfd or vrf out",
-        );
-    }
 }
 
 /// Reads `fast-fallover`.
@@ -233,7 +221,6 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
     let (mut session, routes) =
         read_common(table, cx, &Nature::of(prefix.map_or(Family::Ipv4, Prefix::family)));
     let bfd = read_bfd(table, cx, &mut session);
-    refuse_bfd_in(table, vrf.as_ref(), bfd.as_ref());
     let fallover = read_fallover(table, session.as_ref());
     let (session, routes, prefix) = (session?, routes?, prefix?);
     let label: Arc<str> = name.clone().unwrap_or_else(|| prefix.to_string().into());

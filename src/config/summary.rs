@@ -49,7 +49,8 @@ impl fmt::Display for Config {
             };
             let terms = Terms(&peers.session, &peers.routes);
             let bfd = BfdTerms(peers.bfd.as_deref(), &peers.session);
-            writeln!(f, "peers on {}: {neighbor}{terms}{bfd}", peers.pattern)?;
+            let vrf = InVrf(peers.vrf().map(|vrf| &**vrf));
+            writeln!(f, "peers on {}{vrf}: {neighbor}{terms}{bfd}", peers.pattern)?;
         }
         for range in &self.dynamic {
             let (prefix, max) = (range.prefix, range.peers_max);

@@ -341,6 +341,9 @@ pub struct BfdSession {
     pub local_address: Option<String>,
     /// The interface's index, for link-local addresses.
     pub interface: Option<u32>,
+    /// The VRF; `null`: the default VRF.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// Whether it is a multihop session (RFC 5883).
     pub multihop: bool,
     /// Our state: `AdminDown`, `Down`, `Init` or `Up`.

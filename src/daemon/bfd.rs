@@ -70,7 +70,9 @@ impl Coupling {
         }
         let mut gone: BTreeSet<PeerId> = self.wanted.keys().copied().collect();
         for record in registry.all() {
-            let Some(settings) = &record.bfd else { continue };
+            // There is nobody to send to, or no VRF to send in.
+            let is_idle = record.session.idle.is_some();
+            let Some(settings) = record.bfd.as_ref().filter(|_| !is_idle) else { continue };
             gone.remove(&record.id);
             let wanted = wanted(&record, settings);
             if self.wanted.get(&record.id) != Some(&wanted) {
@@ -122,7 +124,8 @@ fn wanted(record: &Record, BfdSettings { session, hops }: &BfdSettings) -> Wante
     };
     let (peer, interface) = off_interface(record.address);
     let local = record.session.source_address.map(|own| off_interface(own).0);
-    let target = Target { peer, local, interface, hops };
+    let (vrf, device) = (record.place.device.clone(), record.session.bind_interface.clone());
+    let target = Target { peer, local, interface, hops, vrf, device };
     Wanted { target, config: session.clone() }
 }
 

@@ -279,6 +279,7 @@ impl Daemon {
             directory: directory.clone(),
             beside: find_beside(threads.fib.clone(), vrfs.outside()),
             recovery: threads.recovery.clone(),
+            device: None,
         };
         let shared = Shared { shutdowns: shutdowns.clone(), drains: drains.clone() };
         let peers = Peers::new(place, peer_events, seed, shared);

@@ -135,6 +135,7 @@ impl Daemon {
     pub(super) fn find_neighbors(&mut self) {
         let mut config = Config::clone(&self.config);
         self.add_by_interface(&mut config);
+        self.vrfs.show_absent(&mut config, &self.fib.links());
         self.config = Arc::new(config);
         self.follow_interfaces();
         self.views.publish(|state| state.config = Arc::clone(&self.config));
@@ -200,23 +201,57 @@ fn may_come_up(session: &PeerConfig, links: &[Link]) -> bool {
     session.idle.is_none() || links.iter().any(has_carrier)
 }
 
-/// The configured peers of each interface: the first entry that matches; of the first `most` by name.
-/// Interfaces in a configured VRF have none, whose routes would be those of the default VRF.
+/// The configured VRFs whose device exists, by table.
+fn vrfs_by_table<'a>(config: &'a Config, links: &[Link]) -> BTreeMap<u32, &'a Arc<str>> {
+    let devices = links.iter().filter(|link| link.traits.is_vrf);
+    let found = devices.filter_map(|link| {
+        let vrf = config.vrfs.iter().find(|vrf| *vrf.name == *link.name)?;
+        Some((link.traits.vrf?, &vrf.name))
+    });
+    found.collect()
+}
+
+/// The configured VRF that an interface is in; `None`: the default VRF, or one that is not ours to
+/// care about.
+fn vrf_of<'a>(vrfs: &BTreeMap<u32, &'a Arc<str>>, link: &Link) -> Option<&'a Arc<str>> {
+    vrfs.get(&link.traits.vrf?).copied()
+}
+
+/// The configured peers of each interface: the first entry in its VRF that matches; of the first `most`
+/// by name.
 fn matching<'a>(
     config: &'a Config,
     links: &'a [Link],
     most: usize,
 ) -> impl Iterator<Item = (&'a Link, &'a InterfacePeers)> {
-    let is_configured = |link: &&Link| config.vrfs.iter().any(|vrf| *vrf.name == *link.name);
-    let vrfs = links.iter().filter(|link| link.traits.is_vrf).filter(is_configured);
-    let tables: Vec<Option<u32>> = vrfs.map(|link| link.traits.vrf).collect();
-    let links = links
-        .iter()
-        .filter(move |link| !link.traits.loopback && !tables.contains(&link.traits.vrf));
-    let found = links.filter_map(|link| {
-        Some((link, config.interfaces.iter().find(|peers| peers.matches(&link.name))?))
+    let vrfs = vrfs_by_table(config, links);
+    let found = links.iter().filter(|link| !link.traits.loopback).filter_map(move |link| {
+        let vrf = vrf_of(&vrfs, link);
+        // The device of a VRF is no link to a neighbour.
+        if link.traits.is_vrf && vrf.is_some() {
+            return None;
+        }
+        let is_there = |peers: &&InterfacePeers| peers.vrf() == vrf && peers.matches(&link.name);
+        Some((link, config.interfaces.iter().find(is_there)?))
     });
     found.take(most)
+}
+
+/// Why there is no peer on the only interface of an entry; `None`: there may be one.
+fn why_none_on(
+    peers: &InterfacePeers,
+    vrfs: &BTreeMap<u32, &Arc<str>>,
+    links: &[Link],
+) -> Option<String> {
+    let name = &peers.pattern;
+    let Some(link) = links.iter().find(|link| link.name == *name) else {
+        return Some(format!("there is no interface {name}"));
+    };
+    let wanted = peers.vrf();
+    (vrf_of(vrfs, link) != wanted).then(|| {
+        let wanted = wanted.map_or("default", |vrf| vrf);
+        format!("interface {name} is not in VRF {wanted}")
+    })
 }
 
 /// The interfaces on which neighbours are to be found.
@@ -269,12 +304,11 @@ fn peers<'a>(
         };
         add(peers.peer(&link.name, ifindex, &neighbor));
     }
-    let is_absent = |name: &str| !links.iter().any(|link| link.name == name);
+    let vrfs = vrfs_by_table(config, links);
     for (number, peers) in (ABSENT..).zip(&config.interfaces) {
         if let (true, Some(ifindex)) = (!peers.is_pattern(), NonZeroU32::new(number))
-            && is_absent(&peers.pattern)
+            && let Some(why) = why_none_on(peers, &vrfs, links)
         {
-            let why = format!("there is no interface {}", peers.pattern);
             add(peers.peer(&peers.pattern, ifindex, &Neighbor::Unknown(why.into())));
         }
     }
@@ -310,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_in_a_configured_vrf_have_no_peer() {
+    fn interfaces_have_the_peers_of_their_vrf() {
         let mut config = config(&["interface = \"*\"\nrouter-advertisements = true"]);
         let in_vrf = |link: Link, table, is_vrf| Link {
             traits: LinkTraits { vrf: Some(table), is_vrf, ..link.traits },
@@ -329,6 +363,22 @@ mod tests {
         let text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[vrfs]]\nname = \"blue\"\n";
         config.vrfs = Config::parse(Path::new("m.toml"), text).unwrap().vrfs;
         assert_eq!(of(&config), [4]);
+        let in_blue = "[[bgp.peers]]\ninterface = \"eth*\"\nvrf = \"blue\"\nremote-asn = 64512\n\
+                       [[bgp.peers]]\ninterface = \"eth2\"\nname = \"uplink\"\nvrf = \"blue\"\n\
+                       remote-asn = 64512\n[[bgp.peers]]\ninterface = \"eth1\"\nremote-asn = 64512\n";
+        let text = format!("{text}{in_blue}");
+        let config = Config::parse(Path::new("m.toml"), &text).unwrap();
+        assert_eq!(of(&config), [3]);
+        let known = Neighbors::new(Discovery::new(Clock::start(), 1));
+        let all = matching(&config, &links, usize::MAX);
+        let (found, _) = peers(&config, all, &links, &known);
+        let idle = |name: &str| {
+            let found =
+                found.iter().find(|peer| &*peer.name == name && peer.session.idle.is_some());
+            found.map(|peer| peer.session.idle.as_deref().unwrap().to_owned())
+        };
+        assert_eq!(found[0].session.vrf.as_deref(), Some("blue"));
+        assert_eq!(idle("uplink").as_deref(), Some("interface eth2 is not in VRF blue"));
     }
 
     #[test]

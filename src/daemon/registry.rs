@@ -10,6 +10,7 @@ use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix, off_interface};
 
+use crate::bfd::VrfDevice;
 use crate::config::{BfdSettings, Fallover};
 use crate::counts::Counts;
 use crate::engine::Handle;
@@ -28,6 +29,8 @@ pub(super) struct Place {
     pub(super) beside: FindOtherAddresses,
     /// The restart state that our OPENs announce there.
     pub(super) recovery: RestartState,
+    /// The VRF's device, to which the sockets of BFD are bound; `None`: the default VRF.
+    pub(super) device: Option<VrfDevice>,
 }
 
 #[cfg(test)]
@@ -36,7 +39,8 @@ impl Place {
     pub(super) fn of(table: &Handle) -> Place {
         let beside: FindOtherAddresses = Arc::new(|_, _| crate::net::OtherAddresses::default());
         let recovery = RestartState::begin();
-        Place { table: table.clone(), directory: Directory::default(), beside, recovery }
+        let directory = Directory::default();
+        Place { table: table.clone(), directory, beside, recovery, device: None }
     }
 }
 

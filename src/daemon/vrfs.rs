@@ -6,6 +6,7 @@
 //! runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::running::{Running, Shown};
 use super::startup::Lookups;
 use super::wiring::{KernelGate, Reports, Threads, find_beside};
 use super::{Daemon, FIRST_READING};
+use crate::bfd::VrfDevice;
 use crate::config::{Changes, Config, Vrf};
 use crate::engine::Engine;
 use crate::event_names::{VRF_DOWN, VRF_UP};
@@ -134,10 +136,11 @@ impl Vrfs {
         if config.vrfs.is_empty() {
             return;
         }
-        // The device of a peer by interface has no part in this: it may be idle for other reasons.
-        for peer in config.peers.iter_mut().filter(|peer| peer.interface.is_none()) {
+        for peer in &mut config.peers {
             let idle = self.why_idle(&peer.session, links);
-            if peer.session.idle != idle {
+            // A peer by interface may be idle for other reasons.
+            let is_other = peer.interface.is_none() || idle.is_some();
+            if is_other && peer.session.idle != idle {
                 peer.session = Arc::new(PeerConfig { idle, ..PeerConfig::clone(&peer.session) });
             }
         }
@@ -341,6 +344,7 @@ impl Daemon {
     /// Configured peers of VRFs that do not run become idle, and those of the others active.
     fn follow_vrfs(&mut self) {
         let mut config = Config::clone(&self.config);
+        self.add_by_interface(&mut config);
         self.vrfs.show_absent(&mut config, &self.fib.links());
         self.follow(config);
     }
@@ -397,7 +401,15 @@ impl Daemon {
         let mut listeners = self.listeners.in_vrf(name, directory.clone());
         listeners.set_keys(key_entries(config, Some(name)));
         let table = engine.handle().clone();
-        let place = Place { table: table.clone(), directory, beside, recovery: recovery.clone() };
+        let bfd_in =
+            NonZeroU32::new(device.index).map(|index| VrfDevice { index, name: Arc::clone(name) });
+        let place = Place {
+            table: table.clone(),
+            directory,
+            beside,
+            recovery: recovery.clone(),
+            device: bfd_in,
+        };
         self.peers.set_place(name, place);
         let (kernel, routes_in) = (fib.clone(), device.table);
         let redistributed = redistribution.clone();

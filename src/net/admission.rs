@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::types::off_interface;
+use rustix::net::netdevice::name_to_index;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{dial, sockopt};
@@ -24,6 +26,8 @@ pub enum Refusal {
     TooFar,
     /// The peer has a `source-address`, and the connection is to another local address.
     OtherAddress,
+    /// The peer has a `bind-interface`, and the connection came over another interface.
+    OtherInterface,
     /// A password or `ttl-security` must be checked, and the kernel did not keep the SYN.
     Unknown,
     /// Too many connections from the address are already waiting.
@@ -40,11 +44,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// All variants, in the order of their discriminants.
-    pub const ALL: [Refusal; 10] = [
+    pub const ALL: [Refusal; 11] = [
         Refusal::Stranger,
         Refusal::Unsigned,
         Refusal::TooFar,
         Refusal::OtherAddress,
+        Refusal::OtherInterface,
         Refusal::Unknown,
         Refusal::QueueFull,
         Refusal::RangeBusy,
@@ -60,6 +65,7 @@ impl Refusal {
             Refusal::Unsigned => "unsigned",
             Refusal::TooFar => "ttl",
             Refusal::OtherAddress => "local-address",
+            Refusal::OtherInterface => "interface",
             Refusal::Unknown => "syn-unknown",
             Refusal::QueueFull => "too-many",
             Refusal::RangeBusy => "range-busy",
@@ -76,6 +82,9 @@ impl Refusal {
             Refusal::Unsigned => "it is not signed with the peer's password (TCP MD5)",
             Refusal::TooFar => "its TTL is too small for ttl-security",
             Refusal::OtherAddress => "it is to another address than the peer's source-address",
+            Refusal::OtherInterface => {
+                "it came over another interface than the peer's bind-interface"
+            }
             Refusal::Unknown => {
                 "its SYN was not kept, so that the peer's password or ttl-security cannot be \
                  checked (SYN cookies?)"
@@ -98,9 +107,28 @@ impl Refusal {
 /// # Errors
 /// The reason for which it must be refused.
 pub(super) fn examine(stream: &TcpStream, config: &PeerConfig) -> Result<(), Refusal> {
+    if let Some(device) = &config.bind_interface {
+        hold_to(stream, device, config)?;
+    }
     let syn = sockopt::take_syn(stream.as_fd()).unwrap_or_default();
     let local = stream.local_addr().map(|local| canonical(local).ip()).ok();
     judge(Syn::parse(&syn), local, config)
+}
+
+/// Binds a connection to the peer's `bind-interface`, and refuses it if it came over another one.
+///
+/// In a VRF the kernel does not keep the interface of an IPv4 connection. There, being bound has to
+/// do: what comes over another interface no longer reaches the socket, so that nothing we send is
+/// acknowledged.
+fn hold_to(stream: &TcpStream, device: &str, config: &PeerConfig) -> Result<(), Refusal> {
+    let index = |name: &str| name_to_index(stream, name).ok();
+    let arrived = sockopt::arrival_interface(stream.as_fd(), config.address).ok().flatten();
+    let vrf = config.vrf.as_deref().and_then(index);
+    let is_other = arrived.is_some_and(|over| Some(over) != index(device) && Some(over) != vrf);
+    if is_other || SockRef::from(stream).bind_device(Some(device.as_bytes())).is_err() {
+        return Err(Refusal::OtherInterface);
+    }
+    Ok(())
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

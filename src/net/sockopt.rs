@@ -109,6 +109,45 @@ pub(super) fn take_syn(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(octets.get(..len as usize).unwrap_or_default().to_vec())
 }
 
+/// `linux/ip.h`, `linux/in6.h`: what a stream socket would have received as control messages.
+const IP_PKTOPTIONS: c_int = 9;
+const IPV6_2292PKTOPTIONS: c_int = 6;
+/// Room for the control message of one packet with its header.
+const CONTROL_ROOM: usize = 256;
+
+/// Index of the interface over which an accepted connection was opened, as far as the kernel keeps
+/// it: for IPv4 in a VRF, that of the VRF's device. `None` if it is not known.
+pub(super) fn arrival_interface(socket: BorrowedFd<'_>, peer: IpAddr) -> io::Result<Option<u32>> {
+    let (level, receive, option) = match peer {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, IP_PKTOPTIONS),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, IPV6_2292PKTOPTIONS),
+    };
+    set(socket, level, receive, &c_int::from(true))?;
+    let mut octets = [0u8; CONTROL_ROOM];
+    let mut len = socklen_t::try_from(CONTROL_ROOM).expect("a few hundred octets");
+    // SAFETY: `octets` is a live buffer of `len` octets, which the kernel writes at most, and `len`
+    // a live integer. The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            octets.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    let result = if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    set(socket, level, receive, &c_int::from(false))?;
+    result?;
+    // struct cmsghdr, then struct in_pktinfo, which begins with the index, or struct in6_pktinfo,
+    // which has it behind an address.
+    let header = size_of::<libc::cmsghdr>();
+    let at = header + if peer.is_ipv4() { 0 } else { size_of::<libc::in6_addr>() };
+    let index = octets.get(..len as usize).and_then(|octets| octets.get(at..at + 4));
+    let index = index.and_then(|index| Some(u32::from_ne_bytes(index.try_into().ok()?)));
+    Ok(index.filter(|index| *index != 0))
+}
+
 /// Lets `connect` choose the port of a socket bound to an address with port 0, so that many
 /// connections from one address do not exhaust the ephemeral range.
 pub(super) fn set_bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use bgp_proto::bfd::{Flags, Packet, Received};
 use bgp_proto::types::PeerId;
 
+use super::super::VrfDevice;
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -16,6 +17,8 @@ fn target(peer: &str, local: Option<&str>, interface: u32) -> Target {
         local: local.map(ip),
         interface: NonZeroU32::new(interface),
         hops: Hops::Single,
+        vrf: None,
+        device: None,
     }
 }
 
@@ -102,7 +105,8 @@ fn arrival(source: &str, destination: &str, interface: u32, ttl: u8) -> Arrival 
     Arrival {
         source: ip(source),
         scope: interface,
-        hops: Hops::Single,
+        is_single_hop: true,
+        vrf: None,
         stamp: Duration::ZERO,
         details,
     }
@@ -160,10 +164,7 @@ fn multihop_sessions_have_their_own_minimum_ttl() {
     let mut host = Host::new();
     let hops = Hops::Multi { ttl_min: 250 };
     host.want(1, Some(Target { hops, ..target("10.0.0.2", Some("10.0.0.1"), 0) }));
-    let multi = |ttl| Arrival {
-        hops: Hops::Multi { ttl_min: 0 },
-        ..arrival("10.0.0.2", "10.0.0.1", 0, ttl)
-    };
+    let multi = |ttl| Arrival { is_single_hop: false, ..arrival("10.0.0.2", "10.0.0.1", 0, ttl) };
     assert_eq!(host.receive(&multi(249), State::Down, None), []);
     assert_eq!(host.discarded(Discard::Ttl), 1);
     assert_eq!(host.receive(&multi(250), State::Down, None), [host.discr(1)]);
@@ -304,7 +305,7 @@ fn a_forged_down_over_several_hops_is_refused() {
     let mut host = Host::new();
     let hops = Hops::Multi { ttl_min: 0 };
     host.want(1, Some(Target { hops, ..target("10.0.0.2", Some("10.0.0.1"), 0) }));
-    let peer = Arrival { hops, ..arrival("10.0.0.2", "10.0.0.1", 0, 60) };
+    let peer = Arrival { is_single_hop: false, ..arrival("10.0.0.2", "10.0.0.1", 0, 60) };
     let discr = host.discr(1);
     host.receive(&peer, State::Down, None);
     host.receive(&peer, State::Up, Some(discr));
@@ -316,4 +317,38 @@ fn a_forged_down_over_several_hops_is_refused() {
     assert_eq!(host.state(1), Some(State::Down), "with our discriminator it is the peer's");
     // A neighbour that restarted is accepted once the session is Down.
     assert_eq!(host.receive(&peer, State::Down, None), [discr]);
+}
+
+#[test]
+fn sessions_in_vrfs_take_their_own_packets() {
+    let vrf = |index: u32, name: &str| VrfDevice {
+        index: NonZeroU32::new(index).unwrap(),
+        name: name.into(),
+    };
+    let mut host = Host::new();
+    for (owner, vrf) in [(1, None), (2, Some(vrf(7, "blue"))), (3, Some(vrf(8, "red")))] {
+        host.want(owner, Some(Target { vrf, ..target("10.0.0.2", None, 0) }));
+    }
+    assert_eq!(host.sessions.ports().len(), 3);
+    let from =
+        |vrf: u32| Arrival { vrf: NonZeroU32::new(vrf), ..arrival("10.0.0.2", "10.0.0.1", 3, 255) };
+    let discrs: Vec<_> = [0, 7, 8]
+        .into_iter()
+        .map(|vrf| match host.receive(&from(vrf), State::Down, None)[..] {
+            [discr] => discr,
+            ref other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(discrs[0] != discrs[1] && discrs[1] != discrs[2] && discrs[0] != discrs[2]);
+    // The discriminator of one VRF has no effect in another.
+    host.receive(&from(8), State::Init, Some(discrs[1]));
+    assert_eq!(host.sessions.discards().get(&Discard::Source), Some(&1));
+    assert_eq!(host.receive(&from(9), State::Down, None), []);
+    // Linux gives the VRF's device as the scope of link-local sources in it.
+    let link_local = Target { vrf: Some(vrf(7, "blue")), ..target("fe80::2", None, 5) };
+    let in_blue = Arrival { scope: 7, ..from(7) };
+    let in_blue = Arrival { source: ip("fe80::2"), ..in_blue };
+    assert!(link_local.takes_from(&in_blue));
+    assert!(!link_local.takes_from(&Arrival { scope: 6, ..in_blue }));
+    assert!(!link_local.takes_from(&Arrival { vrf: None, ..in_blue }));
 }

@@ -24,6 +24,7 @@ pub(super) fn row(session: &BfdSession) -> Vec<Cell> {
         _ => session.peers.join(" "),
     };
     let hops = if session.multihop { " (multihop)" } else { "" };
+    let vrf = session.vrf.as_ref().map_or_else(String::new, |vrf| format!(" in {vrf}"));
     let last = match (&session.error, &session.last_down, session.last_down_seconds) {
         (Some(error), ..) => error.clone(),
         (None, Some(reason), Some(seconds)) => format!("{reason}, {} ago", age(seconds)),
@@ -31,7 +32,7 @@ pub(super) fn row(session: &BfdSession) -> Vec<Cell> {
     };
     vec![
         names.into(),
-        format!("{}{hops}", session.address).into(),
+        format!("{}{hops}{vrf}", session.address).into(),
         session.state.clone().into(),
         age(session.state_seconds).into(),
         millis(session.tx_interval_us).into(),

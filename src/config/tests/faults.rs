@@ -374,10 +374,6 @@ fn faults_of_vrfs() {
         "9:7: bgp.peers[1].vrf: there is no VRF \"red\" in this file; add [[vrfs]] with name = \"red\"",
     );
     refused(
-        &format!("{blue}{}", peer("vrf = \"blue\"\nbfd = true")),
-        "12:7: bgp.peers[1].bfd: BFD sessions are in the default VRF only, and the peer is in blue; write bfd = false, or leave bfd or vrf out",
-    );
-    refused(
         &format!("{blue}listen = []\n{}", range("vrf = \"blue\"")),
         "7:1: bgp.dynamic-peers[1]: peers can never connect, because listen of VRF blue is empty; listen somewhere, or leave the range out",
     );
@@ -386,8 +382,8 @@ fn faults_of_vrfs() {
         "14:8: bgp.dynamic-peers[2].name: peers of bgp.dynamic-peers[1], in another VRF, are called rack-… too; give each range its own name",
     );
     refused(
-        &format!("{blue}[[bgp.peers]]\ninterface = \"eth1\"\nremote-asn = 64512\nvrf = \"blue\"\n"),
-        "9:1: bgp.peers[1].vrf: does not apply to a peer by interface, which is in the default VRF on its link; leave it out",
+        "[[bgp.peers]]\ninterface = \"eth1\"\nremote-asn = 64512\nbind-interface = \"eth2\"\n",
+        "7:1: bgp.peers[1].bind-interface: does not apply to a peer by interface, which is on its link; leave it out",
     );
     // Nothing of one VRF is a duplicate of anything in another.
     let route = "[[originate]]\nprefix = \"203.0.113.0/24\"\n";

@@ -49,13 +49,17 @@ impl BfdView {
             |entered: &&Entered| entered.target.peer.is_ipv4() == (family == Family::Ipv4);
         let row = |entered: &Entered| {
             let Entered { target, snapshot, .. } = entered;
+            let vrf = target.vrf.as_ref().map(|vrf| vrf.index.get());
+            let table = vrf.and_then(|vrf| links.iter().find(|link| link.index == vrf)?.traits.vrf);
+            let is_there = |link: &&Link| vrf.is_none() || link.traits.vrf == table;
             let leads_there = |link: &&Link| match target.interface {
                 Some(index) => link.index == index.get(),
                 None => link.addresses.iter().any(|(own, length)| {
                     Prefix::new(*own, *length).contains(Prefix::host(target.peer))
                 }),
             };
-            let link = links.iter().filter(|_| target.hops == Hops::Single).find(leads_there);
+            let mut there = links.iter().filter(|_| target.hops == Hops::Single).filter(is_there);
+            let link = there.find(leads_there);
             BfdRow {
                 address: target.peer,
                 interface: link.map(|link| link.name.clone()),
@@ -99,6 +103,7 @@ impl BfdView {
             address: target.peer.to_string(),
             local_address: target.local.map(|local| local.to_string()),
             interface: target.interface.map(NonZeroU32::get),
+            vrf: target.vrf.as_ref().map(|vrf| vrf.name.to_string()),
             multihop: target.hops != Hops::Single,
             state: snapshot.state.to_string(),
             state_seconds: now.since(snapshot.since).as_secs(),

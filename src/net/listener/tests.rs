@@ -19,7 +19,11 @@ struct Edge {
 impl Edge {
     /// `room`: how many connections from ranges may wait.
     fn new(directory: &Directory, room: usize) -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Edge::new_at(directory, room, Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn new_at(directory: &Directory, room: usize, address: IpAddr) -> Self {
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
         sockopt::keep_syn(listener.as_fd()).unwrap();
         let (sender, dynamic) = mpsc::channel(room);
         let door = Door::of(&Listeners::new(
@@ -37,7 +41,8 @@ impl Edge {
     }
 
     fn connect_with(&mut self, from: IpAddr, prepare: impl FnOnce(&Socket)) -> std::net::TcpStream {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let domain = Domain::for_address(SocketAddr::new(from, 0));
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
         prepare(&socket);
         socket.connect(&self.listener.local_addr().unwrap().into()).unwrap();
@@ -388,4 +393,43 @@ async fn a_connection_beyond_the_descriptors_for_bgp_is_reset() {
     let closed = tokio::task::spawn_blocking(move || read(&client, Some(PATIENCE)));
     assert_eq!(closed.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert!(accepted.try_recv().is_err());
+}
+
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn connections_over_another_interface_than_that_of_the_peer_are_refused() {
+    let ip = |arguments: &str| {
+        let status = std::process::Command::new("ip").args(arguments.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {arguments}");
+    };
+    const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+    let beside = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("runs as root");
+        ip("link set lo up");
+        ip("link add near0 type veth peer name far0");
+        ip("link set near0 up");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let both = [(Ipv4Addr::LOCALHOST.into(), [127, 0, 0, 2].into()), (V6, V6)];
+            for (at, from) in both {
+                let engine = engine();
+                let directory = Directory::default();
+                let (peer, _events) = spawn(&engine, 1, config(from));
+                let bound_to = |name: &str| {
+                    let bind_interface = Some(name.into());
+                    Arc::new(PeerConfig { bind_interface, ..config(from) })
+                };
+                directory.insert(&bound_to("lo"), peer.clone());
+                let mut edge = Edge::new_at(&directory, 1, at);
+                let accepted = edge.connect(from);
+                assert_eq!(edge.refused(), 0, "{from} over lo");
+                directory.insert(&bound_to("near0"), peer);
+                let refused = edge.connect(from);
+                assert_eq!(edge.refused_for(Refusal::OtherInterface), 1, "{from}");
+                drop((accepted, refused));
+                engine.stop();
+            }
+        });
+    });
+    beside.join().unwrap();
 }
