@@ -209,6 +209,7 @@ fn check_answer(plan: &Plan, question: &Question, expected: Option<Route>, total
                 Source::Static => 200,
                 Source::Bgp => 100,
                 Source::Kernel => 10,
+                Source::Vrf => unreachable!("Calico has no VRFs"),
             };
             after.preference = Some(answer.preference.into());
             let bird = Route { preference: bird.preference.or(Some(base)), ..bird.clone() };
@@ -246,6 +247,7 @@ fn to_bird(route: &Asked) -> Route {
             Source::Static => "RTS_STATIC",
             Source::Kernel => "RTS_INHERIT",
             Source::Direct => "RTS_DEVICE",
+            Source::Vrf => unreachable!("Calico has no VRFs"),
         },
         ifname: route.interface.clone(),
         metric: route.metric,

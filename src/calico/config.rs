@@ -124,6 +124,7 @@ impl Converter {
                 identity,
                 cluster_id,
                 listen: listen(plan),
+                import: Vec::new(),
                 memory_max: self.limits.memory_max,
             },
             peers,

@@ -168,6 +168,8 @@ pub(super) fn preference(source: Source) -> u16 {
         Source::Static => 200,
         Source::Bgp => 100,
         Source::Kernel => 10,
+        // A Calico node has no VRFs of ours.
+        Source::Vrf => 50,
     }
 }
 

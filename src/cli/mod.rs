@@ -28,6 +28,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{Lookup, Request, RouteSelection, StopMode};
+use crate::kernel;
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -564,7 +565,11 @@ fn settings_of(
 
 fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
     let loaded = load(path, None, &Environment::of_process()).map(|setup| match setup {
-        Setup::Own { config, .. } => (config.to_string(), None),
+        Setup::Own { config, .. } => {
+            let shared = if config.vrfs.is_empty() { Vec::new() } else { kernel::shared_sockets() };
+            let note = |text: String| format!("note: {text}\n");
+            (config.to_string() + &shared.into_iter().map(note).collect::<String>(), None)
+        }
         Setup::Node { settings, .. } => (settings.to_string(), Some(settings)),
     });
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::client::ClientError;
 use crate::ctl::item::{
     AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily, Route,
-    RouteCount, Status, Stopping,
+    RouteCount, Status, Stopping, VrfStatus,
 };
 use crate::ctl::{Request, StopMode};
 
@@ -241,6 +241,7 @@ fn status(s: &Status, look: &Look) -> String {
     } else {
         line(&mut out, "kernel routes", "not written")
     }
+    s.vrfs.iter().for_each(|vrf| vrf_status(vrf, &mut out));
     if let Some(http) = &s.http {
         match &http.error {
             None => line(&mut out, "metrics", format_args!("on http://{}", http.listen)),
@@ -251,6 +252,24 @@ fn status(s: &Status, look: &Look) -> String {
         calico_status(calico, &mut out);
     }
     out
+}
+
+fn vrf_status(vrf: &VrfStatus, out: &mut String) {
+    let name = &vrf.name;
+    let Some(table) = vrf.table else {
+        return line(out, "VRF", format_args!("{name}, which does not exist at present"));
+    };
+    let (installed, groups) = (vrf.fib.installed, vrf.groups);
+    let (destinations, paths) = (both(&vrf.destinations), both(&vrf.paths));
+    let text = format!(
+        "{name}, table {table}: {destinations} destinations, {paths} paths, {groups} update groups, \
+         {installed} kernel routes"
+    );
+    let failed = match vrf.fib.failed {
+        0 => String::new(),
+        failed => format!(", {failed} failed"),
+    };
+    line(out, "VRF", text + &failed);
 }
 
 fn calico_status(c: &Calico, out: &mut String) {
@@ -481,6 +500,9 @@ fn group_row(g: &Group) -> Vec<Cell> {
     let mut who = g.members.join(" ");
     if let Some(vantage) = &g.vantage {
         let _ = write!(who, " (at {vantage})");
+    }
+    if let Some(vrf) = &g.vrf {
+        let _ = write!(who, " (in VRF {vrf})");
     }
     if let Some(reason) = &g.alone_because {
         let _ = write!(who, " (alone: {reason})");

@@ -56,6 +56,8 @@ pub enum RouteSource {
     Kernel,
     /// A connected network.
     Direct,
+    /// Another VRF.
+    Vrf,
 }
 
 impl From<RouteSource> for Source {
@@ -65,6 +67,7 @@ impl From<RouteSource> for Source {
             RouteSource::Static => Source::Static,
             RouteSource::Kernel => Source::Kernel,
             RouteSource::Direct => Source::Direct,
+            RouteSource::Vrf => Source::Vrf,
         }
     }
 }

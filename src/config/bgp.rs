@@ -15,7 +15,7 @@ use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::vantage;
-use super::vrf::{Vrf, read_listen};
+use super::vrf::{Vrf, read_import, read_listen};
 use super::{BgpConfig, DynamicPeers, InterfacePeers, PeerEntry};
 
 /// Default of `groups-max`.
@@ -50,6 +50,7 @@ pub(super) fn read(
         .and_then(|v| read_router_id(&v));
     let cluster_id = table.get("cluster-id").and_then(|v| read_id::<ClusterId>(&v, |id| id.0));
     let listen = read_listen(&table);
+    let import = read_import(&table, None, vrfs, policies);
     let memory_max = read_memory(&table);
     let groups_max = table.get("groups-max").and_then(|v| v.integer(1..=100_000));
     let limits = read_route_limits(&table, RouteLimits::default());
@@ -69,7 +70,7 @@ pub(super) fn read(
     let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
     asn.zip(router_id)?;
     let groups_max = groups_max.unwrap_or(GROUPS_MAX);
-    let global = BgpConfig { identity, cluster_id, listen, groups_max, memory_max };
+    let global = BgpConfig { identity, cluster_id, listen, import, groups_max, memory_max };
     Some(Bgp { global, peers, interfaces, dynamic, vantages })
 }
 

@@ -55,7 +55,8 @@ pub struct Changes {
     pub originate_added: Vec<Originate>,
     /// Originated routes whose kernel route differs.
     pub originate_changed: Vec<Originate>,
-    /// Whether VRFs differ: their names, listening addresses, originated routes or redistribution.
+    /// Whether VRFs differ: their names, listening addresses, imports, originated routes or
+    /// redistribution.
     pub vrfs_changed: bool,
     /// The rules for redistribution, if they differ.
     pub redistribute: Option<Vec<Redistribute>>,
@@ -116,7 +117,7 @@ impl Config {
             ..TableConfig::clone(&new.table)
         };
         changes.table = (*self.table != table).then(|| Arc::new(table));
-        changes.vrfs_changed = self.vrfs != new.vrfs;
+        changes.vrfs_changed = self.vrfs != new.vrfs || self.bgp.import != new.bgp.import;
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute =
             (self.redistribute != new.redistribute).then(|| new.redistribute.clone());

@@ -10,7 +10,10 @@ use bgp_proto::table::{PeerRoutes, RouteLimits};
 use bgp_proto::types::{Family, PeerType, off_interface};
 use bgp_proto::wire::AddPathMode;
 
-use super::{Config, ControlSettings, DynamicPeers, Fallover, FibSettings, PeerEntry, PeerSeries};
+use super::{
+    Config, ControlSettings, DynamicPeers, Fallover, FibSettings, ImportVrf, PeerEntry, PeerSeries,
+    Vrf,
+};
 
 /// One key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +85,7 @@ pub(super) fn differences(old: &PeerEntry, new: &PeerEntry) -> Vec<Difference> {
 }
 
 /// What is in force, in the order of the file's documentation, from the section with index `first`
-/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, every peer and every range of dynamic peers.
+/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, every VRF, every peer and every range of dynamic peers.
 pub fn sections(config: &Config, first: usize) -> impl Iterator<Item = Section> + '_ {
     (first..).map_while(|index| section_at(config, index))
 }
@@ -99,6 +102,10 @@ fn section_at(config: &Config, index: usize) -> Option<Section> {
         4 => section("log", of_log(config), default_log()),
         _ => {
             let index = index - SINGLE;
+            if let Some(vrf) = config.vrfs.get(index) {
+                return Some(of_vrf(vrf));
+            }
+            let index = index - config.vrfs.len();
             let Some(peer) = config.peers.get(index) else {
                 let range = config.dynamic.get(index - config.peers.len())?;
                 return Some(of_range(range, identity));
@@ -137,6 +144,27 @@ fn of_range(range: &DynamicPeers, identity: &LocalIdentity) -> Section {
     list
 }
 
+/// Imports as in the file.
+fn imports(imports: &[ImportVrf]) -> Option<String> {
+    let one = |import: &ImportVrf| {
+        let from = import.from.as_deref().unwrap_or("default");
+        format!("{{ vrf = \"{from}\", policy = \"{}\" }}", import.policy.name)
+    };
+    let all: Vec<String> = imports.iter().map(one).collect();
+    Some(format!("[{}]", all.join(", ")))
+}
+
+fn of_vrf(vrf: &Vrf) -> Section {
+    let values = |name, listen: &[std::net::SocketAddr], import: &[ImportVrf]| {
+        let listen: Vec<String> = listen.iter().map(|address| format!("\"{address}\"")).collect();
+        let listen = Some(format!("[{}]", listen.join(", ")));
+        vec![("name", name), ("listen", listen), ("import-vrf", imports(import))]
+    };
+    let default = values(None, &super::vrf::default_listen(), &[]);
+    let list = section("vrfs", values(text(&vrf.name), &vrf.listen, &vrf.import), default);
+    Section { is_list: true, ..list }
+}
+
 fn of_bgp(config: &Config) -> Values {
     let bgp = &config.bgp;
     let listen: Vec<String> = bgp.listen.iter().map(|address| format!("\"{address}\"")).collect();
@@ -145,6 +173,7 @@ fn of_bgp(config: &Config) -> Values {
         ("router-id", text(bgp.identity.router_id)),
         ("cluster-id", text(bgp.cluster_id)),
         ("listen", Some(format!("[{}]", listen.join(", ")))),
+        ("import-vrf", imports(&bgp.import)),
         ("groups-max", number(bgp.groups_max)),
         ("memory-max", bgp.memory_max.and_then(|octets| number(octets >> 20))),
         ("vantage-cost-default", number(config.table.vantages.default)),
@@ -155,6 +184,7 @@ fn default_bgp(config: &Config) -> Values {
     vec![
         ("cluster-id", text(config.bgp.identity.router_id)),
         ("listen", Some("[\"0.0.0.0:179\", \"[::]:179\"]".to_owned())),
+        ("import-vrf", imports(&[])),
         ("groups-max", number(super::bgp::GROUPS_MAX)),
         ("memory-max", None),
         ("vantage-cost-default", number(bgp_proto::table::VantageCosts::default().default)),
@@ -394,7 +424,14 @@ mod tests {
             bgp.settings.iter().filter(|s| s.is_default).map(|s| s.key).collect();
         assert_eq!(
             defaults,
-            ["cluster-id", "listen", "groups-max", "memory-max", "vantage-cost-default"]
+            [
+                "cluster-id",
+                "listen",
+                "import-vrf",
+                "groups-max",
+                "memory-max",
+                "vantage-cost-default"
+            ]
         );
         let peer = shown.iter().find(|section| section.table == "bgp.peers").unwrap();
         let of = |key: &str| peer.settings.iter().find(|setting| setting.key == key).unwrap();

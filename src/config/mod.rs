@@ -53,7 +53,7 @@ pub use error::{Error, Errors};
 pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;
 pub(crate) use reader::closest;
-pub use vrf::Vrf;
+pub use vrf::{ImportVrf, Vrf};
 
 use reader::{Parsed, Table};
 
@@ -183,6 +183,8 @@ pub struct BgpConfig {
     /// Addresses on which connections are accepted. Default `0.0.0.0:179` and `[::]:179`; if empty,
     /// none are accepted.
     pub listen: Vec<SocketAddr>,
+    /// VRFs whose routes the default VRF imports.
+    pub import: Vec<ImportVrf>,
     /// Most update groups, 1-100000. Default 4096.
     pub groups_max: usize,
     /// Limit of the memory of all routes, in octets. `None`, the default: no limit.
@@ -527,6 +529,7 @@ impl Config {
                 identity,
                 cluster_id: ClusterId(0),
                 listen: Vec::new(),
+                import: Vec::new(),
                 groups_max: bgp::GROUPS_MAX,
                 memory_max: None,
             },
@@ -607,7 +610,7 @@ fn read_host(root: &Table<'_>) -> HostSettings {
 
 fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let policies = policy::read(root);
-    let mut vrfs = vrf::read(root);
+    let mut vrfs = vrf::read(root, &policies);
     let bgp = bgp::read(root, &policies, base, &vrfs);
     let originate = local::read_originate(root, &vrfs);
     let fib = host::read_fib(root, &policies);

@@ -256,6 +256,7 @@ fn read_source(value: &Value<'_>) -> Option<Source> {
         ("static", Source::Static),
         ("kernel", Source::Kernel),
         ("direct", Source::Direct),
+        ("vrf", Source::Vrf),
     ])
 }
 

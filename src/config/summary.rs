@@ -27,6 +27,7 @@ impl fmt::Display for Config {
         for vrf in &self.vrfs {
             writeln!(f, "VRF {}: {}", vrf.name, Listens(&vrf.listen))?;
         }
+        write_imports(f, self)?;
         for peer in &self.peers {
             let PeerConfig { address, port, passive, .. } = &*peer.session;
             write!(f, "peer {}: {address}", peer.name)?;
@@ -102,6 +103,19 @@ impl fmt::Display for InVrf<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |vrf| write!(f, " in VRF {vrf}"))
     }
+}
+
+/// Writes which VRFs import routes of others.
+fn write_imports(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    let own = config.vrfs.iter().map(|vrf| (&*vrf.name, &vrf.import));
+    for (name, imports) in [("default", &config.bgp.import)].into_iter().chain(own) {
+        for import in imports {
+            let from = import.from.as_deref().unwrap_or("default");
+            let policy = &import.policy.name;
+            writeln!(f, "VRF {name} imports from VRF {from}, policy {policy}")?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the routes of our own in a VRF.

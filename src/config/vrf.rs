@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bgp_proto::policy::Policy;
+
+use super::policy::Policies;
 use super::reader::Table;
 use super::{Originate, Redistribute};
 
@@ -17,18 +20,30 @@ pub struct Vrf {
     /// Addresses on which connections are accepted in it. Default `0.0.0.0:179` and `[::]:179`; if
     /// empty, none are accepted.
     pub listen: Vec<SocketAddr>,
+    /// VRFs whose routes it imports.
+    pub import: Vec<ImportVrf>,
     /// Routes originated in it, in the order of the file.
     pub originate: Vec<Originate>,
     /// Rules that select its kernel routes to redistribute.
     pub redistribute: Vec<Redistribute>,
 }
 
+/// Another VRF, of whose routes a policy imports some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportVrf {
+    /// Its name; `None`: the default VRF.
+    pub from: Option<Arc<str>>,
+    /// Selects the routes, and changes them.
+    pub policy: Arc<Policy>,
+}
+
 /// Something of the file with the VRF it is in; `None`: the default VRF.
 pub(super) type In<T> = (Option<Arc<str>>, T);
 
 /// Reads `[[vrfs]]`, without what other tables put into each VRF.
-pub(super) fn read(root: &Table<'_>) -> Vec<Vrf> {
+pub(super) fn read(root: &Table<'_>, policies: &Policies) -> Vec<Vrf> {
     let mut vrfs: Vec<Vrf> = Vec::new();
+    let mut tables = Vec::new();
     for table in root.tables("vrfs") {
         let name = table.require("name", "set it to the name of the VRF's device");
         let listen = read_listen(&table);
@@ -55,21 +70,75 @@ pub(super) fn read(root: &Table<'_>) -> Vec<Vrf> {
             }
             Some(name)
         });
-        table.finish();
+        tables.push((name, table));
         vrfs.extend(name.map(|name| Vrf {
             name: name.into(),
             listen,
+            import: Vec::new(),
             originate: Vec::new(),
             redistribute: Vec::new(),
         }));
     }
+    // Names that come later may be imported from, too.
+    for (name, table) in tables {
+        let import = read_import(&table, name, &vrfs, policies);
+        table.finish();
+        if let Some(vrf) = vrfs.iter_mut().find(|vrf| Some(&*vrf.name) == name) {
+            vrf.import = import;
+        }
+    }
     vrfs
+}
+
+/// Reads `import-vrf` of the VRF `own`; `None`: the default VRF.
+pub(super) fn read_import(
+    table: &Table<'_>,
+    own: Option<&str>,
+    vrfs: &[Vrf],
+    policies: &Policies,
+) -> Vec<ImportVrf> {
+    let mut imports: Vec<ImportVrf> = Vec::new();
+    for entry in table.tables("import-vrf") {
+        let remedy = "set it to the name of one of [[vrfs]], or to \"default\"";
+        let from = entry.require("vrf", remedy).and_then(|value| {
+            let name = value.text()?;
+            if name == own.unwrap_or("default") {
+                value.fault("a VRF does not import its own routes", "leave the entry out");
+                return None;
+            }
+            if name != "default" && !vrfs.iter().any(|vrf| *vrf.name == *name) {
+                value.fault(
+                    format_args!("there is no VRF \"{name}\" in this file"),
+                    format_args!("add [[vrfs]] with name = \"{name}\""),
+                );
+                return None;
+            }
+            let from: Option<Arc<str>> = (name != "default").then(|| name.into());
+            if imports.iter().any(|import| import.from == from) {
+                value.fault(format_args!("{name} is listed twice"), "keep one entry for each VRF");
+                return None;
+            }
+            Some(from)
+        });
+        let remedy = "name the policy that selects routes, or \"all\"";
+        let policy = entry.require("policy", remedy).and_then(|value| policies.named(&value));
+        entry.finish();
+        if let (Some(from), Some(policy)) = (from, policy) {
+            imports.push(ImportVrf { from, policy });
+        }
+    }
+    imports
+}
+
+/// The default of `listen`.
+pub(super) fn default_listen() -> Vec<SocketAddr> {
+    vec![([0, 0, 0, 0], 179).into(), ([0u16; 8], 179).into()]
 }
 
 /// Reads `listen`.
 pub(super) fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
     let Some(value) = table.get("listen") else {
-        return vec![([0, 0, 0, 0], 179).into(), ([0u16; 8], 179).into()];
+        return default_listen();
     };
     let mut listen: Vec<SocketAddr> = Vec::new();
     for value in value.list() {

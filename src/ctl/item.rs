@@ -101,10 +101,30 @@ pub struct Status {
     pub groups: u32,
     /// Our routes in the kernel.
     pub fib: FibCounts,
+    /// The VRFs beside the default VRF, whose numbers are those above.
+    #[serde(default)]
+    pub vrfs: Vec<VrfStatus>,
     /// Metrics and health; `null` if they are not configured.
     pub http: Option<HttpStatus>,
     /// On a Calico node: the status of its objects.
     pub calico: Option<Calico>,
+}
+
+/// A configured VRF.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrfStatus {
+    /// Its name.
+    pub name: String,
+    /// The kernel's table; `null`: its device does not exist, and the numbers are 0.
+    pub table: Option<u32>,
+    /// Destinations in its Loc-RIB.
+    pub destinations: PerFamily<u32>,
+    /// Paths to them.
+    pub paths: PerFamily<u32>,
+    /// Update groups.
+    pub groups: u32,
+    /// Our routes in its table.
+    pub fib: FibCounts,
 }
 
 /// How metrics and health are served.
@@ -472,8 +492,11 @@ pub struct Path {
     /// Whether it is long-lived stale: the restart time of the peer is over (RFC 9494).
     #[serde(default)]
     pub long_lived: bool,
-    /// `bgp`, `static`, `kernel` or `direct`.
+    /// `bgp`, `static`, `kernel`, `direct` or `vrf`.
     pub source: Source,
+    /// The VRF from which it was imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// The name of the peer that sent it.
     pub peer: Option<String>,
     /// The vantage to which it leads; `null`: not known.
@@ -573,6 +596,9 @@ pub struct Group {
     pub id: u32,
     /// Address family of its messages.
     pub family: Family,
+    /// The VRF; absent: the default VRF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// Names of its members.
     pub members: Vec<String>,
     /// Where its members are.

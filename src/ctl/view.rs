@@ -228,6 +228,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         long_lived: view.long_lived,
         source: view.source,
         peer: view.peer.map(|id| peer_name(id, names)),
+        vrf: view.own.as_ref().and_then(|own| own.from.as_deref()).map(str::to_owned),
         vantage: view.vantage.as_deref().map(str::to_owned),
         vantage_cost: view.cost,
         path_id: view.path_id.0,
@@ -306,6 +307,7 @@ pub fn group(view: &GroupView, names: &impl Names) -> Group {
     Group {
         id: view.id,
         family: view.family,
+        vrf: None,
         members: view.members.iter().map(|id| peer_name(*id, names)).collect(),
         vantage: view.vantage.as_deref().map(str::to_owned),
         alone_because: view.alone_because.clone(),

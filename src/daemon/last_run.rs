@@ -8,6 +8,7 @@
 //! A file that is not ours, or that cannot be parsed, is left unchanged and reported; margay then
 //! runs as if there were none.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,9 @@ pub(super) struct KernelPlace {
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     kernel: Vec<KernelPlace>,
+    /// Absent in files of a margay without VRFs.
+    #[serde(default)]
+    vrfs: BTreeMap<String, KernelPlace>,
 }
 
 /// The record of earlier runs of this boot.
@@ -39,6 +43,8 @@ struct Content {
 pub(super) struct LastRun {
     /// Where they may have left routes; empty if they installed none.
     pub(super) kernel: Vec<KernelPlace>,
+    /// The same of VRFs, by name.
+    pub(super) vrfs: BTreeMap<String, KernelPlace>,
 }
 
 /// What a start knows about earlier runs.
@@ -64,7 +70,7 @@ impl Earlier {
 
 /// Moves the routes that earlier runs left under another table or protocol number to those of
 /// `config`, and records where this run will install its routes.
-pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
+pub(super) fn take_over(file: &mut RunFile, config: &Config) -> Earlier {
     let mut faults = Vec::new();
     let last = file.read().unwrap_or_else(|fault| {
         faults.push(fault.to_string());
@@ -74,21 +80,25 @@ pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
     let start = if last.is_some() { Start::Again } else { Start::First };
     let FibSettings { enabled, table, protocol, .. } = config.fib;
     let present = enabled.then_some(KernelPlace { table, protocol });
-    let mut others = last.unwrap_or_default().kernel;
+    let LastRun { kernel: mut others, vrfs } = last.unwrap_or_default();
     others.retain(|place| Some(*place) != present);
     // Another table may be that of a VRF, whose instance adopts the routes in it.
     others.retain(|place| config.vrfs.is_empty() || place.table == table);
-    let write = |kernel: Vec<KernelPlace>, faults: &mut Vec<String>| {
-        if is_ours_to_write && let Err(fault) = file.write(&kernel) {
+    let mut vrfs = vrfs;
+    let mut write = |kernel: Vec<KernelPlace>, vrfs: &_, faults: &mut Vec<String>| {
+        let run = LastRun { kernel, vrfs: BTreeMap::clone(vrfs) };
+        if is_ours_to_write && let Err(fault) = file.write(run) {
             faults.push(fault.to_string());
         }
     };
     // Written before any route has the new numbers, and again once none has the old ones, so that
     // the file names every place even if this run ends in between.
-    write(others.iter().copied().chain(present).collect(), &mut faults);
-    if !others.is_empty() {
+    write(others.iter().copied().chain(present).collect(), &vrfs, &mut faults);
+    let before = vrfs.clone();
+    take_over_vrfs(&mut vrfs, config, &mut faults);
+    if !others.is_empty() || vrfs != before {
         others.retain(|place| carry(*place, present, &mut faults) == Left::Some);
-        write(others.iter().copied().chain(present).collect(), &mut faults);
+        write(others.iter().copied().chain(present).collect(), &vrfs, &mut faults);
     }
     for fault in &faults {
         warn!("{fault}");
@@ -96,8 +106,34 @@ pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
     Earlier { start, fault: (!faults.is_empty()).then(|| faults.join("; ")) }
 }
 
+/// Deletes the routes of VRFs that are not configured any more, and gives those of the others the
+/// present protocol number. Their instances adopt them.
+fn take_over_vrfs(
+    vrfs: &mut BTreeMap<String, KernelPlace>,
+    config: &Config,
+    faults: &mut Vec<String>,
+) {
+    let FibSettings { enabled, table, protocol, .. } = config.fib;
+    vrfs.retain(|name, place| {
+        // The table is that of the default VRF now, which adopts what is in it.
+        if place.table == table {
+            return false;
+        }
+        let is_wanted = enabled && config.vrfs.iter().any(|vrf| *vrf.name == **name);
+        let to = is_wanted.then_some(KernelPlace { protocol, ..*place });
+        if to == Some(*place) {
+            return true;
+        }
+        let left = carry(*place, to, faults);
+        if let (Left::None, Some(to)) = (left, to) {
+            *place = to;
+        }
+        left == Left::Some || is_wanted
+    });
+}
+
 /// Whether routes of ours remain at an old place.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     None,
     Some,
@@ -163,12 +199,15 @@ pub(super) enum Fault {
 #[derive(Clone, Debug)]
 pub(super) struct RunFile {
     file: OwnFile,
+    /// What this run has written.
+    written: LastRun,
 }
 
 impl RunFile {
     /// The file beside a control socket: `margay.state` for `margay.sock`.
     pub(super) fn beside(socket: &Path) -> Self {
-        RunFile { file: OwnFile::beside(socket, "state", VERSION) }
+        let file = OwnFile::beside(socket, "state", VERSION);
+        RunFile { file, written: LastRun::default() }
     }
 
     /// The record of earlier runs since the machine was booted; `None` if there was none.
@@ -178,19 +217,38 @@ impl RunFile {
     pub(super) fn read(&self) -> Result<Option<LastRun>, Fault> {
         let path = || self.file.path.clone();
         match self.file.read::<Content>() {
-            Ok(content) => Ok(content.map(|Content { kernel }| LastRun { kernel })),
+            Ok(content) => Ok(content.map(|Content { kernel, vrfs }| LastRun { kernel, vrfs })),
             Err(Unread::Failed(source)) => Err(Fault::Read { path: path(), source }),
             Err(Unread::Foreign(why)) => Err(Fault::Foreign { path: path(), why }),
         }
     }
 
-    /// Records that there may be routes of ours in `kernel`.
+    /// Records where there may be routes of ours.
     ///
     /// # Errors
     /// The file cannot be written; it is unchanged.
-    pub(super) fn write(&self, kernel: &[KernelPlace]) -> Result<(), Fault> {
-        let written = self.file.replace(Content { kernel: kernel.to_vec() });
-        written.map_err(|source| Fault::Write { path: self.file.path.clone(), source })
+    pub(super) fn write(&mut self, run: LastRun) -> Result<(), Fault> {
+        let LastRun { kernel, vrfs } = run.clone();
+        let written = self.file.replace(Content { kernel, vrfs });
+        written.map_err(|source| Fault::Write { path: self.file.path.clone(), source })?;
+        self.written = run;
+        Ok(())
+    }
+
+    /// Records where there may be routes of a VRF; `None`: there are none any more. An error is logged.
+    pub(super) fn note_vrf(&mut self, name: &str, place: Option<KernelPlace>) {
+        let mut run = self.written.clone();
+        match place {
+            Some(place) => run.vrfs.insert(name.to_owned(), place),
+            None => run.vrfs.remove(name),
+        };
+        // Without an entry the file was not ours to write.
+        if run != self.written
+            && !run.kernel.is_empty()
+            && let Err(fault) = self.write(run)
+        {
+            warn!("{fault}");
+        }
     }
 
     /// Removes the record: no routes of ours are left.
@@ -230,17 +288,21 @@ mod tests {
         }
     }
 
+    fn run(kernel: &[KernelPlace]) -> LastRun {
+        LastRun { kernel: kernel.to_vec(), vrfs: BTreeMap::new() }
+    }
+
     fn refusal(file: &RunFile) -> String {
         file.read().unwrap_err().to_string()
     }
 
     #[test]
     fn what_was_written_is_read_by_the_next_run() {
-        let (_place, file) = Place::new("plain");
+        let (_place, mut file) = Place::new("plain");
         assert_eq!(file.read().unwrap(), None);
-        file.write(&[HERE]).unwrap();
-        file.write(&[HERE, THERE]).unwrap();
-        assert_eq!(file.read().unwrap(), Some(LastRun { kernel: vec![HERE, THERE] }));
+        file.write(run(&[HERE])).unwrap();
+        file.write(run(&[HERE, THERE])).unwrap();
+        assert_eq!(file.read().unwrap(), Some(run(&[HERE, THERE])));
         assert_eq!(fs::metadata(&file.file.path).unwrap().permissions().mode() & 0o777, MODE);
         file.remove();
         assert_eq!(file.read().unwrap(), None);
@@ -254,6 +316,19 @@ mod tests {
         fs::write(&file.file.path, old).unwrap();
         fs::set_permissions(&file.file.path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(file.read().unwrap(), None);
+    }
+
+    #[test]
+    fn places_of_vrfs_are_kept_beside_the_others() {
+        let (_place, mut file) = Place::new("vrfs");
+        file.note_vrf("red", Some(THERE));
+        assert_eq!(file.read().unwrap(), None, "a file that is not ours is left alone");
+        file.write(run(&[HERE])).unwrap();
+        file.note_vrf("red", Some(THERE));
+        let read = file.read().unwrap().unwrap();
+        assert_eq!((&read.kernel[..], read.vrfs.get("red")), (&[HERE][..], Some(&THERE)));
+        file.note_vrf("red", None);
+        assert_eq!(file.read().unwrap(), Some(run(&[HERE])));
     }
 
     #[test]
@@ -284,15 +359,15 @@ mod tests {
 
     #[test]
     fn if_the_file_cannot_be_written_the_previous_one_stays() {
-        let (_place, file) = Place::new("refused");
-        let nowhere = RunFile::beside(Path::new("/proc/nowhere/margay.sock"));
-        assert!(nowhere.write(&[HERE]).unwrap_err().to_string().contains("/proc/nowhere"));
-        file.write(&[HERE]).unwrap();
+        let (_place, mut file) = Place::new("refused");
+        let mut nowhere = RunFile::beside(Path::new("/proc/nowhere/margay.sock"));
+        assert!(nowhere.write(run(&[HERE])).unwrap_err().to_string().contains("/proc/nowhere"));
+        file.write(run(&[HERE])).unwrap();
         // A folder has the name of the temporary file.
         let fresh = file.file.path.with_extension(format!("state.{}", std::process::id()));
         fs::create_dir(&fresh).unwrap();
         fs::write(fresh.join("x"), "").unwrap();
-        assert!(file.write(&[THERE]).is_err());
-        assert_eq!(file.read().unwrap(), Some(LastRun { kernel: vec![HERE] }));
+        assert!(file.write(run(&[THERE])).is_err());
+        assert_eq!(file.read().unwrap(), Some(run(&[HERE])));
     }
 }

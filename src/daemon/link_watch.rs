@@ -34,7 +34,7 @@ enum Change<'l> {
     /// The link has a carrier again.
     Up(&'l str),
     /// An address was removed from a link that still exists.
-    Removed(IpAddr, &'l str),
+    Removed(IpAddr, &'l Link),
     /// The address is there again.
     Added(IpAddr, &'l str),
 }
@@ -42,19 +42,24 @@ enum Change<'l> {
 /// What uses a link or an address.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Users {
+    /// The VRF of the link; `None`: the default VRF.
+    vrf: Option<Arc<str>>,
     peers: Vec<Arc<str>>,
     next_hops: usize,
 }
 
 impl LinkWatch {
     /// Reports what has changed. `ended` are the local addresses of sessions that end because of it;
-    /// `next_hops` returns the next hops in use.
+    /// `vrf_of` returns the VRF of a link, and `next_hops` the next hops in use in a VRF.
     pub(super) fn handle(
         &mut self,
         links: Arc<[Link]>,
         registry: &Registry,
         ended: &BTreeMap<PeerId, IpAddr>,
-        next_hops: impl FnOnce() -> BTreeSet<IpAddr>,
+        (vrf_of, next_hops): (
+            impl Fn(&Link) -> Option<Arc<str>>,
+            impl Fn(Option<&Arc<str>>) -> BTreeSet<IpAddr>,
+        ),
     ) {
         let before = std::mem::replace(&mut self.before, Arc::clone(&links));
         let changes = self.changes(&before, &links);
@@ -74,11 +79,20 @@ impl LinkWatch {
             changes.into_iter().for_each(|change| self.report(&change, &Users::default()));
             return;
         }
-        let (records, next_hops) = (registry.all(), next_hops());
+        let records = registry.all();
+        let mut known = BTreeMap::new();
         for change in changes {
-            let users = match may_be_used(&change) {
-                true => users(&change, &records, ended, &next_hops),
-                false => Users::default(),
+            let users = match &change {
+                Change::Down(link, _) | Change::Removed(_, link) if may_be_used(&change) => {
+                    // The same addresses may be in several VRFs.
+                    let vrf = vrf_of(link);
+                    let there = || next_hops(vrf.as_ref());
+                    let next_hops = known.entry(vrf.clone()).or_insert_with(there);
+                    let is_there = |record: &&Arc<Record>| record.session.vrf == vrf;
+                    let records = records.iter().filter(is_there).cloned().collect::<Vec<_>>();
+                    Users { vrf, ..users(&change, &records, ended, next_hops) }
+                }
+                _ => Users::default(),
             };
             self.report(&change, &users);
         }
@@ -99,7 +113,7 @@ impl LinkWatch {
             if let Some(now) = by_index.get(&link.index).filter(|n| n.addresses != link.addresses) {
                 let left: BTreeSet<IpAddr> = now.addresses.iter().map(|(addr, _)| *addr).collect();
                 let gone = addresses(link).map(|(addr, _)| *addr).filter(|a| !left.contains(a));
-                changes.extend(gone.map(|addr| Change::Removed(addr, &link.name)));
+                changes.extend(gone.map(|addr| Change::Removed(addr, link)));
             }
         }
         for link in now {
@@ -120,7 +134,7 @@ impl LinkWatch {
             }
             Change::Removed(addr, link) if !users.peers.is_empty() => {
                 self.removed.insert(*addr);
-                warn!(event = ADDRESS_REMOVED, object = %addr, "{addr} was removed from {link}: {users}");
+                warn!(event = ADDRESS_REMOVED, object = %addr, "{addr} was removed from {}: {users}", link.name);
             }
             Change::Up(name) => {
                 self.down.remove(*name);
@@ -143,7 +157,8 @@ impl Users {
 
 impl std::fmt::Display for Users {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Users { peers, next_hops } = self;
+        let Users { vrf, peers, next_hops } = self;
+        vrf.iter().try_for_each(|vrf| write!(f, "in VRF {vrf}, "))?;
         write!(f, "{} peers and {next_hops} next hops use it", peers.len())?;
         if !peers.is_empty() {
             let more = if peers.len() > NAMES_MAX { ", …" } else { "" };
@@ -201,7 +216,8 @@ fn users(
         }
     };
     let peers = records.iter().filter(uses).map(|record| Arc::clone(&record.name)).collect();
-    Users { peers, next_hops: next_hops.iter().filter(|addr| is_in_network(addr)).count() }
+    let next_hops = next_hops.iter().filter(|addr| is_in_network(addr)).count();
+    Users { vrf: None, peers, next_hops }
 }
 
 #[cfg(test)]
@@ -232,7 +248,7 @@ mod tests {
         let text = |change: Change<'_>| match change {
             Change::Down(link, how) => format!("{} {how}", link.name),
             Change::Up(name) => format!("{name} up"),
-            Change::Removed(addr, name) => format!("{addr} off {name}"),
+            Change::Removed(addr, link) => format!("{addr} off {}", link.name),
             Change::Added(addr, name) => format!("{addr} on {name}"),
         };
         watch.changes(before, now).into_iter().map(text).collect()
@@ -282,19 +298,20 @@ mod tests {
             shutdown: AdminShutdown::default(),
         });
         let mut watch = LinkWatch::default();
-        let mut asked = 0;
+        let asked = std::cell::Cell::new(0);
         let mut handle = |links: &[Link]| {
-            watch.handle(links.into(), &registry, &BTreeMap::new(), || {
-                asked += 1;
+            let next_hops = |_: Option<&Arc<str>>| {
+                asked.set(asked.get() + 1);
                 BTreeSet::new()
-            });
+            };
+            watch.handle(links.into(), &registry, &BTreeMap::new(), (|_: &Link| None, next_hops));
             watch.down.iter().cloned().collect::<Vec<_>>()
         };
         let links = [7, 9].map(|index| link(index, true, true, &["fe80::1"]));
         assert_eq!(handle(&links), [""; 0]);
         assert_eq!(handle(&links[1..]), [""; 0], "the link of a pod");
         assert_eq!(handle(&[]), ["eth9"]);
-        assert_eq!(asked, 1);
+        assert_eq!(asked.get(), 1);
         engine.stop();
     }
 
@@ -316,7 +333,9 @@ mod tests {
         watch.report(&Change::Down(&eth, "is down"), &used);
         assert_eq!(watch.down.len(), 1);
         let peers = (0..11).map(|n| format!("p{n}").into()).collect();
-        let text = Users { peers, next_hops: 0 }.to_string();
+        let text = Users { vrf: None, peers, next_hops: 0 }.to_string();
+        let in_vrf = Users { vrf: Some("red".into()), ..Users::default() };
+        assert_eq!(in_vrf.to_string(), "in VRF red, 0 peers and 0 next hops use it");
         assert!(text.starts_with("11 peers and 0 next hops use it (p0, p1, "), "{text}");
         assert!(text.ends_with("p9, …)"), "{text}");
     }

@@ -16,6 +16,7 @@ mod fallover;
 mod handover;
 mod held_back;
 mod last_run;
+mod leaks;
 mod limits;
 mod link_local;
 mod link_watch;
@@ -55,13 +56,13 @@ use tracing::{info, warn};
 use crate::config::{Config, HttpSettings};
 use crate::ctl::ServerError;
 use crate::discovery::Discovery;
-use crate::engine::{Clock, Engine, Event};
+use crate::engine::{Engine, Event};
 use crate::event_names::{LIMIT_WARNING, STARTED, STOPPING};
 use crate::http;
 use crate::kernel::{Fib, Leave};
 use crate::liveness::Liveness;
 use crate::logging::Log;
-use crate::net::{Accepted, Directory, KeyFault, Listeners, PeerEvent};
+use crate::net::{Accepted, Directory, Listeners, PeerEvent};
 use crate::node::Setup;
 use crate::supervise::{self, Ending};
 use crate::version;
@@ -192,7 +193,7 @@ struct Daemon {
     /// When to try to listen again.
     listen_again: Option<Instant>,
     /// Neighbours that cannot connect because the kernel rejected their TCP MD5 key.
-    key_faults: Vec<KeyFault>,
+    key_faults: Vec<reload::KeyFaultIn>,
     log: Log,
     service_manager: ServiceManager,
     signals: Signals,
@@ -255,17 +256,16 @@ impl Daemon {
         };
         let sockets = Sockets::bind(&config.host.control)?;
         let descriptors = Descriptors::raise(&config)?;
-        let run_file = RunFile::beside(&config.host.control.socket);
-        let mut earlier = last_run::take_over(&run_file, &config);
+        let mut run_file = RunFile::beside(&config.host.control.socket);
+        let mut earlier = last_run::take_over(&mut run_file, &config);
         let (shutdowns, fault) = Shutdowns::of_last_run(&config.host.control.socket);
         earlier.add_fault(fault);
         let (drains, fault) = Drains::of_last_run(&config.host.control.socket);
         earlier.add_fault(fault);
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
         let (table_events, events) = mpsc::unbounded_channel();
-        let links = Arc::new(Notify::new());
-        let reports =
-            Reports { clock: Clock::start(), events: table_events, links: Arc::clone(&links) };
+        let reports = Reports::new(table_events);
+        let links = Arc::clone(&reports.links);
         let threads = Threads::start(&config, config.fib.table, seed, &reports)?;
         let vrfs = Vrfs::new(reports, seed);
 
@@ -415,6 +415,7 @@ impl Daemon {
         self.review_keys();
         self.listeners.accept();
         self.listen_in_vrfs();
+        self.follow_leaks();
         self.begin_startup(first_export);
         Ok(())
     }
@@ -625,8 +626,8 @@ impl Daemon {
             ended.extend(negotiated.map(|negotiated| (record.id, negotiated.local_addr)));
             record.handle.end(session, close);
         }
-        let next_hops = || self.next_hops.wanted();
-        self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), &ended, next_hops);
+        let users = self.vrfs.link_users(&self.next_hops);
+        self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), &ended, users);
         self.review_vrfs();
         self.review_neighbors();
         self.review_link_locals(&links);

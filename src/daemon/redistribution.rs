@@ -102,6 +102,7 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
     let mut local = LocalRoute {
         // Not to be installed: the kernel has the route already.
         next_hop: route.gateway,
+        hops: route.hops.clone(),
         interface: route.interface.as_deref().map(Arc::from),
         metric,
         ..LocalRoute::default()

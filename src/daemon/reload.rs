@@ -204,14 +204,19 @@ impl Daemon {
 
     /// Checks which keys the kernel rejected, and logs those that were not rejected before.
     pub(super) fn review_keys(&mut self) {
-        let mut faults = self.listeners.key_faults();
-        for vrf in self.vrfs.all() {
-            faults.extend(vrf.listeners.key_faults());
+        let own = self.listeners.key_faults().into_iter().map(|fault| (None, fault));
+        let mut faults: Vec<KeyFaultIn> = own.collect();
+        for (name, vrf) in self.vrfs.by_name() {
+            let there = vrf.listeners.key_faults().into_iter();
+            faults.extend(there.map(|fault| (Some(Arc::clone(name)), fault)));
         }
-        faults.sort_by_key(|fault| fault.prefix);
-        let is_new = |fault: &&KeyFault| !self.key_faults.contains(fault);
-        for fault in faults.iter().filter(is_new).take(LOGGED_CHANGES_MAX) {
-            warn!("{}: {}", fault.prefix, fault.text);
+        faults.sort_by(|(a, first), (b, second)| (a, first.prefix).cmp(&(b, second.prefix)));
+        let is_new = |fault: &&KeyFaultIn| !self.key_faults.contains(fault);
+        for (vrf, fault) in faults.iter().filter(is_new).take(LOGGED_CHANGES_MAX) {
+            match vrf {
+                Some(vrf) => warn!(%vrf, "{} in VRF {vrf}: {}", fault.prefix, fault.text),
+                None => warn!("{}: {}", fault.prefix, fault.text),
+            }
         }
         let new = faults.iter().filter(is_new).count();
         if new > LOGGED_CHANGES_MAX {
@@ -229,9 +234,10 @@ impl Daemon {
         let now = self.engine.handle().clock().now();
         for record in self.peers.registry().all() {
             let host = Prefix::host(off_interface(record.address).0);
-            let at = self.key_faults.binary_search_by_key(&host, |fault| fault.prefix).ok();
+            let wanted = (&record.session.vrf, host);
+            let at = self.key_faults.binary_search_by(|(vrf, f)| (vrf, f.prefix).cmp(&wanted)).ok();
             let fault = at.and_then(|at| self.key_faults.get(at));
-            record.handle.set_fault(now, fault.map(|fault| fault.text.clone()));
+            record.handle.set_fault(now, fault.map(|(_, fault)| fault.text.clone()));
         }
     }
 
@@ -248,6 +254,9 @@ impl Daemon {
         }
     }
 }
+
+/// A neighbour that cannot connect, with its VRF; `None`: the default VRF.
+pub(super) type KeyFaultIn = (Option<Arc<str>>, KeyFault);
 
 /// Applies changes to originated routes to a table.
 pub(super) fn apply_originate(changes: &Changes, table: &Handle) {

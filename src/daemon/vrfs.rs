@@ -6,6 +6,7 @@
 //! runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,8 @@ use tracing::{info, warn};
 
 use super::deferral::{FirstExport, first_export};
 use super::fallover::Fallover;
+use super::last_run::KernelPlace;
+use super::leaks::Leaks;
 use super::next_hops::NextHops;
 use super::redistribution::Redistribution;
 use super::registry::{Place, Record};
@@ -30,7 +33,7 @@ use crate::bfd::VrfDevice;
 use crate::config::{Changes, Config, Vrf};
 use crate::engine::Engine;
 use crate::event_names::{VRF_DOWN, VRF_UP};
-use crate::kernel::{Fib, Leave, Link, ids_of_table};
+use crate::kernel::{Fib, Leave, Link, ids_of_table, shared_sockets};
 use crate::net::{Directory, KeyEntries, Listeners, RestartState, Unbound};
 
 /// Pause after an instance could not begin for lack of threads, descriptors or memory.
@@ -93,11 +96,13 @@ pub(super) struct Vrfs {
     ending: BTreeMap<Arc<str>, Ending>,
     /// Why a configured VRF does not run.
     absent: BTreeMap<Arc<str>, Arc<str>>,
+    leaks: Leaks,
 }
 
 impl Vrfs {
     pub(super) fn new(reports: Reports, seed: u64) -> Vrfs {
         Vrfs {
+            leaks: Leaks::new(reports.offers.clone()),
             reports,
             seed,
             running: BTreeMap::new(),
@@ -122,12 +127,18 @@ impl Vrfs {
         self.running.values()
     }
 
-    /// Whether every next hop of every table has been looked up.
+    /// The instances with their names.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = (&Arc<str>, &Instance)> {
+        self.running.iter()
+    }
+
+    /// Whether every next hop of every table has been looked up, and every route has reached the VRFs
+    /// that import it.
     pub(super) fn lookups(&self, default: &NextHops) -> Lookups {
         let all = self.running.values().map(|vrf| &vrf.next_hops);
         let is_pending =
             std::iter::once(default).chain(all).any(|n| n.lookups() == Lookups::Pending);
-        if is_pending { Lookups::Pending } else { Lookups::Done }
+        if is_pending || self.leaks.is_pending() { Lookups::Pending } else { Lookups::Done }
     }
 
     /// Makes the peers of VRFs that do not run idle, and those whose `bind-interface` is in another
@@ -160,6 +171,25 @@ impl Vrfs {
         };
         // Its routes would be those of another VRF.
         (!is_there).then(|| format!("bind-interface {device} is not in VRF {own}").into())
+    }
+
+    /// Finds the VRF of a link, and the next hops in use in a VRF; `default`: those of the default one.
+    pub(super) fn link_users<'a>(
+        &'a self,
+        default: &'a NextHops,
+    ) -> (
+        impl Fn(&Link) -> Option<Arc<str>> + use<'a>,
+        impl Fn(Option<&Arc<str>>) -> BTreeSet<IpAddr> + use<'a>,
+    ) {
+        let vrf_of = |link: &Link| {
+            let is_there = |(_, vrf): &(_, &Instance)| link.traits.vrf == Some(vrf.device.table);
+            self.running.iter().find(is_there).map(|(name, _)| Arc::clone(name))
+        };
+        let next_hops = |vrf: Option<&Arc<str>>| {
+            let there = vrf.and_then(|vrf| self.running.get(vrf)).map(|vrf| &vrf.next_hops);
+            there.unwrap_or(default).wanted()
+        };
+        (vrf_of, next_hops)
     }
 
     /// The routes of earlier runs are not waited for any more.
@@ -292,7 +322,7 @@ impl Daemon {
         if self.vrfs.is_unused(&self.config) {
             return;
         }
-        warn_of_shared_sockets();
+        shared_sockets().iter().for_each(|text| warn!("{text}"));
         self.begin_instances(Begin::AtStart(first_export(&self.config)));
         // As for the default VRF: our OPENs depend on the first dump.
         let dumps = async {
@@ -326,19 +356,32 @@ impl Daemon {
         if self.vrfs.is_unused(&self.config) {
             return;
         }
-        self.vrfs.ending.retain(|_, ending| !ending.has_ended.load(Ordering::Acquire));
+        let has_ended = |ending: &mut Ending| ending.has_ended.load(Ordering::Acquire);
+        for (name, _) in self.vrfs.ending.extract_if(.., |_, ending| has_ended(ending)) {
+            self.run_file.note_vrf(&name, None);
+        }
         let outlived = self.vrfs.outlived(&self.config, &self.fib.links());
         for name in &outlived {
             self.vrfs.end(name, &self.config);
             self.peers.forget_place(name);
         }
         if !outlived.is_empty() {
+            // Their threads no longer answer.
+            self.views.liveness.forget();
             self.follow_vrfs();
         }
         self.begin_instances(Begin::Later);
         self.follow_vrfs();
         self.reconfigure_instances();
         self.listen();
+        self.follow_leaks();
+    }
+
+    /// Routes are imported as configured, between the tables that exist.
+    pub(super) fn follow_leaks(&mut self) {
+        let Vrfs { leaks, running, .. } = &mut self.vrfs;
+        let there = running.iter().map(|(name, vrf)| (name, vrf.engine.handle()));
+        leaks.follow(&self.config, self.engine.handle(), there);
     }
 
     /// Configured peers of VRFs that do not run become idle, and those of the others active.
@@ -434,6 +477,10 @@ impl Daemon {
             instance.end_of_startup();
         }
         instance.reconfigure(vrf);
+        if config.fib.enabled {
+            let place = KernelPlace { table: device.table, protocol: config.fib.protocol };
+            self.run_file.note_vrf(name, Some(place));
+        }
         self.vrfs.running.insert(Arc::clone(name), instance);
         info!(event = VRF_UP, vrf = %name, "VRF {name} runs, with routes in table {routes_in}");
         Ok(())
@@ -469,17 +516,6 @@ impl Daemon {
             lost.extend(vrf.fallover.cut_off(&inside, there(Some(name))));
         }
         lost
-    }
-}
-
-/// With this setting the kernel counts sockets of all VRFs as being in one.
-fn warn_of_shared_sockets() {
-    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_l3mdev_accept");
-    if setting.is_ok_and(|value| value.trim() == "1") {
-        warn!(
-            "net.ipv4.tcp_l3mdev_accept is 1: listening sockets in different VRFs cannot have the \
-             same port; set it to 0 (sysctl -w net.ipv4.tcp_l3mdev_accept=0) and restart margay"
-        );
     }
 }
 

@@ -13,6 +13,7 @@ use crate::kernel::{Fib, FibConfig, FibEvent, Link, NextHopForm, ResolveOver, Ro
 use crate::net::{FindOtherAddresses, OtherAddresses, RestartState};
 
 use super::Error;
+use super::leaks::OffersWait;
 use super::next_hops::NextHops;
 use super::redistribution::Redistribution;
 
@@ -37,6 +38,15 @@ pub(super) struct Reports {
     pub(super) events: mpsc::UnboundedSender<Event>,
     /// Notified when links or addresses have changed.
     pub(super) links: Arc<Notify>,
+    /// Told when routes wait to be imported into other VRFs.
+    pub(super) offers: OffersWait,
+}
+
+impl Reports {
+    pub(super) fn new(events: mpsc::UnboundedSender<Event>) -> Reports {
+        let (links, offers) = (Arc::new(Notify::new()), OffersWait::default());
+        Reports { clock: Clock::start(), events, links, offers }
+    }
 }
 
 /// Whether the table's changes reach the kernel. Clones share it.
@@ -107,6 +117,7 @@ impl Threads {
             next_hops: next_hops.clone(),
             events: reports.events.clone(),
             gate: gate.clone(),
+            offers: reports.offers.clone(),
         };
         let engine = Engine::start(Arc::clone(&config.table), seed, reports.clock, outputs)?;
         // Cannot fail: it is set only here.
@@ -133,9 +144,14 @@ struct Outputs {
     next_hops: NextHops,
     events: mpsc::UnboundedSender<Event>,
     gate: KernelGate,
+    offers: OffersWait,
 }
 
 impl Sink for Outputs {
+    fn offers(&mut self) {
+        self.offers.begin();
+    }
+
     fn fib(&mut self, changes: Vec<(Prefix, FibChange)>) {
         if !self.gate.is_closed() {
             self.fib.submit(changes);

@@ -44,13 +44,15 @@ const VARIABLES: [&str; 11] = [
     "FELIX_PROGRAMCLUSTERROUTES",
     "MARGAY_",
 ];
-const SYSCTLS: [&str; 6] = [
+const SYSCTLS: [&str; 8] = [
     "net.ipv4.ip_forward",
     "net.ipv6.conf.all.forwarding",
     "net.ipv4.conf.all.rp_filter",
     "net.ipv4.conf.tunl0.rp_filter",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
+    "net.ipv4.tcp_l3mdev_accept",
+    "net.ipv4.udp_l3mdev_accept",
 ];
 
 /// Collects all facts.

@@ -22,7 +22,7 @@ use bgp_proto::export::Reader;
 use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
-use bgp_proto::table::{LocalRoute, PeerRoutes, Table, TableConfig, TableEvent};
+use bgp_proto::table::{LocalRoute, Offered, PeerRoutes, Table, TableConfig, TableEvent};
 use bgp_proto::types::{Family, FibChange, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
@@ -62,10 +62,15 @@ pub trait Sink: Send + 'static {
     fn untrack(&mut self, addr: IpAddr);
     /// An event for the host.
     fn event(&mut self, event: Event);
+    /// Routes for other tables wait for [`Handle::take_offers`]. Not repeated before that.
+    fn offers(&mut self) {}
 }
 
 /// A query that runs on the table's thread between two turns. It must be short: one page of output.
 type Query = Box<dyn FnOnce(&Table, Time) + Send>;
+
+/// Changes of what other tables may import.
+type Offers = Vec<(Prefix, Option<Offered>)>;
 
 enum Input {
     Configure(Arc<TableConfig>),
@@ -114,6 +119,13 @@ enum Input {
     DeferExport,
     ReleaseExport,
     Tunnels(BTreeMap<Arc<str>, u32>),
+    BeginOffers,
+    EndOffers,
+    OfferAgain(Prefix),
+    TakeOffers {
+        max: usize,
+        reply: oneshot::Sender<Offers>,
+    },
     Ask(Query),
     Wake,
     Stop,
@@ -248,6 +260,29 @@ impl Handle {
     /// Replaces the set of existing tunnel interfaces: interface index by name.
     pub fn tunnels(&self, tunnels: BTreeMap<Arc<str>, u32>) {
         self.send(Input::Tunnels(tunnels));
+    }
+
+    /// From here on routes are offered to other tables, all of them once more: see [`Sink::offers`].
+    pub fn begin_offers(&self) {
+        self.send(Input::BeginOffers);
+    }
+
+    /// No table imports routes of this one any more.
+    pub fn end_offers(&self) {
+        self.send(Input::EndOffers);
+    }
+
+    /// The route to a destination is offered once more, if there is one.
+    pub fn offer_again(&self, prefix: Prefix) {
+        self.send(Input::OfferAgain(prefix));
+    }
+
+    /// Changes of what other tables may import, of `max` destinations at most; `None` if the thread
+    /// has ended. If there are none, [`Sink::offers`] says when there are.
+    pub async fn take_offers(&self, max: usize) -> Option<Offers> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::TakeOffers { max, reply });
+        answer.await.ok()
     }
 
     /// Runs a query on the table's thread, between two turns. `None` if the thread has ended.

@@ -120,6 +120,7 @@ pub(super) fn spawn(
         replies: BTreeMap::new(),
         work_left: false,
         has_stopped: false,
+        offers_told: false,
         ended: Instant::now(),
         armed: None,
     });
@@ -190,6 +191,8 @@ struct State<S> {
     /// The last turn left work for another right after it.
     work_left: bool,
     has_stopped: bool,
+    /// Whether the sink knows that offers wait.
+    offers_told: bool,
     /// When the last turn ended.
     ended: Instant,
     /// The timeout for which the thread will wake by itself.
@@ -297,6 +300,14 @@ impl<S: Sink> State<S> {
             Input::DeferExport => table.defer_export(),
             Input::ReleaseExport => table.release_export(),
             Input::Tunnels(tunnels) => table.handle_tunnels(tunnels),
+            Input::BeginOffers => table.begin_offers(),
+            Input::EndOffers => table.end_offers(),
+            Input::OfferAgain(prefix) => table.offer_again(prefix),
+            Input::TakeOffers { max, reply } => {
+                self.offers_told = false;
+                // The task that asked may have ended with the daemon.
+                let _ = reply.send(table.take_offers(max));
+            }
             Input::Ask(question) => question(table, now),
             Input::Wake => self.waker.pending.store(false, Ordering::Release),
             Input::Stop => return Next::Stop,
@@ -325,6 +336,11 @@ impl<S: Sink> State<S> {
                 break;
             }
             self.sink.fib(changes);
+        }
+        // Before events: what a start waits for includes routes for other tables.
+        if self.table.has_offers() && !self.offers_told {
+            self.offers_told = true;
+            self.sink.offers();
         }
         while let Some(event) = self.table.poll_event() {
             self.sink.event(match event {

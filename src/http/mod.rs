@@ -24,6 +24,7 @@ use tokio::time::timeout;
 pub use metrics::{
     BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
     PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
+    VrfMetrics,
 };
 
 use bounded::Bounded;

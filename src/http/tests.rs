@@ -24,6 +24,7 @@ fn peer(name: &str, state: FsmState) -> PeerMetrics {
     counts.imports[Family::Ipv4].withdrawn = 3;
     PeerMetrics {
         name: name.into(),
+        vrf: None,
         address: [192, 0, 2, 1].into(),
         remote_asn: Asn(65001).into(),
         kind: "external",
@@ -103,6 +104,7 @@ fn table() -> TableMetrics {
 
 fn snapshot() -> MetricsSnapshot {
     MetricsSnapshot {
+        vrfs: Vec::new(),
         ready: true,
         drained: true,
         peers_drained: 3,
@@ -292,6 +294,37 @@ fn the_size_of_a_scrape_depends_only_on_the_peers_with_series() {
         (0..64).map(|n| peer(&format!("Mesh_10_0_0_{n}"), FsmState::Established)).collect();
     let octets = MetricsSnapshot { peers: shown, ..snapshot() }.render().len();
     assert!(octets < 200_000, "{octets} octets for 64 peers");
+}
+
+/// Dashboards and alerts match the series of the default VRF by their labels.
+#[test]
+fn series_of_a_vrf_have_its_name_and_those_of_the_default_vrf_have_none() {
+    let mut red = PeerMetrics { vrf: Some("red".into()), ..peer("red-tor", FsmState::Established) };
+    red.counts = None;
+    let own = snapshot();
+    let before = own.render();
+    let vrf = VrfMetrics {
+        name: "red".into(),
+        table: Some(TableMetrics { waiting_octets: 77, ..TableMetrics::default() }),
+        fib: Some(FibMetrics { installed: 6, ..FibMetrics::default() }),
+    };
+    let mut peers = own.peers.clone();
+    peers.push(red);
+    let text = MetricsSnapshot { vrfs: vec![vrf], peers, ..own }.render();
+    for line in [
+        "margay_table_waiting_bytes{vrf=\"red\"} 77",
+        "margay_fib_routes{state=\"installed\",vrf=\"red\"} 6",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    assert!(text.lines().any(|l| l.contains("peer=\"red-tor\"") && l.contains("vrf=\"red\"")));
+    let is_own = |line: &&str| line.starts_with("margay_") && !line.contains("vrf=");
+    let counted = "margay_peers_with_series";
+    let own = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(is_own).filter(|line| !line.starts_with(counted));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(own(&text), own(&before));
 }
 
 #[test]

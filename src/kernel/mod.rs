@@ -16,6 +16,7 @@ mod event;
 mod fib;
 mod foreign;
 mod forwarded;
+mod l3mdev;
 mod learn;
 mod links;
 mod look;
@@ -40,6 +41,7 @@ pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, Nex
 pub(crate) use fib::plan::ids_of_table;
 pub use fib::view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
 pub use forwarded::forwarded_packets;
+pub use l3mdev::shared_sockets;
 pub use look::{Picture, SeenKind, SeenRoute, look};
 pub use nexthops::Deciding;
 use spec::RouteSpec;

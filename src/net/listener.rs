@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
@@ -33,10 +33,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; {}", self.remedy())]
+#[error("cannot listen on {address}{}: {source}; {}", self.place(), self.remedy())]
 pub struct Unbound {
     /// The address.
     pub address: SocketAddr,
+    /// The VRF; `None`: the default VRF.
+    pub vrf: Option<Arc<str>>,
     source: io::Error,
     /// The unspecified addresses of both families were requested, so that on a system with one
     /// family this one is not missed.
@@ -59,10 +61,15 @@ impl Unbound {
         self.source.raw_os_error() == Some(libc::EAFNOSUPPORT)
     }
 
+    fn place(&self) -> String {
+        self.vrf.as_ref().map_or_else(String::new, |vrf| format!(" in VRF {vrf}"))
+    }
+
     fn remedy(&self) -> &'static str {
         match self.source.kind() {
             io::ErrorKind::AddrInUse => {
-                "another program listens there: stop it, or change bgp.listen"
+                "another program listens there: stop it, or listen elsewhere (bgp.listen, or listen \
+                 of the VRF)"
             }
             io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
             io::ErrorKind::AddrNotAvailable => {
@@ -71,7 +78,7 @@ impl Unbound {
             _ if self.lacks_family() => {
                 "the system has no such address family; it is tried again in case it comes"
             }
-            _ => "check bgp.listen",
+            _ => "check bgp.listen, or listen of the VRF",
         }
     }
 }
@@ -184,11 +191,33 @@ impl Drop for Bound {
     }
 }
 
+/// The listening sockets of all VRFs, with their addresses. While `tcp_l3mdev_accept` is 1, those of
+/// one VRF keep those of another from being bound. Clones share it.
+#[derive(Clone, Default)]
+struct Siblings(Arc<Mutex<Vec<(SocketAddr, Weak<TcpListener>)>>>);
+
+impl Siblings {
+    fn add(&self, address: SocketAddr, socket: &Arc<TcpListener>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, socket)| socket.strong_count() > 0);
+        all.push((address, Arc::downgrade(socket)));
+    }
+
+    /// Those with a socket at an address that excludes this one.
+    fn beside(&self, address: SocketAddr) -> Vec<Arc<TcpListener>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let excludes = |other: &SocketAddr| *other == address || overlap(*other, address);
+        let there = all.iter().filter(|(other, _)| excludes(other));
+        there.filter_map(|(_, socket)| socket.upgrade()).collect()
+    }
+}
+
 /// The listening sockets.
 pub struct Listeners {
     /// The VRF to whose device the sockets are bound.
     vrf: Option<Arc<str>>,
     bound: Vec<Bound>,
+    siblings: Siblings,
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
     keys: KeyEntries,
@@ -209,7 +238,16 @@ impl Listeners {
         descriptors_max: u64,
     ) -> Self {
         let (bound, keys) = (Vec::new(), KeyEntries::new());
-        Listeners { vrf: None, bound, directory, dynamic, keys, session_counters, descriptors_max }
+        Listeners {
+            vrf: None,
+            bound,
+            siblings: Siblings::default(),
+            directory,
+            dynamic,
+            keys,
+            session_counters,
+            descriptors_max,
+        }
     }
 
     /// Sets the names of the configured VRFs. Connections that an unbound socket accepts in one of
@@ -219,12 +257,12 @@ impl Listeners {
     }
 
     /// Like these, without any socket, for connections in a VRF from the peers in `directory`. The
-    /// sockets are bound to the VRF's device, so that with `tcp_l3mdev_accept` = 0 those of other VRFs
-    /// may have the same port.
+    /// sockets are bound to the VRF's device, and those of other VRFs may have the same port.
     pub fn in_vrf(&self, vrf: &Arc<str>, directory: Directory) -> Listeners {
         Listeners {
             vrf: Some(Arc::clone(vrf)),
             bound: Vec::new(),
+            siblings: self.siblings.clone(),
             directory,
             dynamic: self.dynamic.clone(),
             keys: KeyEntries::new(),
@@ -271,7 +309,16 @@ impl Listeners {
                     .filter(|bound| is_leaving(bound) && overlap(bound.address, address))
                     .map(|bound| &*bound.socket)
                     .collect();
-                match bind(address, self.vrf.as_deref(), &self.keys, &in_the_way) {
+                let vrf = self.vrf.as_deref();
+                let bound = match bind(address, vrf, &self.keys, &in_the_way) {
+                    Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                        let others = self.siblings.beside(address);
+                        let others = in_the_way.into_iter().chain(others.iter().map(|o| &**o));
+                        bind(address, vrf, &self.keys, &others.collect::<Vec<_>>())
+                    }
+                    bound => bound,
+                };
+                match bound {
                     Ok((socket, keys)) => {
                         fresh.push(Bound { address, socket: Arc::new(socket), keys, task: None });
                     }
@@ -280,7 +327,8 @@ impl Listeners {
                             && addresses.iter().any(|other| {
                                 other.ip().is_unspecified() && other.is_ipv4() != address.is_ipv4()
                             });
-                        let unbound = Unbound { address, source, covered };
+                        let vrf = self.vrf.clone();
+                        let unbound = Unbound { address, vrf, source, covered };
                         if !tolerated(&unbound) {
                             return Err(unbound);
                         }
@@ -299,6 +347,7 @@ impl Listeners {
                 Some(vrf) => info!(%vrf, "listening on {} in VRF {vrf}", bound.address),
                 None => info!("listening on {}", bound.address),
             }
+            self.siblings.add(bound.address, &bound.socket);
             self.bound.push(bound);
         }
         Ok(missing)

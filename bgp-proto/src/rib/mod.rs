@@ -60,6 +60,8 @@ pub struct LocalRoute {
     /// Canonical attributes that the route starts with, as the host's redistribution policy left
     /// them. `None`: ORIGIN IGP and an empty AS_PATH.
     pub attrs: Option<Arc<[u8]>>,
+    /// The VRF from which it was imported.
+    pub from: Option<Arc<str>>,
 }
 
 /// What the AS_PATHs of paths must have in common for multipath, beside what the decision process

@@ -13,8 +13,9 @@ impl SourceId {
     const DIRECT: SourceId = SourceId(u16::MAX - 1);
     const KERNEL: SourceId = SourceId(u16::MAX - 2);
     const STATIC: SourceId = SourceId(u16::MAX - 3);
+    const VRF: SourceId = SourceId(u16::MAX - 4);
     /// Peer ids are below this.
-    pub(crate) const PEERS_MAX: u16 = u16::MAX - 3;
+    pub(crate) const PEERS_MAX: u16 = u16::MAX - 4;
 
     /// `None` if the id is too large for a path.
     pub(crate) fn peer_id(peer: PeerId) -> Option<Self> {
@@ -28,6 +29,7 @@ impl SourceId {
             Source::Static => Some(Self::STATIC),
             Source::Kernel => Some(Self::KERNEL),
             Source::Direct => Some(Self::DIRECT),
+            Source::Vrf => Some(Self::VRF),
         }
     }
 
@@ -45,6 +47,7 @@ impl SourceId {
             Self::STATIC => Source::Static,
             Self::KERNEL => Source::Kernel,
             Self::DIRECT => Source::Direct,
+            Self::VRF => Source::Vrf,
             _ => Source::Bgp,
         }
     }

@@ -32,6 +32,8 @@ pub(crate) fn default_preference(source: Source) -> u16 {
         Source::Static => 200,
         Source::Direct => 240,
         Source::Kernel => 10,
+        // A VRF's own routes win over those that it imports.
+        Source::Vrf => 50,
     }
 }
 
@@ -46,7 +48,7 @@ pub(crate) struct Sources {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SourceCounts {
     peers: Vec<u32>,
-    local: [u32; 3],
+    local: [u32; 4],
 }
 
 impl SourceCounts {

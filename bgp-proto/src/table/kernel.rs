@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::leaks::Leaks;
 use super::{MultipathWeights, TableConfig};
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, PathFlags, WorkSet};
@@ -172,7 +173,13 @@ impl KernelView {
     }
 
     /// Compares destinations that may have changed.
-    pub(super) fn compare(&mut self, rib: &mut LocRib, config: &TableConfig, meter: &mut Meter) {
+    pub(super) fn compare(
+        &mut self,
+        rib: &mut LocRib,
+        config: &TableConfig,
+        leaks: &mut Leaks,
+        meter: &mut Meter,
+    ) {
         for family in Family::ALL {
             while !meter.is_spent() {
                 let all = &mut self.all_dirty[family];
@@ -185,11 +192,14 @@ impl KernelView {
                     None => break,
                 };
                 meter.spend(2);
-                self.compare_dest(family, DestId(id), rib, config, meter);
+                if self.compare_dest(family, DestId(id), rib, config, meter) {
+                    leaks.mark(family, DestId(id));
+                }
             }
         }
     }
 
+    /// Returns whether the route has changed.
     fn compare_dest(
         &mut self,
         family: Family,
@@ -197,16 +207,16 @@ impl KernelView {
         rib: &mut LocRib,
         config: &TableConfig,
         meter: &mut Meter,
-    ) {
+    ) -> bool {
         if !rib.dests(family).is_live(dest) {
-            return;
+            return false;
         }
         let entry = self.desired(family, dest, rib, config, meter);
         let id = self.entries.intern(entry);
         let before = rib.dests(family).fib(dest);
         if id == before {
             self.entries.release(id);
-            return;
+            return false;
         }
         rib.rib_mut(family).dests.set_fib(dest, id);
         self.entries.release(before);
@@ -215,6 +225,7 @@ impl KernelView {
         let change = entry.map_or(FibChange::Withdraw, |entry| entry.change(prefix));
         self.changes.push_back((prefix, change));
         meter.spend(2);
+        true
     }
 
     fn desired(

@@ -8,12 +8,15 @@
 //! ```text
 //! apply, peer_*, handle_* ──▶ turn(now, work) ──▶ poll_established, poll_next_hops, poll_fib, poll_event
 //! ```
+//!
+//! Tables of other VRFs take routes with [`Table::take_offers`] when they have room for them.
 
 mod config;
 mod drain;
 mod import;
 mod inputs;
 mod kernel;
+mod leaks;
 mod membership;
 mod memory;
 mod pace;
@@ -44,6 +47,7 @@ pub use config::{
     RouteLimits, TableConfig,
 };
 pub use drain::DrainProgress;
+pub use leaks::Offered;
 pub use memory::{Memory, MemoryBound};
 pub use pace::Pace;
 pub use peer::Receipt;
@@ -63,6 +67,7 @@ use crate::session::Close;
 use crate::types::{ClusterId, Family, FamilyMap, FibChange, PeerId, Prefix, SessionId, Time};
 use import::LookedUp;
 use kernel::KernelView;
+use leaks::Leaks;
 use memory::MemoryReview;
 use peers::Peers;
 use refusals::Refusals;
@@ -246,6 +251,7 @@ pub struct Table {
     loc_rib: LocRib,
     adj_ribs_out: AdjRibsOut,
     kernel: KernelView,
+    leaks: Leaks,
     /// Every cluster id that is ours on some session (RFC 4456 §8).
     cluster_ids: BTreeSet<ClusterId>,
     cluster_ids_differ: bool,
@@ -299,6 +305,7 @@ impl Table {
             loc_rib: LocRib::new(seed, config.via_default),
             adj_ribs_out: AdjRibsOut::new(seed, waker, config.log_bytes_max),
             kernel: KernelView::default(),
+            leaks: Leaks::default(),
             cluster_ids: BTreeSet::from([config.cluster_id]),
             cluster_ids_differ: false,
             vantages: Vantages::new(&config.vantages),
@@ -411,7 +418,7 @@ impl Table {
         meter.settle(&each);
         let decision = Work(each.spent());
         let mut each = part(&meter);
-        self.kernel.compare(&mut self.loc_rib, &self.config, &mut each);
+        self.kernel.compare(&mut self.loc_rib, &self.config, &mut self.leaks, &mut each);
         meter.settle(&each);
         // Export may use what the other phases left over.
         let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));
@@ -501,6 +508,7 @@ impl Table {
                 if self.config.fib_enabled {
                     decided.iter().for_each(|change| self.kernel.mark(family, change.dest));
                 }
+                decided.iter().for_each(|change| self.leaks.mark(family, change.dest));
                 self.adj_ribs_out.mark(family, &decided, meter);
                 decided.clear();
             }

@@ -523,7 +523,7 @@ impl Table {
 }
 
 /// The attributes of a path with those that its flags stand for.
-fn shown_attrs(path: &Path, attrs: AttrView<'_>) -> Arc<[u8]> {
+pub(super) fn shown_attrs(path: &Path, attrs: AttrView<'_>) -> Arc<[u8]> {
     if !path.flags.has(PathFlags::LONG_LIVED) {
         return attrs.as_bytes().into();
     }

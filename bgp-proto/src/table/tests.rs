@@ -20,6 +20,7 @@ use crate::wire::{AttrEdit, Nlri, Origin};
 mod bounds;
 mod drain;
 mod interfaces;
+mod leaks;
 mod long_lived;
 mod memory;
 mod multipath;

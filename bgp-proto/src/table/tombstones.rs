@@ -79,6 +79,7 @@ impl Table {
             let is_due = rib.dests.last_change(dest) <= floor
                 && rib.dests.fib(dest) == 0
                 && self.kernel.is_done_with(family, dest)
+                && self.leaks.is_done_with(family, dest)
                 && !rib.touched.contains(id)
                 && groups.iter().all(|group| group.is_done_with(dest));
             if is_due {
@@ -95,6 +96,7 @@ impl Table {
             rib.touched.truncate(slots);
             rib.empty.truncate(slots);
             self.kernel.truncate(family, slots);
+            self.leaks.truncate(family, slots);
             let groups = self.adj_ribs_out.groups.values_mut();
             groups.filter(|group| group.key.family == family).for_each(|g| g.truncate(slots));
         }

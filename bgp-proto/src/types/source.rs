@@ -14,4 +14,6 @@ pub enum Source {
     Kernel,
     /// A connected network.
     Direct,
+    /// Another VRF, from which a policy imports it.
+    Vrf,
 }

@@ -89,6 +89,10 @@ impl Text<'_> {
             (None, Source::Static) => "originated here".to_owned(),
             (None, Source::Kernel) => "learned from the kernel".to_owned(),
             (None, Source::Direct) => "a network of our own".to_owned(),
+            (None, Source::Vrf) => match &p.vrf {
+                Some(vrf) => format!("imported from VRF {vrf}"),
+                None => "imported from another VRF".to_owned(),
+            },
         };
         let (place, paint) = match (&p.unusable, p.best, p.multipath) {
             (Some(_), ..) => ("unusable", Paint::Bad),

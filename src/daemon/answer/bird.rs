@@ -1,6 +1,7 @@
 //! Answers to clients of BIRD's control protocol: sessions, routes and interfaces of one family,
 //! as a BIRD of that family would show them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::time::Duration;
 use bgp_proto::session::{Negotiated, PassiveMode, State};
 use bgp_proto::table::{
     DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RetainedPhase, RouteFilter,
+    Table,
 };
 use bgp_proto::types::{
-    Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time, off_interface,
+    Community, Family, FibKind, NextHop, PeerId, PeerType, Prefix, Source, Time, off_interface,
 };
 use bgp_proto::wire::{AttrView, Capabilities};
 use tracing::warn;
@@ -123,18 +125,33 @@ impl Backend for BirdView {
         protocols: &[Protocol],
     ) -> Result<Vec<Details>, String> {
         let ids: Vec<ProtocolId> = protocols.iter().map(|protocol| protocol.id).collect();
-        let numbers = self
-            .sources
-            .ask(move |table, _| {
-                let of = |id: &ProtocolId| match id {
-                    ProtocolId::Own(source) => Numbers::Own(table.local_counts(family, *source)),
-                    ProtocolId::Device => Numbers::Own((0, 0)),
-                    ProtocolId::Peer(peer) => Numbers::Peer(Box::new(table.counts(*peer))),
-                };
-                ids.iter().map(of).collect::<Vec<_>>()
+        let registry = &self.sources.registry;
+        let record = |id: &ProtocolId| match id {
+            ProtocolId::Peer(peer) => registry.get(*peer),
+            ProtocolId::Own(_) | ProtocolId::Device => None,
+        };
+        let records: Vec<Arc<Record>> = ids.iter().filter_map(record).collect();
+        // Of peers in VRFs, the table of the VRF has the numbers.
+        let counts = self.sources.counts(&records).await.ok_or("the daemon is stopping")?;
+        let mut counts: BTreeMap<PeerId, PeerCounts> =
+            records.iter().map(|record| record.id).zip(counts).collect();
+        let own = move |table: &Table, _| {
+            let of = |id: &ProtocolId| match id {
+                ProtocolId::Own(source) => table.local_counts(family, *source),
+                ProtocolId::Device | ProtocolId::Peer(_) => (0, 0),
+            };
+            ids.iter().map(|id| (*id, of(id))).collect::<Vec<_>>()
+        };
+        let own = self.sources.ask(own).await.map_err(|refusal| refusal.text)?;
+        let numbers: Vec<Numbers> = own
+            .into_iter()
+            .map(|(id, own)| match id {
+                ProtocolId::Peer(peer) => {
+                    Numbers::Peer(Box::new(counts.remove(&peer).unwrap_or_default()))
+                }
+                ProtocolId::Own(_) | ProtocolId::Device => Numbers::Own(own),
             })
-            .await
-            .map_err(|refusal| refusal.text)?;
+            .collect();
         let startup = self.sources.state().startup.clone();
         let details = protocols.iter().zip(&numbers).map(|(protocol, numbers)| match numbers {
             Numbers::Own(counts) => self.own_details(family, protocol, *counts),
@@ -601,6 +618,7 @@ impl<N: Names> Shown<'_, N> {
             (Source::Static, _) => ("static1".into(), Kind::Static),
             (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
             (Source::Direct, _) => ("direct1".into(), Kind::Direct),
+            (Source::Vrf, _) => ("pipe1".into(), Kind::Static),
         };
         // Ages are in whole seconds. Subtracted from a whole second, they give the same time for a
         // route in every answer.

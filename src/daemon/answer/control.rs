@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bgp_proto::session::State;
-use bgp_proto::types::Time;
+use bgp_proto::types::{FamilyMap, Time};
 
 use super::bfd::BfdView;
 use super::contested::contested;
@@ -17,6 +17,7 @@ use super::readiness::ReadinessView;
 use super::routes::{Listed, RoutesView};
 use super::sources::{PAGE, Sources, is_stopping};
 use super::steering::Steering;
+use crate::config::Config;
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, Health, PerFamily, Status, Stopping};
 use crate::ctl::{
@@ -26,6 +27,7 @@ use crate::ctl::{
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
 use crate::daemon::registry::Record;
+use crate::kernel::FibCounters;
 use crate::logging::Log;
 use crate::node::SessionOrigin;
 use crate::version;
@@ -102,14 +104,8 @@ impl ControlView {
             attribute_sets: totals.attribute_sets,
             next_hops: totals.next_hops,
             groups: totals.groups,
-            fib: FibCounts {
-                enabled: config.fib.enabled,
-                installed: kernel.installed,
-                pending: kernel.pending,
-                failed: kernel.failed,
-                foreign: kernel.foreign,
-                next_hop_objects: kernel.next_hop_objects,
-            },
+            fib: fib_counts(config.fib.enabled, &kernel),
+            vrfs: self.vrfs(config).await?,
             problems,
             held_back: state.held_back.clone(),
             reload_refused: state.reload_refused.as_ref().map(|refused| item::ReloadRefused {
@@ -124,6 +120,42 @@ impl ControlView {
             log_level: Some(self.log.level()),
         };
         Page::last([status])
+    }
+
+    async fn vrfs(&self, config: &Config) -> Result<Vec<item::VrfStatus>, Refusal> {
+        let mut all = Vec::new();
+        for vrf in &config.vrfs {
+            let name = vrf.name.to_string();
+            let mut status = item::VrfStatus { name, ..item::VrfStatus::default() };
+            if let Some(shown) = self.sources.vrfs.get(&vrf.name) {
+                let totals = shown.table.ask(|table, _| table.totals()).await;
+                let totals = totals.ok_or_else(is_stopping)?;
+                let both = |counts: FamilyMap<u32>| {
+                    let FamilyMap([ipv4, ipv6]) = counts;
+                    PerFamily { ipv4, ipv6 }
+                };
+                status.table = Some(shown.routes_in);
+                status.destinations = both(totals.destinations);
+                status.paths = both(totals.paths);
+                status.groups = totals.groups;
+                status.fib = fib_counts(config.fib.enabled, &shown.kernel.counters());
+            }
+            all.push(status);
+        }
+        Ok(all)
+    }
+
+    async fn groups(&self) -> Result<Page, Refusal> {
+        let names = self.sources.names();
+        let groups = self.sources.ask(|table, _| table.groups()).await?;
+        let mut all: Vec<_> = groups.iter().map(|group| ctl::group(group, &names)).collect();
+        for (name, shown) in self.sources.vrfs.all() {
+            let groups = shown.table.ask(|table, _| table.groups()).await.unwrap_or_default();
+            let vrf = Some(name.to_string());
+            let there = groups.iter().map(|group| ctl::group(group, &names));
+            all.extend(there.map(|group| item::Group { vrf: vrf.clone(), ..group }));
+        }
+        Page::last(all)
     }
 
     async fn peer(&self, record: Arc<Record>) -> Result<Page, Refusal> {
@@ -241,11 +273,7 @@ impl Backend for ControlView {
             }
             Request::ShowFib { select } => self.routes_in(select)?.kernel(select, cursor).await,
             Request::ShowBfd => self.bfd.sessions().await,
-            Request::ShowGroups => {
-                let groups = self.sources.ask(|table, _| table.groups()).await?;
-                let names = self.sources.names();
-                Page::last(groups.iter().map(|group| ctl::group(group, &names)))
-            }
+            Request::ShowGroups => self.groups().await,
             Request::Health => Page::last([self.health().await]),
             Request::Explain { prefix, lookup, vantage, vrf } => {
                 let sources = self.sources.in_vrf(vrf.as_deref())?;
@@ -269,6 +297,17 @@ impl Backend for ControlView {
             Request::ShowConfig => self.configuration(cursor),
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
+    }
+}
+
+fn fib_counts(enabled: bool, kernel: &FibCounters) -> FibCounts {
+    FibCounts {
+        enabled,
+        installed: kernel.installed,
+        pending: kernel.pending,
+        failed: kernel.failed,
+        foreign: kernel.foreign,
+        next_hop_objects: kernel.next_hop_objects,
     }
 }
 

@@ -92,6 +92,9 @@ fn why_absent(sources: &Sources, explanation: &Explanation) -> &'static str {
         Some(Source::Direct) => "the best path is a network of an interface of ours",
         Some(Source::Static) => "it is announced only, or left out by policy",
         Some(Source::Bgp) => "left out by policy",
+        Some(Source::Vrf) => {
+            "the VRF from which it is imported has no route in the kernel, or it is left out by policy"
+        }
     }
 }
 

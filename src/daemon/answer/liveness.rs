@@ -202,7 +202,7 @@ impl LivenessView {
     }
 
     /// Drops all pending probes, because the parts are different ones from here on.
-    pub(super) fn forget(&self) {
+    pub(in crate::daemon) fn forget(&self) {
         self.unanswered.forget();
     }
 
@@ -242,6 +242,14 @@ impl LivenessView {
         let ask_table =
             move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
         queries.push((Part::Table, "table".to_owned(), Box::new(ask_table)));
+        for (name, vrf) in self.sources.vrfs.all() {
+            let (table, fib) = (vrf.table, vrf.kernel);
+            queries
+                .push(query(Part::Fib, &format!("fib of VRF {name}"), move || fib.ask_liveness()));
+            let ask_table =
+                move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
+            queries.push((Part::Table, format!("table of VRF {name}"), Box::new(ask_table)));
+        }
         if let Some(node) = &self.sources.state().node {
             let plan = node.liveness.plan.clone();
             queries.push(query(Part::Plan, "calico plan", move || plan.ask()));
@@ -259,7 +267,9 @@ impl LivenessView {
         let since = rfc3339(clock.wall(owed.since));
         let what = match (owed.answerer, owed.part) {
             (Answerer::Gone, _) => "has ended".to_owned(),
-            (_, Part::Fib) => format!("no answer{}", during(self.sources.kernel.stage())),
+            (_, Part::Fib) if owed.name == "fib" => {
+                format!("no answer{}", during(self.sources.kernel.stage()))
+            }
             _ => "no answer".to_owned(),
         };
         Stuck {

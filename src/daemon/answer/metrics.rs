@@ -24,10 +24,13 @@ use crate::config::{PeerChoice, PeerSeries};
 use crate::daemon::registry::{Record, traffic};
 use crate::datastore::State;
 use crate::discovery::Statuses;
+use crate::engine::Handle;
 use crate::http::{
     CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
     PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
+    VrfMetrics,
 };
+use crate::kernel::Fib;
 use crate::logging::Log;
 use crate::net::{PeerNumbers, SessionCounters};
 use crate::supervise::Supervisor;
@@ -142,6 +145,7 @@ impl Found {
         let last_error = self.record.handle.snapshot().last_error;
         PeerMetrics {
             name: self.record.name.to_string(),
+            vrf: self.record.session.vrf.as_deref().map(str::to_owned),
             address: off_interface(address).0,
             remote_asn,
             kind: self.kind,
@@ -173,7 +177,8 @@ impl MetricsView {
         let stuck = self.liveness.stuck(PART_WAIT).await;
         let is_stuck = |part| stuck.iter().any(|stuck| stuck.part == part);
         // Queries to a table that does not answer would accumulate, one for each scrape.
-        let table = if is_stuck(Part::Table) { None } else { self.table_metrics().await };
+        let own = &self.sources.table;
+        let table = if is_stuck(Part::Table) { None } else { self.table_metrics(own).await };
         let (mut found, gone) = self.found();
         if table.is_some() {
             self.count(&mut found).await;
@@ -192,7 +197,19 @@ impl MetricsView {
         found.retain(|found| chosen.contains(&found.record.id) && is_named(&found.record));
         let mut histograms = self.sources.table.timings().collect();
         histograms.extend(self.session_counters.collect());
-        let fib = state.config.fib.enabled.then(|| self.fib_metrics());
+        let is_written = state.config.fib.enabled;
+        let fib = is_written.then(|| fib_metrics(&self.sources.kernel));
+        let mut vrfs = Vec::new();
+        for (name, vrf) in self.sources.vrfs.all() {
+            vrfs.push(VrfMetrics {
+                name: name.to_string(),
+                table: match is_stuck(Part::Table) {
+                    true => None,
+                    false => self.table_metrics(&vrf.table).await,
+                },
+                fib: is_written.then(|| fib_metrics(&vrf.kernel)),
+            });
+        }
         if fib.is_some() {
             histograms.extend(self.sources.kernel.collect());
         }
@@ -214,6 +231,7 @@ impl MetricsView {
             peers: found.into_iter().map(|found| found.metrics(now)).collect(),
             table,
             fib,
+            vrfs,
             bfd: self.bfd.metrics().await,
             router_discovery: (!self.sources.state().config.interfaces.is_empty())
                 .then(|| RouterDiscoveryMetrics(self.discovery.total())),
@@ -271,8 +289,8 @@ impl MetricsView {
         metrics
     }
 
-    async fn table_metrics(&self) -> Option<TableMetrics> {
-        let numbers = self.sources.table.ask(|table, _| {
+    async fn table_metrics(&self, table: &Handle) -> Option<TableMetrics> {
+        let numbers = table.ask(|table, _| {
             let mut groups = table.group_counts();
             // The largest groups are the most useful ones; the totals include the others.
             groups.sort_by_key(|group| (std::cmp::Reverse(group.members), group.id));
@@ -301,7 +319,7 @@ impl MetricsView {
         let numbers = timeout(PART_WAIT, numbers).await.ok().flatten()?;
         Some(TableMetrics {
             memory_max: self.sources.state().config.bgp.memory_max,
-            waiting_octets: self.sources.table.waiting_octets() as u64,
+            waiting_octets: table.waiting_octets() as u64,
             ..numbers
         })
     }
@@ -338,20 +356,20 @@ impl MetricsView {
             planning: status.planning,
         }
     }
+}
 
-    fn fib_metrics(&self) -> FibMetrics {
-        let kernel = self.sources.kernel.counters();
-        FibMetrics {
-            installed: kernel.installed,
-            pending: kernel.pending,
-            failed: kernel.failed,
-            foreign: kernel.foreign,
-            next_hop_objects: kernel.next_hop_objects,
-            writes: kernel.writes,
-            batches: kernel.batches,
-            errors: kernel.errors,
-            resyncs: kernel.resyncs,
-        }
+fn fib_metrics(kernel: &Fib) -> FibMetrics {
+    let kernel = kernel.counters();
+    FibMetrics {
+        installed: kernel.installed,
+        pending: kernel.pending,
+        failed: kernel.failed,
+        foreign: kernel.foreign,
+        next_hop_objects: kernel.next_hop_objects,
+        writes: kernel.writes,
+        batches: kernel.batches,
+        errors: kernel.errors,
+        resyncs: kernel.resyncs,
     }
 }
 

@@ -124,7 +124,7 @@ impl Sources {
             Source::Kernel | Source::Direct => {
                 self.redistribution.get(prefix, source == Source::Direct)
             }
-            Source::Bgp | Source::Static => None,
+            Source::Bgp | Source::Static | Source::Vrf => None,
         }
     }
 

@@ -171,6 +171,14 @@ fn sysctls(facts: &Facts, out: &mut Findings) {
             out.add(Severity::Unsafe, subject(name), "", text, format!("sysctl -w {name}=1"));
         }
     }
+    for name in ["net.ipv4.tcp_l3mdev_accept", "net.ipv4.udp_l3mdev_accept"] {
+        if value(name) == Some(1) {
+            let text = "is 1: BGP's and BFD's sockets also receive what arrives in VRFs, where the same \
+                        addresses may be others";
+            let remedy = format!("sysctl -w {name}=0, unless something else needs it");
+            out.add(Severity::Note, subject(name), "", text, remedy);
+        }
+    }
     let strict = ["net.ipv4.conf.all.rp_filter", "net.ipv4.conf.tunl0.rp_filter"];
     if value(strict[1]).is_some() && strict.iter().filter_map(|name| value(name)).max() == Some(1) {
         let text = "is strict: packets from other nodes' pods are dropped where the way back is \

@@ -6,12 +6,21 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 
 /// Metric families by name.
 #[derive(Default)]
-pub(super) struct Families(BTreeMap<&'static str, (MetricType, &'static str, Vec<Metric>)>);
+pub(super) struct Families {
+    families: BTreeMap<&'static str, (MetricType, &'static str, Vec<Metric>)>,
+    /// The VRF of what is added; `None`: that of the default VRF, which has no label.
+    vrf: Option<String>,
+}
 
 /// A metric's labels, in the order in which they are shown.
 pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Families {
+    /// From here on, what is added is of this VRF; `None`: of the default VRF.
+    pub(super) fn set_vrf(&mut self, vrf: Option<&str>) {
+        self.vrf = vrf.map(str::to_owned);
+    }
+
     pub(super) fn gauge(
         &mut self,
         name: &'static str,
@@ -71,8 +80,10 @@ impl Families {
             pair.set_value((*value).to_owned());
             pair
         };
+        let vrf = self.vrf.iter().map(|vrf| ("vrf", vrf.as_str()));
+        let labels: Vec<(&str, &str)> = labels.iter().copied().chain(vrf).collect();
         let metric = Metric::from_label(labels.iter().map(label).collect());
-        let (_, _, metrics) = self.0.entry(name).or_insert_with(|| (kind, help, Vec::new()));
+        let (_, _, metrics) = self.families.entry(name).or_insert_with(|| (kind, help, Vec::new()));
         let index = metrics.len();
         metrics.push(metric);
         &mut metrics[index]
@@ -87,6 +98,6 @@ impl Families {
             family.set_metric(metrics);
             family
         };
-        self.0.into_iter().map(family).collect()
+        self.families.into_iter().map(family).collect()
     }
 }

@@ -53,6 +53,8 @@ pub struct MetricsSnapshot {
     pub table: Option<TableMetrics>,
     /// Our routes in the kernel; `None` if none are installed by configuration.
     pub fib: Option<FibMetrics>,
+    /// The VRFs beside the default VRF that exist, whose series have the label `vrf`.
+    pub vrfs: Vec<VrfMetrics>,
     /// BFD; `None` if there are no sessions.
     pub bfd: Option<BfdMetrics>,
     /// Router discovery; `None` if no neighbour is found by it.
@@ -61,6 +63,17 @@ pub struct MetricsSnapshot {
     pub calico: Option<CalicoMetrics>,
     /// Histograms of other modules, under their own names.
     pub histograms: Vec<MetricFamily>,
+}
+
+/// Numbers of a VRF.
+#[derive(Clone, Debug, Default)]
+pub struct VrfMetrics {
+    /// Its name.
+    pub name: String,
+    /// Its table; `None` if it does not answer.
+    pub table: Option<TableMetrics>,
+    /// Our routes in the kernel; `None` if none are installed by configuration.
+    pub fib: Option<FibMetrics>,
 }
 
 impl MetricsSnapshot {
@@ -125,14 +138,22 @@ impl MetricsSnapshot {
             self.peers.len() as u64,
         );
         for peer in &self.peers {
+            families.set_vrf(peer.vrf.as_deref());
             peer.collect(&mut families);
         }
+        families.set_vrf(None);
         if let Some(table) = &self.table {
             table.collect(&mut families);
         }
         if let Some(fib) = &self.fib {
             fib.collect(&mut families);
         }
+        for vrf in &self.vrfs {
+            families.set_vrf(Some(&vrf.name));
+            vrf.table.iter().for_each(|table| table.collect(&mut families));
+            vrf.fib.iter().for_each(|fib| fib.collect(&mut families));
+        }
+        families.set_vrf(None);
         if let Some(bfd) = &self.bfd {
             bfd.collect(&mut families);
         }

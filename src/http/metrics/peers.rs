@@ -261,6 +261,8 @@ fn collect_stale(
 pub struct PeerMetrics {
     /// Its name.
     pub name: String,
+    /// Its VRF; `None`: the default VRF.
+    pub vrf: Option<String>,
     /// Its address.
     pub address: IpAddr,
     /// The AS that is accepted.

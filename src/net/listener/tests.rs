@@ -361,6 +361,7 @@ async fn an_address_that_cannot_be_bound_leaves_the_others_alone() {
 #[test]
 fn a_missing_family_is_a_fault_only_if_one_of_its_addresses_was_requested() {
     let unbound = |address: &str, errno: i32, covered| Unbound {
+        vrf: None,
         address: address.parse().unwrap(),
         source: io::Error::from_raw_os_error(errno),
         covered,

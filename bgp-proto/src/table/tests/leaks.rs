@@ -1,0 +1,129 @@
+//! Routes that other tables import.
+
+use super::*;
+use crate::rib::{LocalRoute, NextHopState, Reason};
+use crate::table::Offered;
+use crate::wire::AttrView;
+
+const NET: &str = "203.0.113.0/24";
+
+fn net() -> Prefix {
+    NET.parse().unwrap()
+}
+
+fn offers(table: &mut Table) -> Vec<(Prefix, Option<Offered>)> {
+    settle(table);
+    let mut all = Vec::new();
+    while table.has_offers() {
+        all.extend(table.take_offers(1));
+    }
+    settle(table);
+    all
+}
+
+/// A table with a route of an eBGP peer, whose next hop is on interface 1.
+fn red() -> Table {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, importing(2, Policy::accept_all()));
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(65001), 1);
+    announce_with(&mut table, 2, &[NET], &edit);
+    settle(&mut table);
+    table
+}
+
+#[test]
+fn nothing_is_offered_before_somebody_imports() {
+    let mut red = red();
+    assert!(!red.has_offers());
+    red.begin_offers();
+    assert_eq!(offers(&mut red).len(), 1);
+    red.end_offers();
+    announce(&mut red, 2, 65001, &["198.51.100.0/24"]);
+    settle(&mut red);
+    assert!(!red.has_offers());
+}
+
+#[test]
+fn an_imported_route_has_the_hops_of_the_table_it_comes_from() {
+    let mut red = red();
+    red.begin_offers();
+    let found = offers(&mut red);
+    let [(found, Some(offered))] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(*found, net());
+    let from: Arc<str> = "red".into();
+    let route = offered.import(&Policy::accept_all(), &from).unwrap();
+    let gateway = IpAddr::from([10, 0, 0, 2]);
+    let hop = Hop { gateway: Some(gateway), ifindex: 1, onlink: false, weight: 1 };
+    assert_eq!(route.install, Some(FibKind::Unicast(vec![hop])));
+    assert_eq!((route.next_hop, route.from.as_ref()), (None, Some(&from)));
+    let attrs = route.attrs.clone().unwrap();
+    assert_eq!(AttrView::new(&attrs).as_path().first(), Some(Asn(65001)));
+    assert_eq!(offered.import(&Policy::reject_all(), &from), None);
+
+    // Changed hops are offered, and a withdrawal; each destination once.
+    red.handle_next_hop(gateway, NextHopState::connected(gateway, 8));
+    let changed = offers(&mut red);
+    let [(_, Some(changed))] = &changed[..] else { panic!("{changed:?}") };
+    assert_ne!(changed.install, offered.install);
+    red.down_now(2, None);
+    assert_eq!(offers(&mut red), [(net(), None)]);
+    assert_eq!(red.totals().destinations[Family::Ipv4], 0, "the destination is freed then");
+}
+
+#[test]
+fn attributes_of_reflection_stay_behind() {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.set_originator_id(RouterId(9));
+    edit.prepend_cluster(ClusterId(7));
+    let offered = Offered {
+        prefix: net(),
+        attrs: edit.into_bytes().into(),
+        source: Source::Bgp,
+        peer_type: None,
+        next_hop: None,
+        interface: None,
+        metric: None,
+        install: None,
+    };
+    let route = offered.import(&Policy::accept_all(), &"red".into()).unwrap();
+    let attrs = route.attrs.unwrap();
+    assert!(AttrView::new(&attrs).originator_id().is_none());
+    assert_eq!(attrs[..], *AttrEdit::originate(Origin::Igp).view().as_bytes());
+}
+
+#[test]
+fn what_was_imported_is_not_offered_on_and_loses_to_own_routes() {
+    let mut red = red();
+    red.begin_offers();
+    let (_, offered) = offers(&mut red).remove(0);
+    let imported = offered.unwrap().import(&Policy::accept_all(), &"red".into());
+    let mut blue = table();
+    blue.begin_offers();
+    blue.handle_local(Time::ZERO, net(), Source::Vrf, imported);
+    assert_eq!(offers(&mut blue), [(net(), None)]);
+    let installed = blue.poll_fib(10);
+    assert!(matches!(installed[..], [(_, FibChange::Install(_))]), "{installed:?}");
+    let _reader = up(&mut blue, 3, 65001, importing(3, Policy::accept_all()));
+    announce(&mut blue, 3, 65001, &[NET]);
+    let own = offers(&mut blue);
+    assert!(matches!(&own[..], [(_, Some(own))] if own.source == Source::Bgp), "{own:?}");
+    let shown = blue.explain(net(), Time::ZERO).unwrap().destination.paths;
+    assert_eq!(shown[1].own.as_ref().unwrap().from.as_deref(), Some("red"));
+    assert_eq!(shown[1].reason, Reason::Preference);
+}
+
+#[test]
+fn a_destination_is_kept_until_its_withdrawal_was_taken() {
+    let mut table = table();
+    table.begin_offers();
+    let route = LocalRoute { install: Some(FibKind::Blackhole), ..LocalRoute::default() };
+    table.handle_local(Time::ZERO, net(), Source::Static, Some(route));
+    settle(&mut table);
+    table.handle_local(Time::ZERO, net(), Source::Static, None);
+    settle(&mut table);
+    assert_eq!(table.take_offers(10), [(net(), None)]);
+    settle(&mut table);
+    table.offer_again(net());
+    assert!(!table.has_offers(), "the destination is freed");
+}

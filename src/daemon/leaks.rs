@@ -1,0 +1,352 @@
+//! Routes of one VRF in another, where a policy imports them (`import-vrf`).
+//!
+//! A task takes what the tables offer, a page at a time, evaluates the policies, and gives the result
+//! to the importing tables as local routes. It takes the next page only when they have taken the last
+//! one: nothing queues up, and a route that changes meanwhile is taken once. What is imported is not
+//! offered on, so that there are no loops.
+//!
+//! If several VRFs have a route to one prefix, the first one in the importing VRF's list has it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bgp_proto::policy::Source;
+use bgp_proto::table::{LocalRoute, Offered};
+use bgp_proto::types::Prefix;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::config::{Config, ImportVrf};
+use crate::engine::Handle;
+use crate::supervise::{self, Ending};
+
+/// Destinations that are taken at once.
+const PAGE: usize = 256;
+/// How long a table may take for a page before the next one is taken anyway.
+const TAKEN_MAX: Duration = Duration::from_secs(2);
+/// Pause between two looks whether a table has decided on what it was given.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// A VRF; `None`: the default VRF.
+type Vrf = Option<Arc<str>>;
+
+/// How the default VRF is called where it is named.
+const DEFAULT: &str = "default";
+
+/// Whether routes wait to be imported. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OffersWait(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    news: Notify,
+    /// How often something began to wait, and up to which of those everything is done.
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl OffersWait {
+    /// Something waits.
+    pub(super) fn begin(&self) {
+        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        self.0.news.notify_one();
+    }
+
+    /// Whether something that waited has not reached the importing tables.
+    pub(super) fn is_pending(&self) -> bool {
+        self.0.begun.load(Ordering::Acquire) != self.0.done.load(Ordering::Acquire)
+    }
+}
+
+/// The tables that exist, and what each imports.
+#[derive(Clone, Default)]
+struct Wish {
+    tables: BTreeMap<Vrf, Handle>,
+    imports: BTreeMap<Vrf, Vec<ImportVrf>>,
+}
+
+impl Wish {
+    /// The imports of a VRF from another.
+    fn of<'a>(&'a self, to: &Vrf, from: &Vrf) -> Option<(usize, &'a ImportVrf)> {
+        let mut all = self.imports.get(to)?.iter().enumerate();
+        all.find(|(_, import)| import.from == *from)
+    }
+
+    fn importers(&self, from: &Vrf) -> Vec<Vrf> {
+        let imports = |to: &&Vrf| self.of(to, from).is_some();
+        self.imports.keys().filter(imports).cloned().collect()
+    }
+
+    fn is_same(&self, other: &Wish) -> bool {
+        self.imports == other.imports
+            && self.tables.len() == other.tables.len()
+            && self.tables.keys().all(|vrf| self.has_same(other, vrf))
+    }
+
+    /// Whether a table is there, and the same as in `other`.
+    fn has_same(&self, other: &Wish, vrf: &Vrf) -> bool {
+        let pair = self.tables.get(vrf).zip(other.tables.get(vrf));
+        pair.is_some_and(|(own, other)| own.is_same(other))
+    }
+}
+
+/// The task, and what it is told. Without any import it does not exist.
+pub(super) struct Leaks {
+    wait: OffersWait,
+    /// What the task was told last.
+    told: Wish,
+    task: Option<(watch::Sender<Wish>, JoinHandle<()>)>,
+}
+
+impl Drop for Leaks {
+    fn drop(&mut self) {
+        self.task.iter().for_each(|(_, task)| task.abort());
+    }
+}
+
+impl Leaks {
+    pub(super) fn new(wait: OffersWait) -> Leaks {
+        Leaks { wait, told: Wish::default(), task: None }
+    }
+
+    /// Whether routes have not reached the tables that import them.
+    pub(super) fn is_pending(&self) -> bool {
+        self.task.is_some() && self.wait.is_pending()
+    }
+
+    /// The imports of the configuration apply to the tables that exist.
+    pub(super) fn follow<'a>(
+        &mut self,
+        config: &Config,
+        default: &Handle,
+        vrfs: impl Iterator<Item = (&'a Arc<str>, &'a Handle)>,
+    ) {
+        let own = config.vrfs.iter().map(|vrf| (Some(Arc::clone(&vrf.name)), vrf.import.clone()));
+        let all = own.chain([(None, config.bgp.import.clone())]);
+        let imports: BTreeMap<_, _> = all.filter(|(_, imports)| !imports.is_empty()).collect();
+        if self.task.is_none() && imports.is_empty() {
+            return;
+        }
+        let there = vrfs.map(|(name, table)| (Some(Arc::clone(name)), table.clone()));
+        let tables = there.chain([(None, default.clone())]).collect();
+        let wish = Wish { tables, imports };
+        // Links come and go more often than VRFs, and every route is offered again.
+        if wish.is_same(&self.told) {
+            return;
+        }
+        self.told = wish.clone();
+        let wait = self.wait.clone();
+        let (sender, _) = self.task.get_or_insert_with(|| {
+            let (sender, wishes) = watch::channel(Wish::default());
+            let task = supervise::task("leaks", Ending::Allowed, run(wishes, wait));
+            (sender, tokio::spawn(task))
+        });
+        sender.send_replace(wish);
+        self.wait.begin();
+    }
+}
+
+/// What to do with an offer in an importing table.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// Nothing.
+    Leave,
+    /// Give the table this route.
+    Set(LocalRoute),
+    /// Withdraw the route. The other VRFs may have one.
+    Withdraw,
+}
+
+/// The routes that one table has from others: from which VRF.
+#[derive(Debug, Default)]
+struct Held(BTreeMap<Prefix, Vrf>);
+
+impl Held {
+    /// Decides about a route of `from`; `rank` is the position of a VRF in the list of imports.
+    fn decide(
+        &mut self,
+        prefix: Prefix,
+        from: &Vrf,
+        route: Option<LocalRoute>,
+        rank: impl Fn(&Vrf) -> Option<usize>,
+    ) -> Step {
+        let holder = self.0.get(&prefix);
+        match route {
+            Some(route) => {
+                let is_behind =
+                    |holder: &Vrf| rank(holder).is_some_and(|first| Some(first) < rank(from));
+                if holder.is_some_and(is_behind) {
+                    return Step::Leave;
+                }
+                self.0.insert(prefix, from.clone());
+                Step::Set(route)
+            }
+            None if holder == Some(from) => {
+                self.0.remove(&prefix);
+                Step::Withdraw
+            }
+            None => Step::Leave,
+        }
+    }
+
+    /// Forgets the routes of VRFs that are not in the list any more; returns their prefixes.
+    fn leave(&mut self, is_left: impl Fn(&Vrf) -> bool) -> Vec<Prefix> {
+        let left: Vec<Prefix> =
+            self.0.iter().filter(|(_, from)| is_left(from)).map(|(prefix, _)| *prefix).collect();
+        left.iter().for_each(|prefix| drop(self.0.remove(prefix)));
+        left
+    }
+}
+
+/// What the task knows.
+#[derive(Default)]
+struct State {
+    wish: Wish,
+    held: BTreeMap<Vrf, Held>,
+}
+
+async fn run(mut wishes: watch::Receiver<Wish>, wait: OffersWait) {
+    let mut state = State::default();
+    loop {
+        wait.0.news.notified().await;
+        let begun = wait.0.begun.load(Ordering::Acquire);
+        let wish = wishes.has_changed().is_ok_and(|has| has);
+        if wish {
+            let wish = wishes.borrow_and_update().clone();
+            state.follow(wish).await;
+        }
+        state.take_all().await;
+        wait.0.done.store(begun, Ordering::Release);
+    }
+}
+
+impl State {
+    /// Takes over what is wanted now: withdraws what is not, and lets the tables offer the rest again.
+    async fn follow(&mut self, wish: Wish) {
+        let before = std::mem::replace(&mut self.wish, wish);
+        let wish = &self.wish;
+        self.held.retain(|to, _| wish.has_same(&before, to));
+        for (to, held) in &mut self.held {
+            // A table that was replaced takes its routes with it.
+            let is_left = |from: &Vrf| wish.of(to, from).is_none() || !wish.has_same(&before, from);
+            let left = held.leave(is_left);
+            let Some(table) = wish.tables.get(to) else { continue };
+            for page in left.chunks(PAGE) {
+                for prefix in page {
+                    table.local(*prefix, Source::Vrf, None);
+                }
+                has_taken(table).await;
+            }
+        }
+        for (from, table) in &wish.tables {
+            // Also where only a policy has changed. A route that is the same changes nothing.
+            match wish.importers(from)[..] {
+                [] if before.importers(from).is_empty() => {}
+                [] => table.end_offers(),
+                _ => table.begin_offers(),
+            }
+        }
+    }
+
+    /// Takes what the tables offer, until none has anything.
+    async fn take_all(&mut self) {
+        let sources: Vec<(Vrf, Handle)> = self.wish.tables.clone().into_iter().collect();
+        loop {
+            let mut is_done = true;
+            for (from, table) in &sources {
+                if self.wish.importers(from).is_empty() {
+                    continue;
+                }
+                let offers = table.take_offers(PAGE).await.unwrap_or_default();
+                is_done &= offers.is_empty();
+                self.import(from, &offers).await;
+            }
+            if is_done {
+                break;
+            }
+        }
+    }
+
+    /// Gives one page of offers to every table that imports from `from`.
+    async fn import(&mut self, from: &Vrf, offers: &[(Prefix, Option<Offered>)]) {
+        let name: Arc<str> = from.clone().unwrap_or_else(|| DEFAULT.into());
+        for to in self.wish.importers(from) {
+            let (Some(table), Some((_, import))) =
+                (self.wish.tables.get(&to), self.wish.of(&to, from))
+            else {
+                continue;
+            };
+            let held = self.held.entry(to.clone()).or_default();
+            let mut has_changed = false;
+            for (prefix, offered) in offers {
+                let route = offered.as_ref().and_then(|route| route.import(&import.policy, &name));
+                let rank = |vrf: &Vrf| self.wish.of(&to, vrf).map(|(rank, _)| rank);
+                let route = match held.decide(*prefix, from, route, rank) {
+                    Step::Leave => continue,
+                    Step::Set(route) => Some(route),
+                    Step::Withdraw => {
+                        self.wish.offer_again(&to, from, *prefix);
+                        None
+                    }
+                };
+                table.local(*prefix, Source::Vrf, route);
+                has_changed = true;
+            }
+            if has_changed {
+                has_taken(table).await;
+            }
+        }
+    }
+}
+
+impl Wish {
+    /// The other VRFs from which `to` imports offer their route to a prefix.
+    fn offer_again(&self, to: &Vrf, left: &Vrf, prefix: Prefix) {
+        let imports = self.imports.get(to).into_iter().flatten();
+        for import in imports.filter(|import| import.from != *left) {
+            if let Some(table) = self.tables.get(&import.from) {
+                table.offer_again(prefix);
+            }
+        }
+    }
+}
+
+/// Waits until a table has decided on what it was given, or is too busy for that.
+async fn has_taken(table: &Handle) {
+    let decided = async {
+        while table.ask(|table, _| table.is_decided()).await == Some(false) {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = timeout(TAKEN_MAX, decided).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(from: &str) -> Option<LocalRoute> {
+        Some(LocalRoute { from: Some(from.into()), ..LocalRoute::default() })
+    }
+
+    #[test]
+    fn the_first_vrf_of_the_list_has_a_prefix() {
+        let prefix: Prefix = "203.0.113.0/24".parse().unwrap();
+        let [red, green]: [Vrf; 2] = ["red", "green"].map(|name| Some(name.into()));
+        let rank = |vrf: &Vrf| [&red, &green].iter().position(|known| *known == vrf);
+        let mut held = Held::default();
+        let mut decide = |from: &Vrf, route| held.decide(prefix, from, route, rank);
+        assert_eq!(decide(&green, None), Step::Leave, "it was never imported");
+        assert!(matches!(decide(&green, route("green")), Step::Set(_)));
+        assert!(matches!(decide(&red, route("red")), Step::Set(_)), "red precedes green");
+        assert_eq!(decide(&green, route("green")), Step::Leave);
+        assert_eq!(decide(&green, None), Step::Leave, "it is not green's");
+        assert_eq!(decide(&red, None), Step::Withdraw);
+        assert!(matches!(decide(&green, route("green")), Step::Set(_)));
+        assert_eq!(held.leave(|from| *from == green), [prefix]);
+        assert!(held.0.is_empty());
+    }
+}
