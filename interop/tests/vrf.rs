@@ -14,6 +14,8 @@ use serde_json::Value;
 
 /// The prefix that every neighbour announces.
 const SHARED: &str = "203.0.113.0/24";
+/// Slow enough for a busy machine.
+const BFD: &str = "{ min-tx = 500, min-rx = 500, multiplier = 10 }";
 /// In which nothing that must not happen has happened.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -90,6 +92,21 @@ fn established(control: &Control, side: &Side) -> Result<()> {
     ensure!(peer["state"] == "Established", "{}", peer);
     let vrf = peer["vrf"].as_str().unwrap_or_default();
     ensure!(vrf == side.vrf, "it is in {vrf}");
+    ensure!(peer["bfd"] == "Up", "BFD: {}", peer["bfd"]);
+    Ok(())
+}
+
+/// A BFD session for each side, with the same addresses.
+fn bfd(control: &Control) -> Result<()> {
+    let sessions = json(control, &["show", "bfd"])?;
+    let sessions = sessions.as_array().context("a list")?;
+    for side in &SIDES {
+        let vrf = |session: &&Value| session["vrf"].as_str().unwrap_or_default() == side.vrf;
+        let of_side = |session: &&Value| session["peers"][0] == side.peer().as_str();
+        let found: Vec<&Value> = sessions.iter().filter(of_side).filter(vrf).collect();
+        ensure!(found.len() == 1 && found[0]["address"] == "192.0.2.2", "{sessions:?}");
+        ensure!(found[0]["failures"] == 0 && found[0]["error"].is_null(), "{found:?}");
+    }
     Ok(())
 }
 
@@ -126,11 +143,20 @@ fn separate(host: &Host, control: &Control, side: &Side) -> Result<()> {
 }
 
 fn config(host: &Host) -> String {
+    less_of(host, &[])
+}
+
+/// The configuration without these VRFs.
+fn less_of(host: &Host, left: &[&Side]) -> String {
+    let is_in = |side: &&Side| !left.iter().any(|left| left.vrf == side.vrf);
     let mut text = String::from(
         "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nconnect-retry-time = 1\n\
-         [fib]\nprotocol = 12\n[[vrfs]]\nname = \"blue\"\n[[vrfs]]\nname = \"red\"\n",
+         [fib]\nprotocol = 12\n",
     );
-    for side in &SIDES {
+    for side in [&BLUE, &RED].into_iter().filter(is_in) {
+        text += &format!("[[vrfs]]\nname = \"{}\"\n", side.vrf);
+    }
+    for side in SIDES.iter().filter(is_in) {
         let vrf = match side.vrf {
             "" => String::new(),
             vrf => format!("vrf = \"{vrf}\"\n"),
@@ -139,10 +165,30 @@ fn config(host: &Host) -> String {
         let passive = side.vrf != BLUE.vrf;
         text += &format!(
             "[[bgp.peers]]\n{vrf}address = \"192.0.2.2\"\nremote-asn = 64600\nimport = \"all\"\n\
-             export = \"all\"\npassive = {passive}\n"
+             export = \"all\"\npassive = {passive}\nbfd = {BFD}\n"
         );
     }
     text + &margay::control_section(host)
+}
+
+/// Blue imports what only red's neighbour announces, and the default VRF everything of blue.
+fn leaking(host: &Host) -> String {
+    let own = RED.own;
+    let policy = format!(
+        "[[policy]]\nname = \"reds\"\n[[policy.rules]]\nmatch.prefixes = [\"{own}\"]\nthen = \
+         \"accept\"\n"
+    );
+    let blue = "[[vrfs]]\nname = \"blue\"\n";
+    let from = |vrf: &str, policy: &str| {
+        format!("import-vrf = [{{ vrf = \"{vrf}\", policy = \"{policy}\" }}]\n")
+    };
+    config(host)
+        .replace(
+            "connect-retry-time = 1\n",
+            &format!("connect-retry-time = 1\n{}", from("blue", "all")),
+        )
+        .replace(blue, &format!("{blue}{}", from("red", "reds")))
+        + &policy
 }
 
 /// The neighbour of a side, with the same address as those of the others.
@@ -158,7 +204,8 @@ fn neighbour(lab: &mut Lab, x: &Host, side: &Side, bird: bool) -> Result<(Host, 
             "router id 10.0.0.2;\nprotocol device {{}}\nprotocol static {{ ipv4; route {SHARED} \
              blackhole; route {own} blackhole; }}\nprotocol bgp x {{ local as 64600; neighbor \
              192.0.2.1 as 64512; connect retry time 1; connect delay time 1; error wait time 1, 2; \
-             ipv4 {{ import all; export where source = RTS_STATIC; }}; }}\n"
+             ipv4 {{ import all; export where source = RTS_STATIC; }}; allow local as 1; bfd on; }}\nprotocol bfd {{ interface \"*\" {{ \
+             min rx interval 500 ms; min tx interval 500 ms; multiplier 10; }}; }}\n"
         );
         let conf = host.write("bird.conf", &text)?.display().to_string();
         let socket = host.file("bird.ctl").display().to_string();
@@ -168,12 +215,101 @@ fn neighbour(lab: &mut Lab, x: &Host, side: &Side, bird: bool) -> Result<(Host, 
     let text = format!(
         "[bgp]\nasn = 64600\nrouter-id = \"10.0.0.2\"\nconnect-retry-time = 1\n[fib]\nenabled = \
          false\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\nimport = \"all\"\n\
-         export = \"all\"\n[[originate]]\nprefix = \"{SHARED}\"\n[[originate]]\nprefix = \
+         export = \"all\"\nbfd = {BFD}\n[[originate]]\nprefix = \"{SHARED}\"\n[[originate]]\nprefix = \
          \"{own}\"\n{}",
         margay::control_section(&host)
     );
     let (daemon, _) = margay::start_text(&host, &text)?;
     Ok((host, daemon))
+}
+
+/// A neighbour without addresses, behind an interface of blue.
+fn unnumbered(lab: &mut Lab, x: &Host) -> Result<(Host, Daemon)> {
+    let host = lab.host("six")?;
+    lab.wire((x, "v-blue"), (&host, "v0"))?;
+    x.run("ip", &["link", "set", "v-blue", "master", "blue"])?;
+    let text = format!(
+        "[bgp]\nasn = 64600\nrouter-id = \"10.0.0.6\"\nconnect-retry-time = 1\n[fib]\nenabled = \
+         false\n[[bgp.peers]]\ninterface = \"v0\"\nrouter-advertisements = true\nremote-asn = \
+         64512\nimport = \"all\"\nexport = \"all\"\nbfd = {BFD}\n{}",
+        margay::control_section(&host)
+    );
+    let (daemon, _) = margay::start_text(&host, &text)?;
+    Ok((host, daemon))
+}
+
+/// The peer by interface that [`unnumbered`] is the neighbour of, for the configuration.
+fn by_interface() -> String {
+    format!(
+        "[[bgp.peers]]\nvrf = \"blue\"\ninterface = \"v-*\"\nrouter-advertisements = true\n\
+         remote-asn = 64600\nimport = \"none\"\nexport = \"all\"\nbfd = {BFD}\n"
+    )
+}
+
+/// Routes are where the imports of [`leaking`] want them, and nowhere else.
+fn leaked(x: &Host, control: &Control) -> Result<()> {
+    let net = |side: &Side| side.own.trim_end_matches("/32").to_owned();
+    let [own, blue, red] = SIDES.each_ref().map(net);
+    let tables = [
+        (&DEFAULT, vec![own, blue.clone(), SHARED.to_owned()]),
+        (&BLUE, vec![blue, red.clone(), SHARED.to_owned()]),
+        // What blue imports is not passed on, and red imports nothing.
+        (&RED, vec![red, SHARED.to_owned()]),
+    ];
+    for (side, wanted) in tables {
+        let found = routed(x, side)?;
+        ensure!(found == wanted, "table {} has {found:?}", side.table);
+    }
+    // The next hop is that of the VRF the route comes from.
+    let route = x.run("ip", &["route", "show", "table", BLUE.table, RED.own])?;
+    ensure!(route.contains("via 192.0.2.2 dev u-red"), "{route}");
+    let explained = text(control, &BLUE.args(&["explain", RED.own]))?;
+    ensure!(explained.contains("imported from VRF red"), "{explained}");
+    // Own routes win over imported ones.
+    let shared = text(control, &["explain", SHARED])?;
+    ensure!(shared.contains("imported from VRF blue"), "{shared}");
+    let there = x.run("ip", &["route", "show", "table", "main", SHARED])?;
+    ensure!(there.contains("dev u-main"), "{there}");
+    Ok(())
+}
+
+fn leaks(x: &Host, control: &Control, blue: &Host) -> Result<()> {
+    let file = x.file("margay.toml");
+    let reload = |config: String| {
+        std::fs::write(&file, config)?;
+        text(control, &["reload"])
+    };
+    reload(leaking(x))?;
+    wait_until(PATIENCE, "imported", || leaked(x, control))?;
+    let socket = blue.file("bird.ctl").display().to_string();
+    wait_until(PATIENCE, "announced", || {
+        let shown = blue.run("birdc", &["-s", &socket, "show", "route", "for", RED.own, "all"])?;
+        // From there it came over another VRF: we are the next hop.
+        ensure!(shown.contains("BGP.as_path: 64512 64600"), "{shown}");
+        ensure!(shown.contains("BGP.next_hop: 192.0.2.1"), "{shown}");
+        Ok(())
+    })?;
+    holds_for(QUIET, "no loops", || leaked(x, control))?;
+    // Withdrawals follow, and a VRF that goes takes its routes with it.
+    x.run("ip", &["link", "del", "red"])?;
+    wait_until(PATIENCE, "withdrawn from blue", || {
+        let found = routed(x, &BLUE)?;
+        ensure!(!found.iter().any(|prefix| RED.own.starts_with(prefix)), "{found:?}");
+        established(control, &BLUE)
+    })?;
+    RED.make(x)?;
+    wait_until(PATIENCE, "imported again", || leaked(x, control))?;
+    // A policy that changes, and imports that go.
+    reload(leaking(x).replace("policy = \"reds\"", "policy = \"none\""))?;
+    wait_until(PATIENCE, "refused by the policy", || {
+        let found = routed(x, &BLUE)?;
+        ensure!(found.len() == 2, "{found:?}");
+        Ok(())
+    })?;
+    reload(leaking(x))?;
+    wait_until(PATIENCE, "accepted again", || leaked(x, control))?;
+    reload(config(x))?;
+    wait_until(PATIENCE, "apart again", || all_separate(x, control))
 }
 
 fn all_separate(x: &Host, control: &Control) -> Result<()> {
@@ -186,6 +322,7 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     for (side, bird) in SIDES.iter().zip([false, true, false]) {
         neighbours.push(neighbour(lab, &x, side, bird)?);
     }
+    let blue = &neighbours[1].0;
     // RED comes later, and is waited for.
     BLUE.make(&x)?;
     let (daemon, control) = margay::start_text(&x, &config(&x))?;
@@ -198,6 +335,8 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     RED.make(&x)?;
     wait_until(PATIENCE, "red beside them", || all_separate(&x, &control))?;
     holds_for(QUIET, "no leaks", || all_separate(&x, &control))?;
+    wait_until(PATIENCE, "BFD", || bfd(&control))?;
+    leaks(&x, &control, blue)?;
     let blue = json(&control, &["show", "peers", "--vrf", "blue"])?;
     ensure!(blue.as_array().is_some_and(|peers| peers.len() == 1), "{blue}");
     ensure!(text(&control, &["show", "routes", "--vrf", "green"]).is_err(), "there is no green");
@@ -229,30 +368,60 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     bound("u-blue")?;
     wait_until(PATIENCE, "blue is bound to its own", || all_separate(&x, &control))?;
 
-    // A planned restart keeps the routes of all.
-    text(&control, &["stop", "--graceful"])?;
+    // A neighbour found on an interface of blue.
+    let six = unnumbered(lab, &x)?;
+    std::fs::write(&file, config(&x) + &by_interface())?;
+    text(&control, &["reload"])?;
+    wait_until(PATIENCE, "the neighbour by interface", || {
+        let found = peer(&control, "v-blue")?;
+        ensure!(found["state"] == "Established" && found["vrf"] == "blue", "{found}");
+        ensure!(found["bfd"] == "Up", "{found}");
+        separate(&x, &control, &BLUE)
+    })?;
+    drop(six);
+
+    restarts(&x, daemon, &control)
+}
+
+/// Restarts with and without the VRFs.
+fn restarts(x: &Host, daemon: Daemon, control: &Control) -> Result<()> {
+    // A planned restart keeps the routes of all, also with sockets that hear more than their VRF.
+    for protocol in ["tcp", "udp"] {
+        x.run("sysctl", &["-w", &format!("net.ipv4.{protocol}_l3mdev_accept=1")])?;
+    }
+    text(control, &["stop", "--graceful"])?;
     drop(daemon);
     for side in &SIDES {
-        let kept = routed(&x, side)?;
+        let kept = routed(x, side)?;
         ensure!(kept.len() == 2, "{kept:?} in table {} after the stop", side.table);
     }
-    let (_daemon, control) = margay::start_text(&x, &config(&x))?;
-    wait_until(PATIENCE, "all are back after the restart", || all_separate(&x, &control))?;
+    let (daemon, control) = margay::start_text(x, &config(x))?;
+    wait_until(PATIENCE, "all are back after the restart", || all_separate(x, &control))?;
+    let log = std::fs::read_to_string(x.file("margay.log"))?;
+    ensure!(log.contains("net.ipv4.tcp_l3mdev_accept is 1"), "{log}");
+    ensure!(!log.contains("cannot listen"), "{log}");
 
     // A reload that leaves red out ends it, and removes its routes.
-    let red = "[[bgp.peers]]\nvrf = \"red\"\naddress = \"192.0.2.2\"\nremote-asn = 64600\nimport = \
-               \"all\"\nexport = \"all\"\npassive = true\n";
-    let less = config(&x).replace(red, "").replace("[[vrfs]]\nname = \"red\"\n", "");
-    ensure!(!less.contains("red"), "{less}");
-    std::fs::write(&file, less)?;
+    std::fs::write(x.file("margay.toml"), less_of(x, &[&RED]))?;
     text(&control, &["reload"])?;
     wait_until(PATIENCE, "red is left", || {
-        let left = routed(&x, &RED)?;
+        let left = routed(x, &RED)?;
         ensure!(left.is_empty(), "{left:?}");
-        separate(&x, &control, &BLUE)?;
-        separate(&x, &control, &DEFAULT)
+        separate(x, &control, &BLUE)?;
+        separate(x, &control, &DEFAULT)
     })?;
-    Ok(())
+
+    // So does a start without blue.
+    text(&control, &["stop", "--graceful"])?;
+    drop(daemon);
+    ensure!(routed(x, &BLUE)?.len() == 2, "the stop keeps routes");
+    let blue = less_of(x, &[&BLUE, &RED]);
+    let (_daemon, control) = margay::start_text(x, &blue)?;
+    wait_until(PATIENCE, "blue is left", || {
+        let left = routed(x, &BLUE)?;
+        ensure!(left.is_empty(), "{left:?}");
+        separate(x, &control, &DEFAULT)
+    })
 }
 
 #[test]
