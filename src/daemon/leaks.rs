@@ -103,13 +103,19 @@ pub(super) struct Leaks {
 
 impl Drop for Leaks {
     fn drop(&mut self) {
-        self.task.iter().for_each(|(_, task)| task.abort());
+        self.stop();
     }
 }
 
 impl Leaks {
     pub(super) fn new(wait: OffersWait) -> Leaks {
         Leaks { wait, told: Wish::default(), task: None }
+    }
+
+    /// Nothing is imported or withdrawn any more: the ends of sessions of one VRF withdraw nothing from
+    /// another.
+    pub(super) fn stop(&self) {
+        self.task.iter().for_each(|(_, task)| task.abort());
     }
 
     /// Whether routes have not reached the tables that import them.
@@ -326,10 +332,91 @@ async fn has_taken(table: &Handle) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use bgp_proto::table::{Table, TableConfig};
+    use bgp_proto::types::{Asn, FibChange, FibKind, RouterId};
+
     use super::*;
+    use crate::engine::{Clock, Engine, Event, Sink};
 
     fn route(from: &str) -> Option<LocalRoute> {
         Some(LocalRoute { from: Some(from.into()), ..LocalRoute::default() })
+    }
+
+    /// Passes on that offers wait, and nothing else.
+    struct Told(OffersWait);
+
+    impl Sink for Told {
+        fn fib(&mut self, _: Vec<(Prefix, FibChange)>) {}
+        fn track(&mut self, _: IpAddr) {}
+        fn untrack(&mut self, _: IpAddr) {}
+        fn event(&mut self, _: Event) {}
+        fn offers(&mut self) {
+            self.0.begin();
+        }
+    }
+
+    fn config(imports: &str) -> Config {
+        let text = format!(
+            "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[vrfs]]\nname = \"red\"\n[[vrfs]]\n\
+             name = \"blue\"\n{imports}"
+        );
+        Config::parse(std::path::Path::new("m.toml"), &text).unwrap()
+    }
+
+    /// Waits until a table has, or has not, a route from the VRF that is named.
+    async fn until(table: &Handle, prefix: Prefix, from: Option<&'static str>) {
+        let has = move |table: &Table, now| {
+            let paths = table.explain(prefix, now).map(|found| found.destination.paths);
+            let own = paths.into_iter().flatten().find_map(|path| path.own);
+            own.and_then(|own| own.from).as_deref() == from
+        };
+        let limit = Duration::from_secs(20);
+        let waits = async { while table.ask(has).await == Some(false) {} };
+        timeout(limit, waits).await.unwrap_or_else(|_| panic!("never from {from:?}"));
+    }
+
+    #[tokio::test]
+    async fn routes_follow_the_imports_of_the_configuration() {
+        let (prefix, wait) = ("203.0.113.0/24".parse().unwrap(), OffersWait::default());
+        let engines: Vec<Engine> = (0..3)
+            .map(|seed| {
+                let config = Arc::new(TableConfig::new(Asn(64512), RouterId(1)));
+                Engine::start(config, seed, Clock::start(), Told(wait.clone())).unwrap()
+            })
+            .collect();
+        let [own, red, blue] = [0, 1, 2].map(|at| engines[at].handle().clone());
+        let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
+        let mut leaks = Leaks::new(wait);
+        let mut follow = |imports: &str, has_red: bool| {
+            let there = [(&red_name, &red), (&blue_name, &blue)];
+            let there = there.into_iter().filter(|(name, _)| has_red || ***name != *"red");
+            leaks.follow(&config(imports), &own, there);
+        };
+        let route = || Some(LocalRoute { install: Some(FibKind::Blackhole), ..Default::default() });
+        red.local(prefix, Source::Static, route());
+        let imports = "import-vrf = [{ vrf = \"red\", policy = \"all\" }]\n";
+        follow(imports, true);
+        until(&blue, prefix, Some("red")).await;
+        until(&own, prefix, None).await;
+        // A withdrawal, a policy, a VRF that goes, and an import that goes.
+        red.local(prefix, Source::Static, None);
+        until(&blue, prefix, None).await;
+        red.local(prefix, Source::Static, route());
+        until(&blue, prefix, Some("red")).await;
+        follow(&imports.replace("all", "none"), true);
+        until(&blue, prefix, None).await;
+        follow(imports, true);
+        until(&blue, prefix, Some("red")).await;
+        follow(imports, false);
+        until(&blue, prefix, None).await;
+        follow(imports, true);
+        until(&blue, prefix, Some("red")).await;
+        follow("", true);
+        until(&blue, prefix, None).await;
+        drop(leaks);
+        engines.into_iter().for_each(Engine::stop);
     }
 
     #[test]

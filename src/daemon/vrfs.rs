@@ -214,8 +214,9 @@ impl Vrfs {
         missing
     }
 
-    /// No connection is accepted any more, and no change of a table reaches the kernel.
+    /// No connection is accepted any more, and no change of a table reaches the kernel or another table.
     pub(super) fn begin_stop(&mut self) {
+        self.leaks.stop();
         for vrf in self.running.values_mut() {
             vrf.listeners.listen_where_possible(&[]);
             vrf.gate.close();
@@ -387,7 +388,9 @@ impl Daemon {
     /// Configured peers of VRFs that do not run become idle, and those of the others active.
     fn follow_vrfs(&mut self) {
         let mut config = Config::clone(&self.config);
-        self.add_by_interface(&mut config);
+        if config.interfaces.iter().any(|peers| peers.vrf().is_some()) {
+            self.add_by_interface(&mut config);
+        }
         self.vrfs.show_absent(&mut config, &self.fib.links());
         self.follow(config);
     }
