@@ -52,8 +52,16 @@ impl Side {
         let interface = self.interface();
         host.shell(&format!(
             "ip link add {vrf} type vrf table {table}; ip link set {vrf} up; \
-             ip link set {interface} master {vrf}"
+             ip link set {interface} master {vrf}; ip link set {interface} up"
         ))?;
+        Ok(())
+    }
+
+    /// Deletes the device. The interface would be in the default VRF then, where its neighbour has the
+    /// address of another.
+    fn delete(&self, host: &Host) -> Result<()> {
+        let interface = self.interface();
+        host.shell(&format!("ip link set {interface} down; ip link del {}", self.vrf))?;
         Ok(())
     }
 }
@@ -77,6 +85,15 @@ fn text(control: &Control, args: &[&str]) -> Result<String> {
     }
 }
 
+/// Stops margay such that routes stay. If the answer is lost, the next request finds it stopping.
+fn stop(control: &Control, daemon: Daemon) -> Result<()> {
+    match text(control, &["stop", "--graceful"]) {
+        Err(error) if !error.to_string().contains("the daemon is stopping") => return Err(error),
+        _ => drop(daemon),
+    }
+    Ok(())
+}
+
 fn json(control: &Control, args: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&text(control, &[args, &["--json"]].concat())?)?)
 }
@@ -96,18 +113,20 @@ fn established(control: &Control, side: &Side) -> Result<()> {
     Ok(())
 }
 
-/// A BFD session for each side, with the same addresses.
-fn bfd(control: &Control) -> Result<()> {
+/// A BFD session for each side, with the same addresses: how often each has failed.
+fn bfd(control: &Control) -> Result<Vec<Value>> {
     let sessions = json(control, &["show", "bfd"])?;
     let sessions = sessions.as_array().context("a list")?;
+    let mut failures = Vec::new();
     for side in &SIDES {
         let vrf = |session: &&Value| session["vrf"].as_str().unwrap_or_default() == side.vrf;
         let of_side = |session: &&Value| session["peers"][0] == side.peer().as_str();
         let found: Vec<&Value> = sessions.iter().filter(of_side).filter(vrf).collect();
         ensure!(found.len() == 1 && found[0]["address"] == "192.0.2.2", "{sessions:?}");
-        ensure!(found[0]["failures"] == 0 && found[0]["error"].is_null(), "{found:?}");
+        ensure!(found[0]["state"] == "Up" && found[0]["error"].is_null(), "{found:?}");
+        failures.push(found[0]["failures"].clone());
     }
-    Ok(())
+    Ok(failures)
 }
 
 /// Destinations of our routes in a table of the kernel.
@@ -291,10 +310,14 @@ fn leaks(x: &Host, control: &Control, blue: &Host) -> Result<()> {
     })?;
     holds_for(QUIET, "no loops", || leaked(x, control))?;
     // Withdrawals follow, and a VRF that goes takes its routes with it.
-    x.run("ip", &["link", "del", "red"])?;
+    RED.delete(x)?;
     wait_until(PATIENCE, "withdrawn from blue", || {
         let found = routed(x, &BLUE)?;
-        ensure!(!found.iter().any(|prefix| RED.own.starts_with(prefix)), "{found:?}");
+        let why =
+            || text(control, &BLUE.args(&["explain", RED.own])).unwrap_or_else(|e| e.to_string());
+        let kernel = x.run("ip", &["route", "show", "table", BLUE.table])?;
+        let is_left = |prefix: &String| RED.own.starts_with(prefix.as_str());
+        ensure!(!found.iter().any(is_left), "{kernel}\n{}", why());
         established(control, &BLUE)
     })?;
     RED.make(x)?;
@@ -324,6 +347,7 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     }
     let blue = &neighbours[1].0;
     // RED comes later, and is waited for.
+    x.run("ip", &["link", "set", &RED.interface(), "down"])?;
     BLUE.make(&x)?;
     let (daemon, control) = margay::start_text(&x, &config(&x))?;
     wait_until(PATIENCE, "the default VRF and blue", || {
@@ -335,14 +359,19 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     RED.make(&x)?;
     wait_until(PATIENCE, "red beside them", || all_separate(&x, &control))?;
     holds_for(QUIET, "no leaks", || all_separate(&x, &control))?;
-    wait_until(PATIENCE, "BFD", || bfd(&control))?;
+    let failures = bfd(&control)?;
+    holds_for(QUIET, "BFD does not mix", || {
+        let now = bfd(&control)?;
+        ensure!(now == failures, "{failures:?} were {now:?}");
+        Ok(())
+    })?;
     leaks(&x, &control, blue)?;
     let blue = json(&control, &["show", "peers", "--vrf", "blue"])?;
     ensure!(blue.as_array().is_some_and(|peers| peers.len() == 1), "{blue}");
     ensure!(text(&control, &["show", "routes", "--vrf", "green"]).is_err(), "there is no green");
 
     // A VRF that is deleted takes its session with it, and no other.
-    x.run("ip", &["link", "del", "blue"])?;
+    BLUE.delete(&x)?;
     wait_until(PATIENCE, "blue is gone", || {
         let waits = peer(&control, &BLUE.peer())?.to_string();
         ensure!(waits.contains("there is no VRF blue"), "{waits}");
@@ -389,8 +418,7 @@ fn restarts(x: &Host, daemon: Daemon, control: &Control) -> Result<()> {
     for protocol in ["tcp", "udp"] {
         x.run("sysctl", &["-w", &format!("net.ipv4.{protocol}_l3mdev_accept=1")])?;
     }
-    text(control, &["stop", "--graceful"])?;
-    drop(daemon);
+    stop(control, daemon)?;
     for side in &SIDES {
         let kept = routed(x, side)?;
         ensure!(kept.len() == 2, "{kept:?} in table {} after the stop", side.table);
@@ -412,8 +440,7 @@ fn restarts(x: &Host, daemon: Daemon, control: &Control) -> Result<()> {
     })?;
 
     // So does a start without blue.
-    text(&control, &["stop", "--graceful"])?;
-    drop(daemon);
+    stop(&control, daemon)?;
     ensure!(routed(x, &BLUE)?.len() == 2, "the stop keeps routes");
     let blue = less_of(x, &[&BLUE, &RED]);
     let (_daemon, control) = margay::start_text(x, &blue)?;

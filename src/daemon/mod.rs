@@ -626,7 +626,7 @@ impl Daemon {
             ended.extend(negotiated.map(|negotiated| (record.id, negotiated.local_addr)));
             record.handle.end(session, close);
         }
-        let users = self.vrfs.link_users(&self.next_hops);
+        let users = (self.vrfs.vrf_of_link(), self.vrfs.next_hops_in(&self.next_hops));
         self.link_watch.handle(Arc::clone(&links), &self.peers.registry(), &ended, users);
         self.review_vrfs();
         self.review_neighbors();

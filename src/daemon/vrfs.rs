@@ -173,23 +173,23 @@ impl Vrfs {
         (!is_there).then(|| format!("bind-interface {device} is not in VRF {own}").into())
     }
 
-    /// Finds the VRF of a link, and the next hops in use in a VRF; `default`: those of the default one.
-    pub(super) fn link_users<'a>(
-        &'a self,
-        default: &'a NextHops,
-    ) -> (
-        impl Fn(&Link) -> Option<Arc<str>> + use<'a>,
-        impl Fn(Option<&Arc<str>>) -> BTreeSet<IpAddr> + use<'a>,
-    ) {
-        let vrf_of = |link: &Link| {
+    /// Finds the VRF of a link.
+    pub(super) fn vrf_of_link(&self) -> impl Fn(&Link) -> Option<Arc<str>> {
+        |link| {
             let is_there = |(_, vrf): &(_, &Instance)| link.traits.vrf == Some(vrf.device.table);
             self.running.iter().find(is_there).map(|(name, _)| Arc::clone(name))
-        };
-        let next_hops = |vrf: Option<&Arc<str>>| {
+        }
+    }
+
+    /// Finds the next hops in use in a VRF; `default`: those of the default VRF.
+    pub(super) fn next_hops_in<'a>(
+        &'a self,
+        default: &'a NextHops,
+    ) -> impl Fn(Option<&Arc<str>>) -> BTreeSet<IpAddr> + use<'a> {
+        move |vrf| {
             let there = vrf.and_then(|vrf| self.running.get(vrf)).map(|vrf| &vrf.next_hops);
             there.unwrap_or(default).wanted()
-        };
-        (vrf_of, next_hops)
+        }
     }
 
     /// The routes of earlier runs are not waited for any more.

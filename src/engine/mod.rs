@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bgp_proto::export::Reader;
 use bgp_proto::policy::Source;
@@ -26,6 +27,7 @@ use bgp_proto::table::{LocalRoute, Offered, PeerRoutes, Table, TableConfig, Tabl
 use bgp_proto::types::{Family, FibChange, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 pub use clock::Clock;
 pub use flow::{Counted, Credit, PeerCredit, Permit};
@@ -35,6 +37,9 @@ pub use timings::Timings;
 /// Largest batch, in octets, that the sending task may process itself if the table is idle: enough
 /// for a few changes, too small for part of a full table.
 const SMALL_BATCH: usize = 1024;
+/// After this time without an answer the thread is woken again. Under User Mode Linux, a thread that
+/// was unparked sometimes stays asleep.
+const WAKE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the table thread reports to the host.
 #[derive(Debug)]
@@ -282,7 +287,7 @@ impl Handle {
     pub async fn take_offers(&self, max: usize) -> Option<Offers> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::TakeOffers { max, reply });
-        answer.await.ok()
+        self.answered(answer).await
     }
 
     /// Runs a query on the table's thread, between two turns. `None` if the thread has ended.
@@ -295,7 +300,17 @@ impl Handle {
             // The client may have disconnected; then the answer is not needed.
             let _ = reply.send(question(table, now));
         })));
-        answer.await.ok()
+        self.answered(answer).await
+    }
+
+    /// Waits for an answer of the thread; `None` if it has ended. Wakes it again while there is none.
+    async fn answered<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
+        loop {
+            match timeout(WAKE_AGAIN, &mut answer).await {
+                Ok(answer) => return answer.ok(),
+                Err(_) => self.inbox.wake_thread(),
+            }
+        }
     }
 
     /// Ends the thread once it has taken the inputs that are in the inbox.

@@ -194,21 +194,26 @@ impl Drop for Bound {
 /// The listening sockets of all VRFs, with their addresses. While `tcp_l3mdev_accept` is 1, those of
 /// one VRF keep those of another from being bound. Clones share it.
 #[derive(Clone, Default)]
-struct Siblings(Arc<Mutex<Vec<(SocketAddr, Weak<TcpListener>)>>>);
+struct Siblings(Arc<Mutex<Vec<Sibling>>>);
+
+struct Sibling {
+    address: SocketAddr,
+    socket: Weak<TcpListener>,
+}
 
 impl Siblings {
     fn add(&self, address: SocketAddr, socket: &Arc<TcpListener>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(_, socket)| socket.strong_count() > 0);
-        all.push((address, Arc::downgrade(socket)));
+        all.retain(|other| other.socket.strong_count() > 0);
+        all.push(Sibling { address, socket: Arc::downgrade(socket) });
     }
 
     /// Those with a socket at an address that excludes this one.
     fn beside(&self, address: SocketAddr) -> Vec<Arc<TcpListener>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let excludes = |other: &SocketAddr| *other == address || overlap(*other, address);
-        let there = all.iter().filter(|(other, _)| excludes(other));
-        there.filter_map(|(_, socket)| socket.upgrade()).collect()
+        let excludes =
+            |other: &&Sibling| other.address == address || overlap(other.address, address);
+        all.iter().filter(excludes).filter_map(|other| other.socket.upgrade()).collect()
     }
 }
 
