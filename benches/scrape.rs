@@ -20,6 +20,7 @@ fn peer(number: u32) -> PeerMetrics {
     let address = Ipv4Addr::from(0x0a00_0000 + number);
     let stats = Stats { octets_received: 1 << 20, updates_received: 500, ..Stats::default() };
     PeerMetrics {
+        vrf: None,
         name: format!("Mesh_{}", address.to_string().replace('.', "_")),
         address: IpAddr::from(address),
         remote_asn: Asn(64512).into(),
