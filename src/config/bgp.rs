@@ -50,7 +50,7 @@ pub(super) fn read(
         .and_then(|v| read_router_id(&v));
     let cluster_id = table.get("cluster-id").and_then(|v| read_id::<ClusterId>(&v, |id| id.0));
     let listen = read_listen(&table);
-    let import = read_import(&table, None, vrfs, policies);
+    let import = read_import(&table, None, vrfs, &|name| policies.named(name));
     let memory_max = read_memory(&table);
     let groups_max = table.get("groups-max").and_then(|v| v.integer(1..=100_000));
     let limits = read_route_limits(&table, RouteLimits::default());

@@ -610,7 +610,7 @@ fn read_host(root: &Table<'_>) -> HostSettings {
 
 fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let policies = policy::read(root);
-    let mut vrfs = vrf::read(root, &policies);
+    let mut vrfs = vrf::read(root, &|name| policies.named(name));
     let bgp = bgp::read(root, &policies, base, &vrfs);
     let originate = local::read_originate(root, &vrfs);
     let fib = host::read_fib(root, &policies);

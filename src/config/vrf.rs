@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
 
-use super::policy::Policies;
-use super::reader::Table;
+use super::reader::{Table, Value};
 use super::{Originate, Redistribute};
 
 /// Longest name of a network device, in octets (IFNAMSIZ without the final zero).
@@ -40,8 +39,11 @@ pub struct ImportVrf {
 /// Something of the file with the VRF it is in; `None`: the default VRF.
 pub(super) type In<T> = (Option<Arc<str>>, T);
 
+/// Finds the policy that a value names.
+pub(super) type FindPolicy<'a> = &'a dyn Fn(&Value<'_>) -> Option<Arc<Policy>>;
+
 /// Reads `[[vrfs]]`, without what other tables put into each VRF.
-pub(super) fn read(root: &Table<'_>, policies: &Policies) -> Vec<Vrf> {
+pub(super) fn read(root: &Table<'_>, policy: FindPolicy<'_>) -> Vec<Vrf> {
     let mut vrfs: Vec<Vrf> = Vec::new();
     let mut tables = Vec::new();
     for table in root.tables("vrfs") {
@@ -81,7 +83,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies) -> Vec<Vrf> {
     }
     // Names that come later may be imported from, too.
     for (name, table) in tables {
-        let import = read_import(&table, name, &vrfs, policies);
+        let import = read_import(&table, name, &vrfs, policy);
         table.finish();
         if let Some(vrf) = vrfs.iter_mut().find(|vrf| Some(&*vrf.name) == name) {
             vrf.import = import;
@@ -95,7 +97,7 @@ pub(super) fn read_import(
     table: &Table<'_>,
     own: Option<&str>,
     vrfs: &[Vrf],
-    policies: &Policies,
+    find: FindPolicy<'_>,
 ) -> Vec<ImportVrf> {
     let mut imports: Vec<ImportVrf> = Vec::new();
     for entry in table.tables("import-vrf") {
@@ -121,7 +123,7 @@ pub(super) fn read_import(
             Some(from)
         });
         let remedy = "name the policy that selects routes, or \"all\"";
-        let policy = entry.require("policy", remedy).and_then(|value| policies.named(&value));
+        let policy = entry.require("policy", remedy).and_then(|value| find(&value));
         entry.finish();
         if let (Some(from), Some(policy)) = (from, policy) {
             imports.push(ImportVrf { from, policy });

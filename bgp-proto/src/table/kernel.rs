@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::leaks::Leaks;
 use super::{MultipathWeights, TableConfig};
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, PathFlags, WorkSet};
@@ -172,12 +171,12 @@ impl KernelView {
         changes
     }
 
-    /// Compares destinations that may have changed.
+    /// Compares destinations that may have changed; `has_changed` is told those whose route differs.
     pub(super) fn compare(
         &mut self,
         rib: &mut LocRib,
         config: &TableConfig,
-        leaks: &mut Leaks,
+        mut has_changed: impl FnMut(Family, DestId),
         meter: &mut Meter,
     ) {
         for family in Family::ALL {
@@ -193,7 +192,7 @@ impl KernelView {
                 };
                 meter.spend(2);
                 if self.compare_dest(family, DestId(id), rib, config, meter) {
-                    leaks.mark(family, DestId(id));
+                    has_changed(family, DestId(id));
                 }
             }
         }
