@@ -388,15 +388,15 @@ fn faults_of_vrfs() {
     let import = |line: &str| format!("{blue}import-vrf = [{line}]\n");
     refused(
         &import("{ vrf = \"blue\", policy = \"all\" }"),
-        "7:24: vrfs[1].import-vrf[1].vrf: a VRF does not import its own routes; leave the entry out",
+        "6:23: vrfs[1].import-vrf[1].vrf: a VRF does not import its own routes; leave the entry out",
     );
     refused(
         &import("{ vrf = \"red\", policy = \"all\" }"),
-        "7:24: vrfs[1].import-vrf[1].vrf: there is no VRF \"red\" in this file; add [[vrfs]] with name = \"red\"",
+        "6:23: vrfs[1].import-vrf[1].vrf: there is no VRF \"red\" in this file; add [[vrfs]] with name = \"red\"",
     );
     refused(
         &import("{ vrf = \"default\" }"),
-        "7:15: vrfs[1].import-vrf[1].policy: is missing; name the policy that selects routes, or \"all\"",
+        "6:15: vrfs[1].import-vrf[1].policy: is missing; name the policy that selects routes, or \"all\"",
     );
     // Nothing of one VRF is a duplicate of anything in another.
     let route = "[[originate]]\nprefix = \"203.0.113.0/24\"\n";
