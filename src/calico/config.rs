@@ -368,6 +368,7 @@ fn peer_entry(
     });
     PeerEntry {
         name: Arc::clone(&session.name),
+        description: None,
         session: Arc::new(config),
         routes: Arc::new(routes),
         bfd,

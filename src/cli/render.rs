@@ -70,7 +70,9 @@ impl<W: Write> Renderer<W> {
             |columns: &[(&'static str, Align)]| Table::new(columns, look.width, look.has_colour());
         let view = match request {
             Request::ShowStatus => View::Status,
-            Request::ShowPeers | Request::ShowPeersIn { .. } => View::Peers(table(&PEER_COLUMNS)),
+            Request::ShowPeers | Request::ShowPeersIn { .. } => {
+                View::Peers(table(&PEER_COLUMNS).with_optional("DESCRIPTION"))
+            }
             Request::ShowPeer { .. } => View::Peer,
             Request::ShowRoutes { select, .. }
             | Request::ShowReceived { select, .. }
@@ -307,7 +309,7 @@ fn calico_status(c: &Calico, out: &mut String) {
     }
 }
 
-const PEER_COLUMNS: [(&str, Align); 10] = [
+const PEER_COLUMNS: [(&str, Align); 11] = [
     ("NAME", Left),
     ("ADDRESS", Left),
     ("AS", Right),
@@ -317,6 +319,7 @@ const PEER_COLUMNS: [(&str, Align); 10] = [
     ("ACCEPT", Right),
     ("SENT", Right),
     ("FLAPS", Right),
+    ("DESCRIPTION", Left),
     ("LAST ERROR", Left),
 ];
 
@@ -373,6 +376,7 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
         p.prefixes_accepted.to_string().into(),
         p.prefixes_advertised.to_string().into(),
         p.flaps.to_string().into(),
+        p.description.clone().unwrap_or_default().into(),
         peer::why_down(p).into(),
     ]
 }

@@ -223,6 +223,7 @@ fn not_the_same<'a>(
         Arc::ptr_eq(&a.name, &b.name)
             && Arc::ptr_eq(&a.session, &b.session)
             && Arc::ptr_eq(&a.routes, &b.routes)
+            && a.description == b.description
             && a.bfd == b.bfd
             && a.fallover == b.fallover
     };
@@ -403,6 +404,7 @@ mod tests {
         let address = IpAddr::from([10, 0, 0, number]);
         PeerEntry {
             name: number.to_string().into(),
+            description: None,
             session: Arc::new(PeerConfig::new(address, Asn(1), &identity)),
             routes: Arc::new(PeerRoutes::new(number.to_string())),
             bfd: None,

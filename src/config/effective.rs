@@ -257,6 +257,7 @@ fn default_peer(peer: &PeerEntry, identity: &LocalIdentity) -> Values {
     let fallover = Fallover::of(&session);
     of_peer(&PeerEntry {
         name: peer.session.address.to_string().into(),
+        description: None,
         session: session.into(),
         routes: routes.into(),
         bfd: None,
@@ -268,6 +269,7 @@ fn default_peer(peer: &PeerEntry, identity: &LocalIdentity) -> Values {
 fn of_peer(peer: &PeerEntry) -> Values {
     let mut values = vec![
         ("name", text(&peer.name)),
+        ("description", peer.description.as_ref().and_then(text)),
         ("interface", peer.interface.as_deref().map(str::to_owned)),
         ("bfd", boolean(peer.bfd.is_some())),
         ("fast-fallover", boolean(peer.fallover == Fallover::Fast)),

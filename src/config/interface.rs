@@ -27,6 +27,8 @@ pub struct InterfacePeers {
     pub pattern: String,
     /// The configured name; `None`: peers are named by their interface.
     pub name: Option<Arc<str>>,
+    /// The description of each of its peers.
+    pub description: Option<Arc<str>>,
     /// The neighbour's link-local address; `None`, the default: it is found by its router
     /// advertisements.
     pub neighbor: Option<Ipv6Addr>,
@@ -118,6 +120,7 @@ impl InterfacePeers {
             bfd: self.bfd.clone().filter(|_| matches!(neighbor, Neighbor::At { .. })),
             fallover: self.fallover,
             interface: Some(interface.into()),
+            description: self.description.clone(),
             name,
         }
     }
@@ -151,6 +154,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
         _ => PassiveMode::Active,
     };
     let name = peer::read_name(table);
+    let description = peer::read_description(table);
     let (session, routes) = peer::read_common(table, cx, &Nature::link_local());
     let mut session = session.map(|session| PeerConfig {
         address: UNKNOWN.into(),
@@ -174,6 +178,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<InterfacePeers
     Some(InterfacePeers {
         pattern: pattern?,
         name,
+        description,
         neighbor,
         advertises,
         session: Arc::new(session?),

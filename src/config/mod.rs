@@ -213,6 +213,9 @@ impl Fallover {
 pub struct PeerEntry {
     /// The unique name. Default: the address, in a VRF `VRF-ADDRESS`.
     pub name: Arc<str>,
+    /// What the peer is, for operators: one line of at most 255 octets. Default: none. A change never
+    /// restarts the session.
+    pub description: Option<Arc<str>>,
     /// Session parameters. A change restarts the session.
     pub session: Arc<PeerConfig>,
     /// Routing parameters. A change never restarts the session.
@@ -230,6 +233,7 @@ impl PartialEq for PeerEntry {
     /// By content; fast for parts that are the same allocation.
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
+            && self.description == other.description
             && changes::is_same(&self.session, &other.session)
             && changes::is_same(&self.routes, &other.routes)
             && self.bfd == other.bfd
@@ -249,6 +253,8 @@ pub struct DynamicPeers {
     pub peers_max: u32,
     /// The configured name; `None`: peers are named by their address only.
     pub name: Option<Arc<str>>,
+    /// The description of each of its peers.
+    pub description: Option<Arc<str>>,
     /// Session parameters; `address` is the network address of the range.
     pub session: Arc<PeerConfig>,
     /// Routing parameters; `name` is that of the range.
@@ -283,6 +289,7 @@ impl DynamicPeers {
             bfd: self.bfd.clone(),
             fallover: self.fallover,
             interface: None,
+            description: self.description.clone(),
             name,
         }
     }

@@ -29,6 +29,9 @@ use super::vantage;
 use super::vrf::{Vrf, read_bind_interface, read_vrf};
 use super::{DynamicPeers, Fallover, PeerEntry};
 
+/// Maximum length of a description, in octets.
+const DESCRIPTION_LEN_MAX: usize = 255;
+
 /// What is needed to read the table of any peer.
 pub(super) struct Context<'a> {
     pub(super) identity: &'a LocalIdentity,
@@ -140,6 +143,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
         _ => PassiveMode::Active,
     };
     let name = read_name(table);
+    let description = read_description(table);
     let family = address.map_or(Family::Ipv4, |a| Prefix::host(a).family());
     if let Some(value) = table.get("router-advertisements") {
         value.fault_key("is for peers by interface", "leave it out, or name an interface");
@@ -164,6 +168,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
         bfd,
         fallover,
         interface: None,
+        description,
         name,
     })
 }
@@ -218,6 +223,7 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
         }
     }
     let name = read_name(table);
+    let description = read_description(table);
     let (mut session, routes) =
         read_common(table, cx, &Nature::of(prefix.map_or(Family::Ipv4, Prefix::family)));
     let bfd = read_bfd(table, cx, &mut session);
@@ -228,6 +234,7 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
         prefix,
         peers_max,
         name,
+        description,
         session: Arc::new(PeerConfig {
             address: prefix.addr(),
             passive: PassiveMode::Passive,
@@ -554,6 +561,21 @@ pub(super) fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
         return None;
     }
     Some(name.into())
+}
+
+/// Reads `description`, which is shown in tables, in one line of the log and on `bird.ctl`.
+pub(super) fn read_description(table: &Table<'_>) -> Option<Arc<str>> {
+    let value = table.get("description")?;
+    let text = value.text()?;
+    if text.trim().is_empty() || text.len() > DESCRIPTION_LEN_MAX || text.contains(char::is_control)
+    {
+        value.fault(
+            "is not one line",
+            format_args!("write at most {DESCRIPTION_LEN_MAX} octets without line ends"),
+        );
+        return None;
+    }
+    Some(text.into())
 }
 
 /// Reads an address that can be an end of a TCP connection.

@@ -61,6 +61,7 @@ fn the_full_example_is_read_key_by_key() {
     let config = accepted(FULL);
     let tor = &config.peers[0];
     assert_eq!((&*tor.name, &*tor.routes.name), ("tor-1", "tor-1"));
+    assert_eq!(tor.description.as_deref(), Some("rack 12, noc@example.net"));
     let s = &*tor.session;
     assert_eq!((s.address.to_string().as_str(), s.port), ("192.0.2.1", 1790));
     assert_eq!((s.remote_asn.exactly(), s.local_asn), (Some(Asn(65001)), Asn(64600)));
@@ -327,6 +328,10 @@ fn a_reload_changes_only_what_differs() {
     let c = changed("secret", "other");
     assert_eq!(names(&c.peers_restarted), ["tor-1"], "a new key restarts");
     assert!(c.to_string().ends_with("session restarts (password changed)"), "{c}");
+
+    let c = changed("rack 12", "rack 13");
+    assert_eq!(names(&c.peers_reconfigured), ["tor-1"]);
+    assert!(c.to_string().contains("session stays (description"), "{c}");
 
     let c = changed("set.med = 10", "set.med = 11");
     assert_eq!(names(&c.peers_reconfigured), ["tor-1"], "its export policy");

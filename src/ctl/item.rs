@@ -223,6 +223,9 @@ pub struct FibCounts {
 pub struct Peer {
     /// Its name.
     pub name: String,
+    /// What it is, as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Its address. Of a peer by interface: link-local, and `fe80::` while the neighbour is not known.
     pub address: IpAddr,
     /// The interface of a peer by interface.

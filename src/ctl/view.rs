@@ -41,6 +41,8 @@ impl WallClock {
 pub struct PeerFacts<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Its description.
+    pub description: Option<&'a str>,
     /// Whether it was accepted from a range.
     pub dynamic: bool,
     /// The interface of a peer by interface.
@@ -76,6 +78,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
     let families = negotiated.map_or(config.families, |n| n.families);
     Peer {
         name: facts.name.to_owned(),
+        description: facts.description.map(str::to_owned),
         address: off_interface(config.address).0,
         interface: facts.interface.map(str::to_owned),
         vrf: config.vrf.as_deref().map(str::to_owned),

@@ -188,6 +188,7 @@ mod tests {
             bfd: None,
             fallover: crate::config::Fallover::Timers,
             interface: None,
+            description: None,
             name,
         }
     }

@@ -284,6 +284,7 @@ mod tests {
         registry.insert(Record {
             id: PeerId(1),
             name: "eth9".into(),
+            description: None,
             address: far,
             place: Place::of(engine.handle()),
             session: Arc::new(config(far)),

@@ -89,7 +89,10 @@ impl Reach {
 
 /// Whether parameters differ whose change does not restart the session.
 fn is_other_beside_session(entry: &PeerEntry, record: &Record) -> bool {
-    entry.routes != record.routes || entry.bfd != record.bfd || entry.fallover != record.fallover
+    entry.routes != record.routes
+        || entry.bfd != record.bfd
+        || entry.fallover != record.fallover
+        || entry.description != record.description
 }
 
 /// The order in which the first range that contains an address is the longest, which applies.
@@ -238,6 +241,7 @@ impl Peers {
         record.handle.rename(Arc::clone(&entry.name));
         self.registry.insert(Record {
             name: Arc::clone(&entry.name),
+            description: entry.description.clone(),
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
             fallover: entry.fallover,
@@ -299,6 +303,7 @@ impl Peers {
         let routes = self.shared.drains.routes(name, &entry.routes);
         record.place.table.peer_configure(record.id, routes);
         self.registry.insert(Record {
+            description: entry.description.clone(),
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
             fallover: entry.fallover,
@@ -459,6 +464,7 @@ impl Peers {
         let record = Record {
             id,
             name: Arc::clone(&entry.name),
+            description: entry.description.clone(),
             address: entry.session.address,
             place: place.clone(),
             session: Arc::clone(&entry.session),

@@ -52,6 +52,8 @@ type Range = (Option<Arc<str>>, Prefix);
 pub(super) struct Record {
     pub(super) id: PeerId,
     pub(super) name: Arc<str>,
+    /// What the peer is, for operators.
+    pub(super) description: Option<Arc<str>>,
     pub(super) address: IpAddr,
     pub(super) place: Place,
     pub(super) session: Arc<PeerConfig>,
@@ -290,6 +292,7 @@ mod tests {
         Record {
             id: PeerId(id),
             name: name.into(),
+            description: None,
             address,
             place: Place::of(engine.handle()),
             session: Arc::new(config(address)),

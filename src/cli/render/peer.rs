@@ -33,6 +33,9 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
         PeerType::External => "external",
     };
     line(out, "name", &p.name);
+    if let Some(description) = &p.description {
+        line(out, "description", description);
+    }
     if let Some(object) = &p.object {
         match p.filters.as_slice() {
             [] => line(out, "from", object),

@@ -82,6 +82,10 @@ pub(super) struct Table {
     width_max: Option<usize>,
     has_colour: bool,
     header_written: bool,
+    /// The column that is left out if the rows before the header have nothing in it.
+    optional: Option<usize>,
+    /// The column that was left out.
+    omitted: Option<usize>,
 }
 
 impl Table {
@@ -101,11 +105,33 @@ impl Table {
             width_max,
             has_colour,
             header_written: false,
+            optional: None,
+            omitted: None,
+        }
+    }
+
+    /// Leaves the column with this title out if the first rows have nothing in it.
+    pub(super) fn with_optional(mut self, title: &str) -> Self {
+        self.optional = self.columns.iter().position(|(own, _)| *own == title);
+        self
+    }
+
+    fn omit_if_empty(&mut self) {
+        let Some(at) = self.optional.take() else { return };
+        let is_empty = |row: &Vec<Cell>| row.get(at).is_none_or(|cell| cell.text.is_empty());
+        if self.rows.iter().all(is_empty) {
+            self.columns.remove(at);
+            self.widths.remove(at);
+            self.rows.iter_mut().filter(|row| at < row.len()).for_each(|row| drop(row.remove(at)));
+            self.omitted = Some(at);
         }
     }
 
     /// Adds a row, with the cells in column order.
     pub(super) fn row(&mut self, mut cells: Vec<Cell>, out: &mut impl Write) -> io::Result<()> {
+        if let Some(at) = self.omitted.filter(|at| *at < cells.len()) {
+            cells.remove(at);
+        }
         for (width, cell) in self.widths.iter_mut().zip(&mut cells) {
             if !is_printable_ascii(&cell.text) {
                 cell.text = clean(&cell.text);
@@ -118,6 +144,7 @@ impl Table {
 
     /// Writes the rows so far; before the first, the header.
     pub(super) fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.omit_if_empty();
         self.given = self.fitting_widths();
         if !self.header_written {
             let title = |(title, _): &(&str, Align)| Cell::painted(*title, Paint::Strong);

@@ -152,6 +152,31 @@ withheld    from a: it sent the best path
     assert!(text.starts_with("10.9.8.7/32 is reached by its longest match:\n10.0.0.0/8"), "{text}");
 }
 
+/// Most peers have no description: the column would only take room.
+#[test]
+fn an_optional_column_is_shown_if_one_of_the_first_rows_has_it() {
+    let columns = [("NAME", Left), ("DESCRIPTION", Left), ("LAST ERROR", Left)];
+    let shown = |rows: &[[&str; 3]]| {
+        let mut out = Vec::new();
+        let mut table = Table::new(&columns, None, false).with_optional("DESCRIPTION");
+        for row in rows {
+            table
+                .row(row.iter().map(|text| Cell::from(text.to_string())).collect(), &mut out)
+                .unwrap();
+        }
+        table.flush(&mut out).unwrap();
+        let later = ["c", "later", "x"].map(|text| Cell::from(text.to_owned()));
+        table.row(later.into(), &mut out).unwrap();
+        table.flush(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let without = shown(&[["a", "", "x"], ["b", "", "y"]]);
+    assert_eq!(without, "NAME  LAST ERROR\na     x\nb     y\nc     x\n");
+    let with = shown(&[["a", "", "x"], ["b", "rack 12", "y"]]);
+    assert!(with.starts_with("NAME  DESCRIPTION  LAST ERROR\n"), "{with}");
+    assert!(with.contains("b     rack 12      y\n"), "{with}");
+}
+
 /// As on a route reflector: five thousand peers, one reason.
 #[test]
 fn peers_with_the_same_reason_share_a_line() {
@@ -326,6 +351,7 @@ fn health_shows_what_is_wrong() {
 fn a_peer_shows_its_timers() {
     let mut item = serde_json::to_value(Peer {
         name: "tor-1".into(),
+        description: None,
         address: "192.0.2.1".parse().unwrap(),
         interface: None,
         vrf: None,

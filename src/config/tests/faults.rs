@@ -218,6 +218,16 @@ fn faults_of_addresses() {
 }
 
 #[test]
+fn a_description_is_one_line() {
+    for wrong in ["", "a\\nb", &"x".repeat(256)] {
+        refused_peer(
+            &format!("description = \"{wrong}\""),
+            "8:15: bgp.peers[1].description: is not one line; write at most 255 octets without line ends",
+        );
+    }
+}
+
+#[test]
 fn peers_need_distinct_names_and_addresses() {
     let peer = |name: &str, address: &str| {
         format!("[[bgp.peers]]\nname = \"{name}\"\naddress = \"{address}\"\nremote-asn = 64512\n")

@@ -117,7 +117,7 @@ pub enum Acted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
     /// Human-readable description.
-    pub description: Option<&'static str>,
+    pub description: Option<String>,
     /// The preference of its routes.
     pub preference: u16,
     /// Name of the import policy.

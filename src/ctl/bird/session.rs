@@ -89,7 +89,7 @@ pub(super) fn row(reply: &mut Reply, protocol: &Protocol, clock: &Clock) {
 /// What `show protocols all` shows below a row.
 pub(super) fn details(reply: &mut Reply, protocol: &Protocol, details: &Details) {
     let mut line = |text: std::fmt::Arguments<'_>| reply.line(PROTOCOL_DETAILS, text);
-    if let Some(description) = details.description {
+    if let Some(description) = &details.description {
         line(format_args!("  Description:    {description}"));
     }
     line(format_args!("  Preference:     {}", details.preference));

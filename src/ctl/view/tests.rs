@@ -163,6 +163,7 @@ fn facts_of(negotiated: bool) -> Value {
     };
     let facts = PeerFacts {
         name: "tor-1",
+        description: Some("rack 12"),
         dynamic: false,
         interface: None,
         config: &config,
@@ -192,7 +193,7 @@ fn facts_of(negotiated: bool) -> Value {
 fn a_peer_has_the_promised_keys() {
     let peer = facts_of(true);
     let promised = json!({
-        "name": "tor-1", "address": "192.0.2.1", "port": 179, "remote_asn": 65001,
+        "name": "tor-1", "description": "rack 12", "address": "192.0.2.1", "port": 179, "remote_asn": 65001,
         "local_asn": 64512, "state": "Established", "since": "2026-01-01T00:00:00Z",
         "families": ["ipv4", "ipv6"], "prefixes_received": 13, "prefixes_accepted": 11,
         "prefixes_advertised": 8, "hold_time": 9, "keepalive_time": 3,

@@ -388,12 +388,13 @@ impl BirdView {
         let (mut imports, mut exports) = (ImportCounts::default(), ExportCounts::default());
         counts.imports.0.into_iter().for_each(|family| imports += family);
         counts.exports.0.into_iter().for_each(|family| exports += family);
+        let description = record.as_deref().and_then(|record| record.description.as_deref());
         let owes = startup.and_then(|startup| match protocol.id {
             ProtocolId::Peer(id) => startup.owes(id),
             _ => None,
         });
         Details {
-            description: Some(DESCRIPTION),
+            description: Some(description.unwrap_or(DESCRIPTION).to_owned()),
             preference: 100,
             input_filter: policy(record.as_deref().map(|r| &*r.routes.import.policy.name)),
             output_filter: policy(record.as_deref().map(|r| &*r.routes.export.policy.name)),

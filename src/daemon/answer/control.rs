@@ -173,6 +173,7 @@ impl ControlView {
             let snapshot = record.handle.snapshot();
             let facts = PeerFacts {
                 name: &record.name,
+                description: record.description.as_deref(),
                 dynamic: record.is_dynamic(),
                 interface: record.interface.as_deref(),
                 config: &record.session,

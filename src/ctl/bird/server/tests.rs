@@ -199,7 +199,7 @@ impl Backend for Node {
                 keepalive: wait,
             };
             Details {
-                description: session.map(|_| "Connection to BGP peer"),
+                description: session.map(|_| "Connection to BGP peer".to_owned()),
                 preference: 100,
                 input_filter: "ACCEPT".into(),
                 output_filter: "REJECT".into(),

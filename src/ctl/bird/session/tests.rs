@@ -90,7 +90,7 @@ fn counts(numbers: [u64; 5]) -> ChangeCounts {
 
 fn mesh_details() -> Details {
     Details {
-        description: Some("Connection to BGP peer"),
+        description: Some("Connection to BGP peer".to_owned()),
         preference: 100,
         input_filter: "(unnamed)".into(),
         output_filter: "(unnamed)".into(),

@@ -45,7 +45,7 @@ impl Backend for Generated {
                 keepalive: wait,
             });
             Details {
-                description: Some("Connection to BGP peer"),
+                description: Some("Connection to BGP peer".to_owned()),
                 preference: 100,
                 input_filter: "ACCEPT".into(),
                 output_filter: "(unnamed)".into(),
