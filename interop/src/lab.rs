@@ -220,6 +220,16 @@ impl Lab {
         ip(&["netns", "exec", &self.bridge(), "sh", "-c", &set]).map(drop)
     }
 
+    /// Limits the frames on the host's cable, whose own interface keeps its MTU: larger ones are lost
+    /// without a word.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn set_mtu(&self, host: &Host, mtu: u32) -> Result<()> {
+        let mtu = mtu.to_string();
+        ip(&["-n", &self.bridge(), "link", "set", &host.port(), "mtu", &mtu]).map(drop)
+    }
+
     /// The last lines of every log in the lab's folder.
     #[must_use]
     pub fn logs(&self) -> String {

@@ -39,6 +39,8 @@ pub(super) enum Demand {
     Done,
     /// Nothing was changed.
     DryRun,
+    /// No step of a probe failed.
+    Works,
 }
 
 /// The keys of items that conditions look at; no item has all of them.
@@ -50,6 +52,7 @@ struct Facts {
     not_ready: Option<String>,
     effect: Option<String>,
     dry_run: Option<bool>,
+    works: Option<bool>,
 }
 
 /// Counts the items that do not meet a condition.
@@ -78,6 +81,7 @@ impl Unmet {
             Demand::Installed { .. } => (facts.state.as_deref() == Some("installed"), facts.prefix),
             Demand::Done => (facts.effect.is_some(), facts.name),
             Demand::DryRun => (facts.dry_run == Some(true), None),
+            Demand::Works => (facts.works == Some(true), None),
         };
         if !is_met {
             self.count += 1;
@@ -107,6 +111,7 @@ impl Unmet {
             Demand::DryRun => {
                 "the daemon has carried out the reload: this was no dry run".to_owned()
             }
+            Demand::Works => "a session cannot work like this".to_owned(),
             Demand::Installed { of: Some(prefix) } if *seen == 0 => {
                 format!("there is no route to {prefix}")
             }

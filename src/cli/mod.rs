@@ -12,6 +12,7 @@ mod events;
 mod health;
 mod names;
 mod pager;
+mod probe;
 mod render;
 mod routes;
 mod steering;
@@ -121,6 +122,9 @@ pub enum Command {
     Undrain(UndrainArgs),
     /// Print recent events: sessions, links, limits, conflicts, reloads; the last 1,000 are kept.
     Events(events::EventsArgs),
+    /// Try what the session with a peer needs: route, TCP, password, TTL, OPEN, path MTU. Says what is
+    /// wrong and what to change; exit code 1 if a step fails.
+    Probe(probe::ProbeArgs),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
         /// error, warn, info, debug, trace, or directives such as info,margay::net=debug.
@@ -416,6 +420,7 @@ impl Command {
             Command::Drain(args) => Some(&mut args.output.daemon),
             Command::Undrain(args) => Some(&mut args.output.daemon),
             Command::Events(args) => Some(&mut args.output.daemon),
+            Command::Probe(args) => Some(&mut args.output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
             Command::Run { .. }
             | Command::Check { .. }
@@ -464,6 +469,15 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
         Command::Events(args) => args.into_request(),
+        Command::Probe(args) => {
+            return match args.into_request() {
+                Ok((request, output)) => ask(&request, Demand::Works, &output),
+                Err(text) => {
+                    eprintln!("margay: {text}");
+                    ExitCode::from(WRONG)
+                }
+            };
+        }
         Command::Reload { dry_run: true, output } => {
             return ask(&Request::ReloadDryRun, Demand::DryRun, &output);
         }

@@ -23,6 +23,7 @@ mod explain;
 mod json;
 mod look;
 mod peer;
+mod probe;
 mod steered;
 mod table;
 
@@ -55,6 +56,7 @@ enum View {
     Steered(Table),
     Draining,
     Events,
+    Probed,
     Explanation(Prefix),
     Reloaded,
     Config,
@@ -92,6 +94,7 @@ impl<W: Write> Renderer<W> {
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
             Request::Events { .. } => View::Events,
+            Request::Probe { .. } => View::Probed,
             Request::Reload | Request::ReloadDryRun => View::Reloaded,
             Request::ShowConfig => View::Config,
             Request::LogLevel { .. } => View::LogLevel,
@@ -128,6 +131,7 @@ impl<W: Write> Renderer<W> {
             View::Events => out
                 .write_all(events::event(&read(item)?, look).as_bytes())
                 .and_then(|()| out.flush()),
+            View::Probed => out.write_all(probe::probed(&read(item)?, look).as_bytes()),
             View::Draining => out.write_all(draining(&read(item)?).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Config => out.write_all(configuration::section(&read(item)?).as_bytes()),

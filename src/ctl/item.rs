@@ -3,6 +3,7 @@
 
 mod configuration;
 mod event;
+mod probe;
 
 use std::net::IpAddr;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use configuration::{ChangedKey, ReloadRefused, Reloaded, ReloadedSession, Section, Setting};
 pub use event::Event;
+pub use probe::{ProbeStep, Probed};
 
 /// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,6 +330,9 @@ pub struct Peer {
     /// Whether we wait for the peer to connect, and never dial.
     #[serde(default)]
     pub passive: bool,
+    /// What the peer does not acknowledge on its connection, once it was sent again several times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<Unacknowledged>,
     /// Sessions that ended since the peer was configured.
     #[serde(default)]
     pub flaps: u64,
@@ -338,6 +343,15 @@ pub struct Peer {
     /// Whether the BGP session waits for BFD.
     #[serde(default)]
     pub bfd_strict: bool,
+}
+
+/// Segments that a peer does not acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unacknowledged {
+    /// Their number.
+    pub segments: u32,
+    /// How often the first of them was sent again in a row.
+    pub retransmissions: u32,
 }
 
 /// Whole seconds until a timer of a session expires; `null` if it is not running.

@@ -11,6 +11,7 @@
 
 pub mod bird;
 pub mod item;
+mod probe;
 mod protocol;
 mod selection;
 mod server;
@@ -21,6 +22,7 @@ mod view;
 
 use std::future::Future;
 
+pub use probe::{Password, ProbeOptions};
 pub use protocol::{
     Cursor, ErrorKind, EventCursor, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
 };

@@ -4,6 +4,7 @@ use bgp_proto::types::Prefix;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::probe::ProbeOptions;
 use super::selection::RouteSelection;
 use super::steering::{Lasts, PeerAction, Rehearsal, Selection};
 
@@ -122,6 +123,15 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         follow: bool,
     },
+    /// Tries what a session with a neighbour needs: one [`super::item::Probed`]. Takes up to half a
+    /// minute; one probe at a time.
+    Probe {
+        /// Name or address of a peer, or the address of a neighbour that is not configured.
+        peer: String,
+        /// What differs from the session's parameters.
+        #[serde(default)]
+        options: ProbeOptions,
+    },
     /// Reloads the configuration: one [`super::item::Reloaded`].
     Reload,
     /// Says what a reload would change: one [`super::item::Reloaded`]. A request of its own, because
@@ -228,7 +238,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 22] = [
+const REQUESTS: [&str; 23] = [
     "show-status",
     "show-peers",
     "show-peers-in",
@@ -247,6 +257,7 @@ const REQUESTS: [&str; 22] = [
     "undrain",
     "show-drain",
     "events",
+    "probe",
     "reload",
     "reload-dry-run",
     "show-config",
@@ -402,6 +413,10 @@ mod tests {
                     vrf: Some("blue".into()),
                 },
                 r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest","vantage":"zone-a","vrf":"blue"}"#,
+            ),
+            (
+                Request::Probe { peer: "a".into(), options: ProbeOptions::default() },
+                r#"{"request":"probe","peer":"a","options":{}}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
             (Request::Events { peer: None, last: None, follow: false }, r#"{"request":"events"}"#),

@@ -113,6 +113,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         events: None,
         shutdown: None,
         drained: None,
+        unacknowledged: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
         retained: per_family(|family| {
             counts.retained[family].map(|retained| retained_routes(&retained, clock.now))

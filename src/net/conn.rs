@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Waker;
 
 use bgp_proto::export::{Fetch, Piece, Reader};
@@ -55,7 +56,8 @@ pub(super) enum Flush {
 
 /// A connection, its partial input, and its pending output.
 pub(super) struct Conn {
-    pub(super) stream: TcpStream,
+    /// Shared with [`PeerHandle`](super::PeerHandle) by a weak reference.
+    pub(super) stream: Arc<TcpStream>,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     /// The beginning of a message that is not complete yet, or messages that wait for credit.
@@ -96,7 +98,7 @@ impl Conn {
         Ok(Conn {
             local: stream.local_addr()?,
             remote: stream.peer_addr()?,
-            stream,
+            stream: Arc::new(stream),
             tail: Vec::new(),
             control: Vec::new(),
             control_sent: 0,

@@ -10,6 +10,7 @@ use bgp_proto::types::{PeerType, Prefix, off_interface};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::signature_drops::SignatureDrops;
 use super::sockopt;
 
 /// DSCP CS6, "network control" (RFC 4594 §3.2), as a traffic class octet.
@@ -54,7 +55,7 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
 }
 
 /// The socket address of one end, with the interface of a link-local one.
-fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
+pub(super) fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
     match off_interface(address) {
         (IpAddr::V6(address), Some(ifindex)) => {
             SocketAddrV6::new(address, port, 0, ifindex.get()).into()
@@ -71,14 +72,24 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
     {
         return format!("{error}: cannot bind the socket to {device} (vrf, bind-interface)");
     }
+    // The kernel reports an expired TTL like an unreachable host.
+    if error.kind() == io::ErrorKind::HostUnreachable
+        && let Some(text) = out_of_reach(config)
+    {
+        return text;
+    }
     let hint = match (error.kind(), config.source_address) {
         (io::ErrorKind::AddrNotAvailable, Some(source)) => match off_interface(source) {
             (source, Some(_)) => format!(": {source}, our address, is not usable on the interface"),
             (source, None) => format!(": {source} (source-address) is on no interface"),
         },
-        (io::ErrorKind::HostUnreachable, _) => {
-            format!(": {address} does not answer ARP or neighbour discovery, or no router knows it")
-        }
+        (io::ErrorKind::HostUnreachable, _) => match is_on_link(config) {
+            Some(true) => format!(": {address} does not answer ARP"),
+            Some(false) => format!(": a router answers that {address} is unreachable"),
+            None => {
+                format!(": {address} does not answer neighbour discovery, or no router knows it")
+            }
+        },
         (io::ErrorKind::NetworkUnreachable, _) => format!(": no route leads to {address}"),
         (io::ErrorKind::ConnectionRefused, _) => {
             format!(": nothing listens at {address} port {port}, or a firewall refuses us")
@@ -90,6 +101,52 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
         _ => String::new(),
     };
     format!("{error}{hint}")
+}
+
+/// Why a peer did not answer an attempt to connect. `drops`: what the kernel dropped meanwhile.
+pub(super) fn no_answer(config: &PeerConfig, drops: Option<SignatureDrops>) -> String {
+    if let Some(text) = out_of_reach(config) {
+        return text;
+    }
+    let has_password = config.security.md5.is_some();
+    let hint = drops.and_then(|drops| drops.hint(has_password));
+    let hint = match (hint, has_password) {
+        (Some(hint), _) => format!(": {hint}"),
+        // A segment with another key is dropped without an answer (RFC 2385 §2.0).
+        (None, true) => ": check the password on both sides".to_owned(),
+        (None, false) => String::new(),
+    };
+    format!("no answer in time{hint}")
+}
+
+/// Why no packet of ours can reach the peer, as far as the kernel's routes say: an external one that
+/// is not directly connected needs a greater TTL.
+pub(super) fn out_of_reach(config: &PeerConfig) -> Option<String> {
+    let address = off_interface(config.address).0;
+    (ttl(config) == 1 && is_on_link(config) == Some(false)).then(|| {
+        format!(
+            "{address} is in no network of an interface and TTL is 1: set multihop-ttl, or correct \
+             the address"
+        )
+    })
+}
+
+/// Whether the kernel would send to the peer without a router; `None`: it does not say, as for IPv6.
+fn is_on_link(config: &PeerConfig) -> Option<bool> {
+    if config.address.is_ipv6() {
+        return None;
+    }
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    if let Some(device) = config.device() {
+        socket.bind_device(Some(device.as_bytes())).ok()?;
+    }
+    // Only routes without a gateway count (socket(7)). No packet is sent.
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::DontRoute, &true).ok()?;
+    match socket.connect(&on_the_wire(config.address, config.port).into()) {
+        Ok(()) => Some(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// Prepares an accepted connection: sets its TTL, its key, and the options of a dialled one.
@@ -199,6 +256,12 @@ mod tests {
         assert!(local.ends_with(": 10.0.0.77 (source-address) is on no interface"), "{local}");
         let refused = text(io::ErrorKind::ConnectionRefused);
         assert!(refused.contains("nothing listens at 192.0.2.1 port 179"), "{refused}");
+        let address = "127.0.0.9".parse().unwrap();
+        let near = PeerConfig { address, ..config.clone() };
+        let silent = describe(&io::ErrorKind::HostUnreachable.into(), &near);
+        assert!(silent.ends_with(": 127.0.0.9 does not answer ARP"), "{silent}");
+        assert_eq!(no_answer(&near, None), "no answer in time");
+        assert_eq!(out_of_reach(&near), None, "it is on a link");
         let unknown = io::Error::other("strange");
         assert_eq!(describe(&unknown, &config), "strange");
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bgp_proto::session::{
     BfdPath, Close, Command, LastError, Negotiated, Origin, PeerConfig, Restart, State, Stats,
@@ -15,6 +15,7 @@ use super::conn::Sent;
 use super::mailbox::Mailbox;
 use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
+use super::sockopt;
 
 /// Whether a peer outlives its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +138,31 @@ pub struct PeerSnapshot {
     pub stats: Stats,
     /// Octets and UPDATEs written, over all connections.
     pub sent: Sent,
+    /// The connection of the session, or else the newest one.
+    pub(super) connection: Weak<TcpStream>,
+}
+
+/// Segments that a peer does not acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unacknowledged {
+    /// Their number.
+    pub segments: u32,
+    /// How often the first of them was sent again in a row.
+    pub retransmissions: u8,
+}
+
+impl Unacknowledged {
+    /// From this number of retransmissions on they are reported: with the least timeout of 200 ms,
+    /// the last is 1.4 s after the segment.
+    const RETRANSMISSIONS_MIN: u8 = 3;
+
+    /// What a connection does not acknowledge; `None` if that is not worth reporting.
+    pub(super) fn on(stream: &TcpStream) -> Option<Unacknowledged> {
+        let info = sockopt::tcp_info(stream).ok()?;
+        let is_stuck = info.unacked > 0 && info.retransmits >= Self::RETRANSMISSIONS_MIN;
+        is_stuck
+            .then_some(Unacknowledged { segments: info.unacked, retransmissions: info.retransmits })
+    }
 }
 
 /// The numbers in a [`PeerSnapshot`], which are cheap to copy for thousands of peers.
@@ -256,6 +282,12 @@ impl PeerHandle {
     pub fn numbers(&self) -> PeerNumbers {
         let PeerSnapshot { state, since, stats, sent, .. } = *self.lock();
         PeerNumbers { state, since, stats, sent }
+    }
+
+    /// What the peer does not acknowledge on its connection at present, if that is worth reporting.
+    pub fn unacknowledged(&self) -> Option<Unacknowledged> {
+        let connection = self.lock().connection.upgrade()?;
+        Unacknowledged::on(&connection)
     }
 
     /// The task's earliest deadline; `None` if it only waits for events. A healthy task never runs

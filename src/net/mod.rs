@@ -17,9 +17,11 @@ mod listener;
 mod mailbox;
 mod meant;
 mod peer;
+mod probe;
 mod refusal_log;
 mod session_counters;
 mod shutdown;
+mod signature_drops;
 mod sockopt;
 mod stream;
 #[cfg(test)]
@@ -29,11 +31,12 @@ pub use admission::Refusal;
 pub use conn::Sent;
 pub use handle::{
     FindOtherAddresses, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot,
-    PeerSpec, RestartState,
+    PeerSpec, RestartState, Unacknowledged,
 };
 pub use keys::{KeyEntries, KeyFault};
 pub use listener::{Accepted, Directory, Listeners, Unbound};
 pub use peer::spawn_peer;
+pub use probe::{Finding, Interface, Outcome, Probe, Step};
 pub(crate) use refusal_log::RefusalLog;
 pub use session_counters::SessionCounters;
 pub use shutdown::AdminShutdown;

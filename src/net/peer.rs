@@ -4,6 +4,7 @@
 //! (restarting the task after a panic).
 
 mod connections;
+mod hints;
 mod life;
 mod report;
 #[cfg(test)]
@@ -11,7 +12,7 @@ mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use super::handle::{
 use super::mailbox::{Mail, Mailbox, Orders};
 use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
+use super::signature_drops::SignatureDrops;
 use super::stream::{Batch, HandOver, Stream};
 use crate::engine::{Handle, Permit};
 
@@ -70,6 +72,7 @@ pub fn spawn_peer(
         fault: None,
         stats: Stats::default(),
         sent: Sent::default(),
+        connection: Weak::new(),
     }));
     let log_ready = Arc::new(Notify::new());
     let mut task = PeerTask {
@@ -88,6 +91,7 @@ pub fn spawn_peer(
         early: None,
         blocked: [false; 3],
         dial: None,
+        drops: None,
         stream: Stream::new(spec.id, table),
         readers: None,
         log_waker: Waker::from(Arc::new(NotifyWaker(Arc::clone(&log_ready)))),
@@ -146,6 +150,8 @@ struct PeerTask {
     /// TCP accepts no more octets on the connection in this slot.
     blocked: [bool; 3],
     dial: Option<Dial>,
+    /// The counters of the kernel when the dialling began.
+    drops: Option<SignatureDrops>,
     stream: Stream,
     readers: Option<(Slot, oneshot::Receiver<Vec<Reader>>)>,
     log_ready: Arc<Notify>,
@@ -358,6 +364,8 @@ impl PeerTask {
             }
         }
         let now = self.now();
+        self.end_unanswered_dial(now);
+        let stuck = self.unacknowledged_at(now);
         if self.stream.is_stalled() {
             Slot::ALL.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
             // The session may end all the same: because another connection replaces it, or because
@@ -369,6 +377,9 @@ impl PeerTask {
             }
         }
         self.session.handle_timeout(now);
+        if let Some(stuck) = stuck {
+            self.note_unacknowledged(now, stuck);
+        }
     }
 
     fn on_dialled(&mut self, result: std::io::Result<TcpStream>) {
@@ -411,6 +422,8 @@ impl PeerTask {
             match action {
                 Action::Connect => {
                     let config = Arc::clone(self.session.config());
+                    self.drops = SignatureDrops::read();
+                    self.note_out_of_reach();
                     self.dial = Some(Box::pin(async move { dial::connect(&config).await }));
                 }
                 Action::AbortConnect => self.dial = None,
@@ -448,6 +461,7 @@ impl PeerTask {
             negotiated.other_addr = others.other_family.filter(|_| needs_other);
             negotiated.link_local = others.link_local.filter(|_| is_on_link);
         }
+        self.show_connection(slot);
         self.readers = Some((slot, self.stream.up(told)));
         self.grace.keep_until(None);
         // Receivers of this event read the negotiated parameters from the snapshot.

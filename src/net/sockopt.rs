@@ -1,5 +1,5 @@
 //! Socket options that no safe crate offers: TCP MD5, the minimum TTL for GTSM, the saved SYN of a
-//! connection, late binding of ports, the types that an ICMPv6 socket receives.
+//! connection, TCP_INFO, late binding of ports, the types that an ICMPv6 socket receives.
 //!
 //! The only `unsafe` code of the project. The result of every call is checked; the structures
 //! passed to the kernel are built here from scratch and their sizes are asserted at compile time.
@@ -8,7 +8,7 @@
 use std::io;
 use std::mem::size_of;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bgp_proto::types::Prefix;
 use libc::{c_int, c_void, socklen_t};
@@ -184,6 +184,49 @@ pub(crate) fn pass_router_discovery(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)
 }
 
+/// What the kernel knows of a connection (tcp(7), TCP_INFO).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TcpInfo {
+    /// Segments that the peer has not acknowledged.
+    pub(super) unacked: u32,
+    /// How often the first of these was retransmitted in a row.
+    pub(super) retransmits: u8,
+    /// Longest data of a segment that we send, in octets.
+    pub(super) mss: u32,
+    /// Whether segments carry timestamps (RFC 7323).
+    pub(super) has_timestamps: bool,
+}
+
+/// Reads TCP_INFO (Linux 2.4).
+pub(super) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
+    // SAFETY: all-zero octets are a valid tcp_info, a structure of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = socklen_t::try_from(size_of::<libc::tcp_info>()).expect("some hundred octets");
+    // SAFETY: `info` is a live structure of `len` octets, which the kernel writes at most, and `len`
+    // a live integer. The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(TcpInfo {
+        unacked: info.tcpi_unacked,
+        retransmits: info.tcpi_retransmits,
+        mss: info.tcpi_snd_mss,
+        has_timestamps: info.tcpi_options & TCPI_OPT_TIMESTAMPS != 0,
+    })
+}
+
+/// `linux/tcp.h`.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
+
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let len = socklen_t::try_from(size_of::<T>()).expect("socket options are a few hundred octets");
     // SAFETY: `value` is a live reference to `len` octets of a plain C structure or integer, and
@@ -221,7 +264,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
     use std::time::Duration;
 
     fn dial(to: std::net::SocketAddr, key: &[u8]) -> io::Result<TcpStream> {

@@ -5,7 +5,7 @@ use bgp_proto::types::PeerType;
 use super::events::event_of_peer;
 use super::{Look, clean, drained, line, text};
 use crate::ctl::Lasts;
-use crate::ctl::item::{LastError, Messages, Peer, Retained, RetainedPhase};
+use crate::ctl::item::{LastError, Messages, Peer, Retained, RetainedPhase, Unacknowledged};
 
 pub(super) fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();
@@ -54,6 +54,9 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
         false => "",
     };
     line(out, "state", format_args!("{} for {since}{passive}", p.state));
+    if let Some(stuck) = unacknowledged(p) {
+        line(out, "TCP", stuck);
+    }
     if let Some(bfd) = &p.bfd {
         let waits = p.bfd_strict && bfd != "Up" && p.state != "Established";
         let strict = if waits { ", which the session waits for (strict)" } else { "" };
@@ -197,13 +200,23 @@ fn last_error(label: &str, e: &LastError, out: &mut String) {
     line(out, label, format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
 }
 
+/// What the peer does not acknowledge.
+fn unacknowledged(p: &Peer) -> Option<String> {
+    let Unacknowledged { segments, retransmissions } = p.unacknowledged?;
+    let what = if segments == 1 { "segment is" } else { "segments are" };
+    Some(format!(
+        "{segments} {what} not acknowledged after {retransmissions} retransmissions (ttl-security at \
+         the neighbour, MTU?)"
+    ))
+}
+
 /// Why there is no session, and what happens next: the last reason of BGP, the failure of TCP that
 /// followed it, the next attempt, and routes that are kept meanwhile. Empty while there is one.
 pub(super) fn why_down(p: &Peer) -> String {
+    let mut parts: Vec<String> = unacknowledged(p).into_iter().collect();
     if p.state == "Established" {
-        return String::new();
+        return parts.join("; ");
     }
-    let mut parts = Vec::new();
     let texts = [&p.last_bgp_error, &p.last_error].map(|e| e.as_ref().map(|e| e.text.clone()));
     match texts {
         [Some(bgp), Some(last)] if bgp != last => parts.push(format!("{bgp}; then {last}")),

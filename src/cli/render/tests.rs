@@ -373,6 +373,7 @@ fn a_peer_shows_its_timers() {
         prefixes_advertised: 0,
         prefixes: PerFamily::default(),
         shutdown: None,
+        unacknowledged: None,
         drained: None,
         stale_seconds: Some(113),
         retained: PerFamily::default(),
@@ -465,4 +466,26 @@ fn a_drain_names_the_peers_that_have_not_moved() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
+}
+
+#[test]
+fn a_probe_says_what_to_change() {
+    let request = Request::Probe { peer: "tor".into(), options: Default::default() };
+    let item = json!({
+        "peer": "tor", "address": "192.0.2.1", "port": 179, "state": "Active", "works": false,
+        "steps": [
+            {"step": "route", "result": "works", "text": "from 192.0.2.2 on eth0", "remedy": null},
+            {"step": "ttl", "result": "fails", "text": "too far\u{1b}[31m", "remedy": "set it"},
+        ],
+    });
+    assert_eq!(
+        rendered(&request, std::slice::from_ref(&item)),
+        "tor, 192.0.2.1 port 179, Active\n\
+         route  works    from 192.0.2.2 on eth0\n\
+         ttl    fails    too far\u{fffd}[31m\n       \
+         remedy   set it\n"
+    );
+    let item = json!({"peer": null, "address": "2001:db8::1", "port": 1790, "state": null,
+                      "works": true, "steps": []});
+    assert_eq!(rendered(&request, &[item]), "2001:db8::1 port 1790, not configured\n");
 }

@@ -13,6 +13,7 @@ use super::events::EventsView;
 use super::explain::explain;
 use super::liveness::LivenessView;
 use super::orders::{DrainOrder, Orders};
+use super::probe::Prober;
 use super::readiness::ReadinessView;
 use super::routes::{Listed, RoutesView};
 use super::sources::{PAGE, Sources, is_stopping};
@@ -45,6 +46,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) steering: Steering,
     pub(super) drains: DrainView,
     pub(super) events: EventsView,
+    pub(super) prober: Prober,
     pub(super) log: Log,
 }
 
@@ -190,6 +192,10 @@ impl ControlView {
             };
             let mut peer = ctl::peer(&facts, &clock);
             peer.shutdown = self.steering.shutdown_of(&record.name);
+            peer.unacknowledged = record.handle.unacknowledged().map(|stuck| {
+                let retransmissions = stuck.retransmissions.into();
+                item::Unacknowledged { segments: stuck.segments, retransmissions }
+            });
             peer.drained = self.drains.of(&record.name);
             let origin = node.as_ref().and_then(|status| status.origins.get(&record.name));
             if let Some(SessionOrigin { object, filters }) = origin {
@@ -293,6 +299,7 @@ impl Backend for ControlView {
                 self.drain(DrainOrder { peers: peers.clone(), begin: None }).await
             }
             Request::ShowDrain => Page::last([self.drains.progress().await?]),
+            Request::Probe { peer, options } => self.prober.probe(peer, options).await,
             Request::Reload => self.reload().await,
             Request::ReloadDryRun => self.rehearse().await,
             Request::ShowConfig => self.configuration(cursor),

@@ -17,6 +17,7 @@ mod http;
 mod liveness;
 mod metrics;
 mod orders;
+mod probe;
 mod readiness;
 mod routes;
 mod sources;
@@ -52,6 +53,7 @@ use events::EventsView;
 use liveness::LivenessView;
 use metrics::MetricsView;
 use orders::Orders;
+use probe::Prober;
 use readiness::ReadinessView;
 use sources::Sources;
 use state::Node;
@@ -132,6 +134,7 @@ impl Views {
         };
         let events = EventsView { sources: sources.clone(), events: parts.log.events().clone() };
         let control = ControlView {
+            prober: Prober::new(sources.clone()),
             sources,
             events,
             liveness: liveness.clone(),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bgp_proto::session::Slot;
+use bgp_proto::session::{Slot, State};
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -44,6 +44,9 @@ impl PeerTask {
         let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
         // This drops an older connection in the slot, as the FSM expects.
         self.conns[slot.index()] = Some(conn);
+        if self.session.state() != State::Established {
+            self.show_connection(slot);
+        }
         self.blocked[slot.index()] = false;
         self.session.set_restart(self.recovery.restart());
         self.session.handle_connected(self.now(), slot, local, remote);

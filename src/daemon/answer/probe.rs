@@ -1,0 +1,192 @@
+//! `margay probe`: finds the parameters of a session, and tries them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::session::{AuthKey, PeerConfig, RemoteAsn, State};
+use bgp_proto::types::{Asn, off_interface, on_interface};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::sources::Sources;
+use crate::ctl::item::{ProbeStep, Probed};
+use crate::ctl::{ErrorKind, Page, ProbeOptions, Refusal, state_name};
+use crate::daemon::registry::Record;
+use crate::net::{Finding, Interface, Outcome, Probe, Step};
+
+/// Carries out probes, one at a time.
+pub(super) struct Prober {
+    pub(super) sources: Sources,
+    busy: Semaphore,
+}
+
+/// A neighbour to be probed.
+struct Target {
+    record: Option<Arc<Record>>,
+    config: PeerConfig,
+}
+
+impl Prober {
+    pub(super) fn new(sources: Sources) -> Prober {
+        Prober { sources, busy: Semaphore::new(1) }
+    }
+
+    /// Probes a peer, or a neighbour that is not configured.
+    pub(super) async fn probe(&self, peer: &str, options: &ProbeOptions) -> Result<Page, Refusal> {
+        let Ok(_alone) = self.busy.try_acquire() else {
+            let text = "another probe is running; try again in a few seconds";
+            return Err(Refusal::failed(text));
+        };
+        let Target { record, config } = self.target(peer, options)?;
+        let state = record.as_ref().map(|record| record.handle.state());
+        let undisturbed = record.as_ref().filter(|_| !options.force).and_then(|r| undisturbed(r));
+        let (address, port) = (off_interface(config.address).0, config.port);
+        let probe = Probe { config: Arc::new(config), interfaces: self.interfaces(), undisturbed };
+        let run = timeout(Probe::LONGEST, probe.run()).await;
+        let findings = run.map_err(|_| {
+            let limit = Probe::LONGEST.as_secs();
+            Refusal::failed(format!("the probe took longer than {limit} s: try again"))
+        })?;
+        Page::last([Probed {
+            peer: record.map(|record| record.name.to_string()),
+            address,
+            port,
+            state: state.map(|state| state_name(state).to_owned()),
+            works: findings.iter().all(|finding| finding.outcome != Outcome::Fails),
+            steps: findings.into_iter().map(step).collect(),
+        }])
+    }
+
+    fn target(&self, peer: &str, options: &ProbeOptions) -> Result<Target, Refusal> {
+        let record = match &options.vrf {
+            None => self.sources.registry.find(peer),
+            Some(vrf) => {
+                self.sources.is_configured(vrf)?;
+                let found = self.sources.registry.find(peer);
+                found.filter(|record| record.session.vrf.as_deref() == Some(vrf))
+            }
+        };
+        let config = match &record {
+            Some(record) => PeerConfig::clone(&record.session),
+            None => self.unconfigured(peer, options)?,
+        };
+        Ok(Target { config: with(config, options)?, record })
+    }
+
+    /// A neighbour in a range of dynamic peers, or one with the default of every parameter.
+    fn unconfigured(&self, peer: &str, options: &ProbeOptions) -> Result<PeerConfig, Refusal> {
+        let Some(address) = self.address(peer) else {
+            let peers = self.sources.registry.all();
+            return Err(Refusal::no_peer(peer, peers.iter().map(|record| &*record.name)));
+        };
+        let state = self.sources.state();
+        let ranges = state.config.dynamic.iter().filter(|range| {
+            range.session.vrf.as_deref() == options.vrf.as_deref()
+                && range.prefix.contains_addr(address)
+        });
+        if let Some(range) = ranges.max_by_key(|range| range.prefix.len()) {
+            return Ok(PeerConfig::clone(&range.peer(address).session));
+        }
+        let config = PeerConfig::new(address, RemoteAsn::Any, &state.config.bgp.identity);
+        Ok(PeerConfig { vrf: options.vrf.as_deref().map(Arc::from), ..config })
+    }
+
+    /// Reads an address; a link-local one is followed by `%` and the name of the interface.
+    fn address(&self, text: &str) -> Option<IpAddr> {
+        let Some((address, interface)) = text.split_once('%') else { return text.parse().ok() };
+        let links = self.sources.kernel.links();
+        let index = links.iter().find(|link| link.name == interface)?.index;
+        Some(on_interface(address.parse().ok()?, index))
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        let links = self.sources.kernel.links();
+        let interface = |link: &crate::kernel::Link| Interface {
+            index: link.index,
+            name: link.name.clone(),
+            mtu: link.mtu,
+            running: link.up && link.running,
+            addresses: link.addresses.clone(),
+        };
+        links.iter().map(interface).collect()
+    }
+}
+
+/// The parameters with those that the client demands.
+fn with(config: PeerConfig, options: &ProbeOptions) -> Result<PeerConfig, Refusal> {
+    let bad = |text: String| Refusal { kind: ErrorKind::BadRequest, text };
+    let mut config = config;
+    if let Some(asn) = options.remote_asn {
+        config.remote_asn = Asn(asn).into();
+    }
+    if let Some(port) = options.port {
+        config.port = port;
+    }
+    if let Some(source) = options.source_address {
+        let remote = off_interface(config.address).0;
+        if source.is_ipv4() != remote.is_ipv4() {
+            return Err(bad(format!(
+                "{source} cannot reach {remote}: they differ in their family"
+            )));
+        }
+        config.source_address = Some(source);
+    }
+    if let Some(hops) = options.ttl_security {
+        config.security.ttl_security_hops = Some(hops);
+        config.multihop_ttl = None;
+    }
+    if let Some(ttl) = options.multihop_ttl {
+        config.multihop_ttl = Some(ttl);
+        config.security.ttl_security_hops = None;
+    }
+    if let Some(password) = &options.password {
+        let key = AuthKey::new(password.0.as_bytes());
+        let max = AuthKey::MAX_LEN;
+        config.security.md5 =
+            Some(key.ok_or_else(|| bad(format!("a password has 1-{max} octets")))?);
+    }
+    Ok(config)
+}
+
+/// Why a second connection would disturb the session, or is not wanted.
+fn undisturbed(record: &Record) -> Option<String> {
+    let snapshot = record.handle.snapshot();
+    if record.shutdown.is_set() {
+        return Some("stopped by an operator (margay peer start); --force tries".to_owned());
+    }
+    match snapshot.state {
+        State::Established => Some(
+            "the session is established, and the neighbour may take a second connection for our \
+             restart (RFC 4724 §5); --force tries"
+                .to_owned(),
+        ),
+        State::OpenSent | State::OpenConfirm => Some(format!(
+            "the session has a connection, in {}: a second one would collide with it (RFC 4271 \
+             §6.8); --force tries",
+            state_name(snapshot.state)
+        )),
+        State::Idle if snapshot.timers.idle_hold.is_some() => {
+            Some("held idle after a limit was exceeded; --force tries".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn step(finding: Finding) -> ProbeStep {
+    let step = match finding.step {
+        Step::Route => "route",
+        Step::Tcp => "tcp",
+        Step::Key => "key",
+        Step::Ttl => "ttl",
+        Step::Open => "open",
+        Step::Mtu => "mtu",
+    };
+    let result = match finding.outcome {
+        Outcome::Works => "works",
+        Outcome::Fails => "fails",
+        Outcome::Unknown => "unknown",
+        Outcome::Skipped => "skipped",
+    };
+    let Finding { text, remedy, .. } = finding;
+    ProbeStep { step: step.to_owned(), result: result.to_owned(), text, remedy }
+}

@@ -1,0 +1,64 @@
+//! What the kernel knows about an attempt or a connection that fails without a word.
+
+use std::sync::{Arc, PoisonError};
+
+use bgp_proto::session::{LastError, Origin, Slot};
+use bgp_proto::types::Time;
+
+use super::PeerTask;
+use crate::net::Unacknowledged;
+use crate::net::dial;
+use crate::net::signature_drops::SignatureDrops;
+
+impl PeerTask {
+    /// Says when dialling begins that it is in vain, as far as our own routes tell.
+    pub(super) fn note_out_of_reach(&mut self) {
+        if let Some(text) = dial::out_of_reach(self.session.config()) {
+            let at = self.now();
+            self.session.set_last_error(LastError { at, origin: Origin::Local, code: None, text });
+        }
+    }
+
+    /// Ends an attempt that was not answered in time, which the FSM would end without a reason.
+    pub(super) fn end_unanswered_dial(&mut self, now: Time) {
+        let due =
+            self.session.poll_timeout().is_some_and(|(at, timer)| at <= now && timer == "connect");
+        if self.dial.is_none() || !due {
+            return;
+        }
+        self.dial = None;
+        let before = self.drops.take();
+        let drops = SignatureDrops::read().zip(before).map(|(now, before)| now.since(before));
+        let text = dial::no_answer(self.session.config(), drops);
+        self.session.handle_connect_failed(now, &text);
+    }
+
+    /// What the peer has not acknowledged when its hold timer, or our send hold timer, expires.
+    pub(super) fn unacknowledged_at(&self, now: Time) -> Option<Unacknowledged> {
+        let due = self.session.poll_timeout().filter(|(at, _)| *at <= now);
+        due.filter(|(_, timer)| matches!(*timer, "hold" | "send hold"))?;
+        self.conns.iter().flatten().find_map(|conn| Unacknowledged::on(&conn.stream))
+    }
+
+    /// Adds it to the reason why the session has just ended.
+    pub(super) fn note_unacknowledged(&mut self, now: Time, stuck: Unacknowledged) {
+        let Some(error) = self.session.last_error().filter(|error| error.at == now).cloned() else {
+            return;
+        };
+        let Unacknowledged { segments, retransmissions } = stuck;
+        let text = format!(
+            "{}; {segments} of our segments were not acknowledged after {retransmissions} \
+             retransmissions (ttl-security at the neighbour, MTU?)",
+            error.text
+        );
+        self.session.set_last_error(LastError { text, ..error });
+    }
+
+    /// [`PeerHandle`](crate::net::PeerHandle) may ask the kernel about the connection in this slot.
+    pub(super) fn show_connection(&self, slot: Slot) {
+        if let Some(conn) = &self.conns[slot.index()] {
+            let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot.connection = Arc::downgrade(&conn.stream);
+        }
+    }
+}
