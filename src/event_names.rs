@@ -29,6 +29,9 @@ names! {
     STALE_REMOVED = "stale-removed", "stale routes of a peer were withdrawn";
     LIMIT_WARNING = "limit-warning", "a peer comes near a limit or passed one that does not end its session";
     LIMIT_PASSED = "limit-passed", "a limit was passed, and a session is closed";
+    DEBUG = "debug", "logging of a peer's messages began, or was ended";
+    MESSAGE_RECEIVED = "message-received", "a message of a peer that is debugged; not in margay events";
+    MESSAGE_SENT = "message-sent", "a message to a peer that is debugged; not in margay events";
     BFD_UP = "bfd-up", "a BFD session is up";
     BFD_DOWN = "bfd-down", "a BFD session is down";
     DRAIN = "drain", "a drain began";

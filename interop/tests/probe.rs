@@ -258,6 +258,57 @@ fn a_neighbour_behind_a_router_is_too_far() -> Result<()> {
 
 #[test]
 #[ignore = "needs root, BIRD 2 and nftables"]
+fn messages_are_logged_for_a_limited_time() -> Result<()> {
+    run("probe_debug", &[Kind::Bird2], |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let text = config(&host, &peer(&far.v4().to_string(), "password = \"0ur-secret\""));
+        let (daemon, control) = margay::start_text(&host, &text)?;
+        let begun = control.json(&["debug", "tor", "--for", "60s"])?;
+        ensure!(begun[0]["peer"] == "tor" && begun[0]["seconds"].as_u64() > Some(50), "{begun}");
+        let keyed = |neighbour: &mut Neighbor| neighbour.password = Some("0ur-secret".to_owned());
+        let bird = Bird2::start(&far, &far_config(&far, &host, keyed))?;
+        wait_until(PATIENCE, "the session", || control.expect_established(far.v4()))?;
+        let wanted = [
+            "sent OPEN: AS ",
+            &format!("received OPEN: AS {PEER_AS}, id {}", far.router_id()),
+            "received KEEPALIVE",
+            &format!("received UPDATE: announces {PREFIX} via {}, ORIGIN IGP", far.v4()),
+            "sent UPDATE: End-of-RIB, ipv4",
+        ];
+        wait_until(PATIENCE, "the messages in the log", || {
+            let log = daemon.output();
+            let missing = wanted.iter().find(|line| !log.contains(**line));
+            ensure!(missing.is_none(), "no {missing:?}");
+            ensure!(!log.contains("0ur-secret"), "the password is in the log");
+            Ok(())
+        })?;
+        // Messages are no events, and the peer's last events are still there.
+        let events = control.text(&["events", "--peer", "tor"])?;
+        ensure!(events.contains("session-up") && !events.contains("message-"), "{events}");
+
+        let ended = control.json(&["debug", "tor", "--off"])?;
+        ensure!(ended[0]["seconds"].is_null(), "{ended}");
+        ensure!(control.text(&["debug"])?.is_empty(), "nobody is debugged");
+        // It ends by itself, and then the printing too.
+        let mut follow = Command::new(margay::binary()?);
+        follow.args(["debug", "tor", "--for", "3s", "--follow"]);
+        follow.arg("--socket").arg(control.socket()).stdout(std::process::Stdio::piped());
+        let follow = follow.spawn()?;
+        wait_until(PATIENCE, "debugging", || {
+            ensure!(control.text(&["debug"])?.starts_with("tor: "), "not begun");
+            Ok(())
+        })?;
+        bird.ask("disable all")?;
+        let output = follow.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success() && text.contains("received NOTIFICATION 6/"), "{text}");
+        ensure!(control.text(&["debug"])?.is_empty(), "it has ended");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2 and nftables"]
 fn a_session_says_itself_why_nobody_answers() -> Result<()> {
     run("probe_hints", &[Kind::Bird2], |lab| {
         let (host, far, near) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);

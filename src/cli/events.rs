@@ -29,6 +29,6 @@ impl EventsArgs {
     pub(super) fn into_request(self) -> (Request, Output) {
         let EventsArgs { peer, last, follow, output } = self;
         let last = last.or(follow.then_some(FOLLOW_FROM));
-        (Request::Events { peer, last, follow }, output)
+        (Request::Events { peer, last, follow, messages: false }, output)
     }
 }

@@ -7,6 +7,7 @@ mod ask;
 mod birdcl;
 mod calico;
 mod client;
+mod debug;
 mod drain;
 mod events;
 mod health;
@@ -125,6 +126,8 @@ pub enum Command {
     /// Try what the session with a peer needs: route, TCP, password, TTL, OPEN, path MTU. Says what is
     /// wrong and what to change; exit code 1 if a step fails.
     Probe(probe::ProbeArgs),
+    /// Log the messages of peers for a limited time: OPEN, UPDATE and NOTIFICATION decoded.
+    Debug(debug::DebugArgs),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
         /// error, warn, info, debug, trace, or directives such as info,margay::net=debug.
@@ -421,6 +424,7 @@ impl Command {
             Command::Undrain(args) => Some(&mut args.output.daemon),
             Command::Events(args) => Some(&mut args.output.daemon),
             Command::Probe(args) => Some(&mut args.output.daemon),
+            Command::Debug(args) => Some(&mut args.output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
             Command::Run { .. }
             | Command::Check { .. }
@@ -469,6 +473,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
         Command::Events(args) => args.into_request(),
+        Command::Debug(args) => return debug::debug(args),
         Command::Probe(args) => {
             return match args.into_request() {
                 Ok((request, output)) => ask(&request, Demand::Works, &output),

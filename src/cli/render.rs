@@ -17,6 +17,7 @@ use crate::ctl::{Request, StopMode};
 
 mod bfd;
 mod configuration;
+mod debug;
 mod draining;
 mod events;
 mod explain;
@@ -57,6 +58,7 @@ enum View {
     Draining,
     Events,
     Probed,
+    Debugged,
     Explanation(Prefix),
     Reloaded,
     Config,
@@ -95,6 +97,7 @@ impl<W: Write> Renderer<W> {
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
             Request::Events { .. } => View::Events,
             Request::Probe { .. } => View::Probed,
+            Request::Debug { .. } | Request::ShowDebug => View::Debugged,
             Request::Reload | Request::ReloadDryRun => View::Reloaded,
             Request::ShowConfig => View::Config,
             Request::LogLevel { .. } => View::LogLevel,
@@ -131,6 +134,7 @@ impl<W: Write> Renderer<W> {
             View::Events => out
                 .write_all(events::event(&read(item)?, look).as_bytes())
                 .and_then(|()| out.flush()),
+            View::Debugged => out.write_all(debug::debugged(&read(item)?).as_bytes()),
             View::Probed => out.write_all(probe::probed(&read(item)?, look).as_bytes()),
             View::Draining => out.write_all(draining(&read(item)?).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),

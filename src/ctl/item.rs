@@ -2,6 +2,7 @@
 //! prefixes and communities are strings, AS numbers integers, durations whole seconds.
 
 mod configuration;
+mod debug;
 mod event;
 mod probe;
 
@@ -12,6 +13,7 @@ use bgp_proto::types::{Family, PeerType, Prefix};
 use serde::{Deserialize, Serialize};
 
 pub use configuration::{ChangedKey, ReloadRefused, Reloaded, ReloadedSession, Section, Setting};
+pub use debug::Debugged;
 pub use event::Event;
 pub use probe::{ProbeStep, Probed};
 

@@ -122,7 +122,20 @@ pub enum Request {
         /// are none, it contains a [`Reply::Waiting`] from time to time.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         follow: bool,
+        /// Messages of peers that are debugged instead of events. With `follow`, the answer ends when
+        /// the peer is no longer debugged.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        messages: bool,
     },
+    /// Logs the messages of peers for a limited time: one [`super::item::Debugged`] for each.
+    Debug {
+        /// The peers.
+        peers: Selection,
+        /// How long, at most 3600; 0 ends it.
+        seconds: u64,
+    },
+    /// The peers whose messages are logged: [`super::item::Debugged`].
+    ShowDebug,
     /// Tries what a session with a neighbour needs: one [`super::item::Probed`]. Takes up to half a
     /// minute; one probe at a time.
     Probe {
@@ -238,7 +251,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 23] = [
+const REQUESTS: [&str; 25] = [
     "show-status",
     "show-peers",
     "show-peers-in",
@@ -257,6 +270,8 @@ const REQUESTS: [&str; 23] = [
     "undrain",
     "show-drain",
     "events",
+    "debug",
+    "show-debug",
     "probe",
     "reload",
     "reload-dry-run",
@@ -419,9 +434,17 @@ mod tests {
                 r#"{"request":"probe","peer":"a","options":{}}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
-            (Request::Events { peer: None, last: None, follow: false }, r#"{"request":"events"}"#),
             (
-                Request::Events { peer: Some("a".into()), last: Some(9), follow: true },
+                Request::Events { peer: None, last: None, follow: false, messages: false },
+                r#"{"request":"events"}"#,
+            ),
+            (
+                Request::Events {
+                    peer: Some("a".into()),
+                    last: Some(9),
+                    follow: true,
+                    messages: false,
+                },
                 r#"{"request":"events","peer":"a","last":9,"follow":true}"#,
             ),
             (

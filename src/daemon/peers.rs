@@ -459,6 +459,7 @@ impl Peers {
             beside: Arc::clone(&place.beside),
             session_counters: self.session_counters.clone(),
             shutdown: shutdown.clone(),
+            debug: self.registry.debugs().switch(&entry.name),
         };
         let handle = spawn_peer(spec, place.table.clone(), self.events.clone());
         let record = Record {

@@ -1,5 +1,7 @@
 //! Every peer that exists, for the daemon that changes them and the views that list them.
 
+mod debugs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
@@ -9,6 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix, off_interface};
+
+pub(super) use debugs::{DEBUGGED_MAX, Debugs};
 
 use crate::bfd::VrfDevice;
 use crate::config::{BfdSettings, Fallover};
@@ -97,6 +101,7 @@ pub(super) struct Registry {
     records: Arc<RwLock<Records>>,
     /// Incremented with every change.
     revision: Arc<AtomicU64>,
+    debugs: Debugs,
 }
 
 #[derive(Default)]
@@ -140,6 +145,11 @@ impl Records {
 }
 
 impl Registry {
+    /// The peers whose messages are logged.
+    pub(super) fn debugs(&self) -> &Debugs {
+        &self.debugs
+    }
+
     pub(super) fn insert(&self, record: Record) {
         self.write(|records| records.insert(record));
     }

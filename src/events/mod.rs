@@ -37,6 +37,8 @@ pub const PER_PEER_LAST: usize = 10;
 #[derive(Clone)]
 pub struct Events {
     shared: Arc<Shared>,
+    /// Messages of peers that are debugged: there are too many of them to be kept with events.
+    messages: Arc<Shared>,
 }
 
 struct Shared {
@@ -70,16 +72,30 @@ pub struct Following {
 
 impl Default for Events {
     fn default() -> Self {
-        let shared = Shared { ring: Mutex::default(), last: watch::Sender::new(0) };
-        Events { shared: Arc::new(shared) }
+        let shared = || Arc::new(Shared { ring: Mutex::default(), last: watch::Sender::new(0) });
+        Events { shared: shared(), messages: shared() }
     }
 }
 
 impl Events {
     /// Adds an event. Its number is assigned here.
     pub fn record(&self, entry: Entry) {
+        if [event_names::MESSAGE_RECEIVED, event_names::MESSAGE_SENT].contains(&&*entry.name) {
+            self.ring().count(&entry.name);
+            return self.messages().add(entry);
+        }
+        self.add(entry);
+    }
+
+    fn add(&self, entry: Entry) {
         let last = self.ring().push(entry);
         self.shared.last.send_replace(last);
+    }
+
+    /// The messages of peers that are debugged, with the same bounds.
+    #[must_use]
+    pub fn messages(&self) -> Events {
+        Events { shared: Arc::clone(&self.messages), messages: Arc::clone(&self.messages) }
     }
 
     /// At most `max` events after the event with number `after`; with `peer`, only those that
@@ -145,11 +161,7 @@ impl Ring {
     fn push(&mut self, mut entry: Entry) -> u64 {
         self.last += 1;
         entry.number = self.last;
-        if let Some(at) = event_names::ALL.iter().position(|(name, _)| **name == *entry.name)
-            && let Some(count) = self.counts.get_mut(at)
-        {
-            *count += 1;
-        }
+        self.count(&entry.name);
         let entry = Arc::new(entry);
         if let Some(peer) = &entry.peer {
             self.of_peers.push(peer, &entry);
@@ -161,6 +173,14 @@ impl Ring {
             self.remove(0);
         }
         self.last
+    }
+
+    fn count(&mut self, name: &str) {
+        if let Some(at) = event_names::ALL.iter().position(|(own, _)| *own == name)
+            && let Some(count) = self.counts.get_mut(at)
+        {
+            *count += 1;
+        }
     }
 
     /// Removes the oldest event of a peer that has its share.

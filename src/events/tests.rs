@@ -114,6 +114,27 @@ fn lines_with_a_name_are_recorded_with_their_fields() {
     assert_eq!(only.field("others"), Some("3"));
 }
 
+/// A peer that is debugged has so many messages that they would displace every event.
+#[test]
+fn messages_are_kept_apart_from_events() {
+    let events = Events::default();
+    let subscriber = tracing_subscriber::registry().with(layer(events.clone()));
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(event = event_names::SESSION_UP, peer = "tor-1", "up");
+        tracing::info!(event = event_names::MESSAGE_SENT, peer = "tor-1", "sent OPEN");
+    });
+    let texts = |events: &Events| -> Vec<String> {
+        events.after(0, 0, usize::MAX, None).entries.iter().map(|e| e.text.to_string()).collect()
+    };
+    assert_eq!(
+        (texts(&events), texts(&events.messages())),
+        (vec!["up".into()], vec!["sent OPEN".into()])
+    );
+    assert_eq!(events.of_peer("tor-1").len(), 1);
+    let counts = events.counts();
+    assert!(counts.contains(&(event_names::MESSAGE_SENT, 1)), "{counts:?}");
+}
+
 #[tokio::test]
 async fn a_follower_is_woken_by_the_next_event() {
     let events = Events::default();

@@ -36,6 +36,8 @@ const REPORT_AFTER: Duration = Duration::from_secs(10);
 const EXAMPLE_LEN_MAX: usize = 200;
 /// The target of lines that report what was left out: [`REPORT_AFTER`] already limits them.
 const OWN_TARGET: &str = "margay::log";
+/// The target of messages of peers that are debugged, which have a limit of their own (`net::debug`).
+const MESSAGES_TARGET: &str = "margay::messages";
 
 /// How many lines are admitted.
 #[derive(Clone, Copy)]
@@ -194,7 +196,7 @@ impl<S: Subscriber> Filter<S> for Limit {
         let metadata = event.metadata();
         let target = metadata.target();
         let is_ours = ["margay", "bgp_proto"].iter().any(|name| target.starts_with(name));
-        if !is_ours || target == OWN_TARGET {
+        if !is_ours || [OWN_TARGET, MESSAGES_TARGET].contains(&target) {
             return true;
         }
         let mut about = About::default();

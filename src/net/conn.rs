@@ -24,6 +24,8 @@ const FLUSH_MAX: u64 = 1 << 20;
 /// Most octets taken from the logs at once. What TCP cannot accept yet stays in the log, where
 /// newer state can replace it.
 const FETCH_MAX: usize = 256 * 1024;
+/// Most pieces that are kept to be logged, of one flush.
+const WRITTEN_MAX: usize = 64;
 /// Most slices in one `writev`.
 const SLICES_MAX: usize = 64;
 
@@ -71,6 +73,8 @@ pub(super) struct Conn {
     pub(super) readers: Vec<Reader>,
     /// Number of fetches, which determines the family that is served first.
     fetches: usize,
+    /// Pieces that were written, if they are to be logged; bounded by [`WRITTEN_MAX`].
+    pub(super) written: Option<Vec<Piece>>,
     /// Whether octets were written since the peer's task last cleared this.
     pub(super) progressed: bool,
     sent: Sent,
@@ -106,6 +110,7 @@ impl Conn {
             piece_sent: 0,
             readers: Vec::new(),
             fetches: 0,
+            written: None,
             progressed: false,
             sent: Sent::default(),
         })
@@ -305,7 +310,10 @@ impl Conn {
             written -= left;
             self.piece_sent = 0;
             self.sent.updates += piece.updates();
-            self.pieces.pop_front();
+            let piece = self.pieces.pop_front();
+            if let Some(kept) = self.written.as_mut().filter(|kept| kept.len() < WRITTEN_MAX) {
+                kept.extend(piece);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use bgp_proto::types::{Family, FamilySet, PeerId, SessionId, Time};
 use tokio::net::TcpStream;
 
 use super::conn::Sent;
+use super::debug::DebugSwitch;
 use super::mailbox::Mailbox;
 use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
@@ -46,6 +47,8 @@ pub struct PeerSpec {
     pub session_counters: SessionCounters,
     /// Whether an operator has shut the session down.
     pub shutdown: AdminShutdown,
+    /// Until when its messages are logged.
+    pub debug: DebugSwitch,
 }
 
 /// Given the local and the remote address of a connection, returns our other addresses on its interface.
@@ -186,6 +189,7 @@ pub struct PeerHandle {
     pub id: PeerId,
     pub(super) mailbox: Arc<OwnedMailbox>,
     pub(super) snapshot: Arc<Mutex<PeerSnapshot>>,
+    pub(super) debug: DebugSwitch,
 }
 
 /// The sending side of a mailbox. Dropping it terminates the task.
@@ -282,6 +286,11 @@ impl PeerHandle {
     pub fn numbers(&self) -> PeerNumbers {
         let PeerSnapshot { state, since, stats, sent, .. } = *self.lock();
         PeerNumbers { state, since, stats, sent }
+    }
+
+    /// Until when the peer's messages are logged.
+    pub fn debug(&self) -> &DebugSwitch {
+        &self.debug
     }
 
     /// What the peer does not acknowledge on its connection at present, if that is worth reporting.

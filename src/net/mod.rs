@@ -9,6 +9,7 @@ mod admission;
 mod allowance;
 mod closers;
 mod conn;
+mod debug;
 mod dial;
 mod grace;
 mod handle;
@@ -16,6 +17,7 @@ mod keys;
 mod listener;
 mod mailbox;
 mod meant;
+mod message_text;
 mod peer;
 mod probe;
 mod refusal_log;
@@ -29,6 +31,7 @@ pub(crate) mod testing;
 
 pub use admission::Refusal;
 pub use conn::Sent;
+pub use debug::DebugSwitch;
 pub use handle::{
     FindOtherAddresses, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot,
     PeerSpec, RestartState, Unacknowledged,

@@ -28,6 +28,7 @@ use tracing::warn;
 use super::allowance::Allowance;
 use super::closers::Closers;
 use super::conn::{Conn, Sent, readable, writable};
+use super::debug::Debug;
 use super::dial;
 use super::grace::Grace;
 use super::handle::{
@@ -83,6 +84,7 @@ pub fn spawn_peer(
         beside: spec.beside,
         session_counters: spec.session_counters,
         shutdown: spec.shutdown,
+        debug: Debug::new(spec.debug.clone()),
         seed: spec.seed,
         sent: Sent::default(),
         stats_before: Stats::default(),
@@ -109,7 +111,7 @@ pub fn spawn_peer(
         timer: Box::pin(tokio::time::sleep(NO_DEADLINE)),
     };
     let mailbox = Arc::new(OwnedMailbox(mailbox));
-    let handle = PeerHandle { id: task.id, mailbox, snapshot };
+    let handle = PeerHandle { id: task.id, mailbox, snapshot, debug: spec.debug };
     // By reference: the future of an `async fn` that takes a value holds it twice.
     tokio::spawn(async move { task.live().await });
     handle
@@ -138,6 +140,7 @@ struct PeerTask {
     beside: FindOtherAddresses,
     session_counters: SessionCounters,
     shutdown: AdminShutdown,
+    debug: Debug,
     seed: u64,
     /// The total of all connections.
     sent: Sent,

@@ -70,6 +70,7 @@ pub(crate) fn spawn(
         }),
         session_counters: SessionCounters::default(),
         shutdown: super::AdminShutdown::default(),
+        debug: super::DebugSwitch::default(),
     };
     let (events, heard) = mpsc::unbounded_channel();
     (spawn_peer(spec, engine.handle().clone(), events), heard)

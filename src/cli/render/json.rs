@@ -40,6 +40,8 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowConfig
                 | Request::Events { follow: false, .. }
                 | Request::Peer { .. }
+                | Request::Debug { .. }
+                | Request::ShowDebug
         );
         let form = match request {
             Request::Events { follow: true, .. } => Form::Lines,

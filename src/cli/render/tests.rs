@@ -489,3 +489,15 @@ fn a_probe_says_what_to_change() {
                       "works": true, "steps": []});
     assert_eq!(rendered(&request, &[item]), "2001:db8::1 port 1790, not configured\n");
 }
+
+#[test]
+fn debugged_peers_are_listed() {
+    let items = [
+        json!({"peer": "tor", "seconds": 300, "dropped": 0}),
+        json!({"peer": "node", "seconds": null, "dropped": 7}),
+    ];
+    assert_eq!(
+        rendered(&Request::ShowDebug, &items),
+        "tor: messages are logged for 5m00s\nnode: messages are no longer logged, 7 messages were left out\n"
+    );
+}

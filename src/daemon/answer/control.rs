@@ -8,6 +8,7 @@ use bgp_proto::types::{FamilyMap, Time};
 
 use super::bfd::BfdView;
 use super::contested::contested;
+use super::debugging::Debugging;
 use super::draining::DrainView;
 use super::events::EventsView;
 use super::explain::explain;
@@ -46,6 +47,9 @@ pub(in crate::daemon) struct ControlView {
     pub(super) steering: Steering,
     pub(super) drains: DrainView,
     pub(super) events: EventsView,
+    /// As events: the messages of peers that are debugged.
+    pub(super) messages: EventsView,
+    pub(super) debugging: Debugging,
     pub(super) prober: Prober,
     pub(super) log: Log,
 }
@@ -207,6 +211,11 @@ impl ControlView {
         Ok(items.collect())
     }
 
+    fn is_debugged(&self, peer: &str) -> bool {
+        let record = self.sources.registry.find(peer);
+        record.is_some_and(|record| self.debugging.is_on(&record.name))
+    }
+
     fn log_level(&self, level: Option<&str>) -> Result<Page, Refusal> {
         let before = match level {
             None => None,
@@ -261,9 +270,15 @@ impl Backend for ControlView {
                 Page::new(self.peer_items(records).await?, last.map(Cursor::AfterName))
             }
             Request::ShowPeer { name } => self.peer(self.find(name)?).await,
-            Request::Events { peer, last, follow } => {
+            Request::Events { peer, last, follow, messages: false } => {
                 self.events.page(peer.as_deref(), *last, *follow, cursor).await
             }
+            Request::Events { peer, last, follow, messages: true } => {
+                let follow = *follow && peer.as_deref().is_none_or(|peer| self.is_debugged(peer));
+                self.messages.page(peer.as_deref(), *last, follow, cursor).await
+            }
+            Request::Debug { peers, seconds } => self.debugging.debug(peers, *seconds),
+            Request::ShowDebug => self.debugging.show(),
             Request::ShowRoutes { prefix, select } => {
                 let select = RouteSelection { prefix: prefix.or(select.prefix), ..select.clone() };
                 self.routes_in(&select)?.page(Listed::Table, &select, cursor).await

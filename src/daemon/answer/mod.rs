@@ -10,6 +10,7 @@ mod calico;
 mod configuration;
 mod contested;
 mod control;
+mod debugging;
 mod draining;
 mod events;
 mod explain;
@@ -48,6 +49,7 @@ pub(super) use state::{Publisher, ReloadRefused, RunState};
 use bfd::BfdView;
 use bird::BirdView;
 use control::ControlView;
+use debugging::Debugging;
 use draining::DrainView;
 use events::EventsView;
 use liveness::LivenessView;
@@ -133,7 +135,11 @@ impl Views {
             file: parts.file,
         };
         let events = EventsView { sources: sources.clone(), events: parts.log.events().clone() };
+        let messages = EventsView { events: parts.log.events().messages(), ..events.clone() };
+        let debugging = Debugging { sources: sources.clone() };
         let control = ControlView {
+            messages,
+            debugging,
             prober: Prober::new(sources.clone()),
             sources,
             events,

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bgp_proto::session::{Slot, State};
+use bgp_proto::wire::UpdateContext;
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::{BATCH_MAX, Drained, PeerTask};
 use crate::net::conn::{Conn, Flush, Read};
+use crate::net::debug::Way;
 use crate::net::dial;
 use crate::net::stream::HandOver;
 
@@ -84,8 +86,17 @@ impl PeerTask {
             let now = self.now();
             let Some(mut conn) = self.conns[slot.index()].take() else { return read };
             let before = self.session.fruitless_messages();
+            let context = self.debug.is_on(now).then(|| self.receiving());
             let (session, batch) = (&mut self.session, &mut self.stream.batch);
-            let feed = |bytes: &[u8]| session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
+            let (debug, name) = (&mut self.debug, &self.name);
+            let feed = |bytes: &[u8]| {
+                let taken = session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
+                if let Some(context) = &context {
+                    let octets = bytes.get(..taken).unwrap_or_default();
+                    debug.log(now, name, Way::Received, octets, context.as_ref());
+                }
+                taken
+            };
             let outcome = match octets {
                 Octets::FromSocket => conn.read(feed),
                 Octets::LastOfSocket => conn.read_last(feed),
@@ -114,6 +125,22 @@ impl PeerTask {
         }
     }
 
+    /// How the peer's UPDATEs are encoded; `None` without a session.
+    fn receiving(&self) -> Option<UpdateContext> {
+        self.session.negotiated().map(|n| n.update_context(self.session.config()))
+    }
+
+    /// How ours are.
+    fn sending(&self) -> Option<UpdateContext> {
+        let negotiated = self.session.negotiated()?;
+        Some(UpdateContext {
+            add_path: negotiated.add_path_tx,
+            enforce_first_as: false,
+            reject_as_sets: false,
+            ..negotiated.update_context(self.session.config())
+        })
+    }
+
     /// Carries out the FSM's actions, then writes what can be written.
     pub(super) fn drain(&mut self) -> Drained {
         self.on_actions();
@@ -130,11 +157,22 @@ impl PeerTask {
 
     fn flush(&mut self, slot: Slot) -> Drained {
         let now = self.now();
+        let context = self.debug.is_on(now).then(|| self.sending());
         let Some(conn) = self.conns[slot.index()].as_mut() else { return Drained::Done };
+        let before = conn.control().len();
         self.session.poll_transmit(slot, conn.control());
+        if let Some(context) = &context {
+            let added = conn.control().get(before..).unwrap_or_default();
+            self.debug.log(now, &self.name, Way::Sent, added, context.as_ref());
+        }
+        conn.written = context.is_some().then(Vec::new);
         let began = std::time::Instant::now();
         let outcome = conn.flush(&self.log_waker);
         self.sent += conn.take_sent();
+        for piece in conn.written.take().into_iter().flatten() {
+            let context = context.as_ref().and_then(Option::as_ref);
+            self.debug.log(now, &self.name, Way::Sent, piece.as_bytes(), context);
+        }
         if std::mem::take(&mut conn.progressed) {
             self.session_counters.flushed(began.elapsed());
             self.session.handle_sent(now, slot);
@@ -182,7 +220,12 @@ impl PeerTask {
             let _ = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO));
             return;
         }
+        let (now, before) = (self.now(), conn.control().len());
         self.session.poll_transmit(slot, conn.control());
+        if self.debug.is_on(now) {
+            let added = conn.control().get(before..).unwrap_or_default();
+            self.debug.log(now, &self.name, Way::Sent, added, None);
+        }
         let _ = conn.flush_control();
         self.sent += conn.take_sent();
         self.closers.close(conn);
