@@ -339,7 +339,7 @@ fn a_session_says_itself_why_nobody_answers() -> Result<()> {
             let peer = control.json(&["show", "peer", "near"])?;
             let again = peer["unacknowledged"]["retransmissions"].as_u64();
             ensure!(again >= Some(3), "{peer:#}");
-            let row = control.text(&["show", "peers"])?;
+            let row = control.text(&["show", "peers", "--down"])?;
             ensure!(row.contains("not acknowledged after"), "{row}");
             Ok(())
         })?;

@@ -43,6 +43,15 @@ pub(super) enum Demand {
     Works,
 }
 
+/// Which items of an answer are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Printed {
+    /// All.
+    All,
+    /// Peers without a session.
+    Down,
+}
+
 /// The keys of items that conditions look at; no item has all of them.
 #[derive(Deserialize)]
 struct Facts {
@@ -172,18 +181,39 @@ fn is_paged(request: &Request) -> bool {
 
 /// Sends a request and prints the reply. The exit code says whether the condition is met.
 pub(super) fn ask(request: &Request, demand: Demand, output: &Output) -> ExitCode {
-    match try_ask(request, demand, output) {
+    ask_for(request, Printed::All, demand, output)
+}
+
+/// As [`ask`]; prints a part of the reply.
+pub(super) fn ask_for(
+    request: &Request,
+    printed: Printed,
+    demand: Demand,
+    output: &Output,
+) -> ExitCode {
+    match try_ask(request, printed, demand, output) {
         Ok(code) => code,
         Err(error) => report(error),
     }
 }
 
-fn try_ask(request: &Request, demand: Demand, output: &Output) -> Result<ExitCode, ClientError> {
+fn try_ask(
+    request: &Request,
+    printed: Printed,
+    demand: Demand,
+    output: &Output,
+) -> Result<ExitCode, ClientError> {
     let mut client = Client::connect(&output.daemon.socket)?;
     let mut unmet = Unmet::new(demand);
     print(request, demand, output, |print| {
         let reply = client.ask(request, |item| {
             unmet.look_at(item)?;
+            if printed == Printed::Down {
+                let facts: Facts = serde_json::from_str(item.get()).map_err(ClientError::Answer)?;
+                if facts.state.as_deref() == Some("Established") {
+                    return Ok(());
+                }
+            }
             print(item)
         });
         reply.map(drop)

@@ -34,7 +34,7 @@ use crate::kernel;
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
-use ask::{Demand, ask, report};
+use ask::{Demand, Printed, ask, ask_for, report};
 use calico::Live;
 use client::ClientError;
 use drain::{DrainArgs, UndrainArgs, read_timeout};
@@ -197,6 +197,9 @@ pub enum Show {
         /// Exit with 1 if any peer is not established.
         #[arg(long)]
         fail_if_down: bool,
+        /// Only those that are not established.
+        #[arg(long)]
+        down: bool,
         /// Only those in this VRF.
         #[arg(long, value_name = "VRF")]
         vrf: Option<String>,
@@ -370,13 +373,17 @@ fn read_message(text: &str) -> Result<String, String> {
 }
 
 impl Show {
+    fn printed(&self) -> Printed {
+        if matches!(self, Show::Peers { down: true, .. }) { Printed::Down } else { Printed::All }
+    }
+
     fn into_request(self) -> (Request, Demand) {
         let demand = |wanted: bool, demand| if wanted { demand } else { Demand::Nothing };
         match self {
             Show::Status { fail_if_not_ready } => {
                 (Request::ShowStatus, demand(fail_if_not_ready, Demand::Ready))
             }
-            Show::Peers { fail_if_down, vrf } => {
+            Show::Peers { fail_if_down, vrf, .. } => {
                 let request = match vrf {
                     Some(vrf) => Request::ShowPeersIn { vrf },
                     None => Request::ShowPeers,
@@ -458,8 +465,9 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Completions { shell } => return completions(shell),
         Command::StandIn => return stand_in(),
         Command::Show(Shown { what, output }) => {
+            let printed = what.printed();
             let (request, demand) = what.into_request();
-            return ask(&request, demand, &output);
+            return ask_for(&request, printed, demand, &output);
         }
         Command::Explain { prefix: Destination { prefix, lookup }, vantage, vrf, output } => {
             (Request::Explain { prefix, lookup, vantage, vrf }, output)

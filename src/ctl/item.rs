@@ -314,6 +314,9 @@ pub struct Peer {
     pub timers: Timers,
     /// Capabilities in the peer's OPEN.
     pub capabilities: Vec<String>,
+    /// Capabilities in ours.
+    #[serde(default)]
+    pub capabilities_sent: Vec<String>,
     /// The update group of the first family that has one.
     pub group: Option<u32>,
     /// Update groups by family.

@@ -134,6 +134,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             .map(|t| t.as_secs()),
         timers: timers(facts.timers, clock.now),
         capabilities: negotiated.map(|n| n.peer_capabilities.names()).unwrap_or_default(),
+        capabilities_sent: negotiated.map(|n| n.local_capabilities.names()).unwrap_or_default(),
         group: Family::ALL.into_iter().find_map(|family| counts.group[family]),
         groups: per_family(|family| counts.group[family]),
         messages: messages(facts.stats),

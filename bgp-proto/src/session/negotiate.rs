@@ -61,6 +61,8 @@ pub struct Negotiated {
     pub long_lived: Option<Vec<LongLivedFamily>>,
     /// Everything that the peer offered, for display.
     pub peer_capabilities: Capabilities,
+    /// Everything that we offered, for display.
+    pub local_capabilities: Capabilities,
 }
 
 impl Negotiated {
@@ -99,6 +101,7 @@ impl Negotiated {
             graceful_restart: None,
             long_lived: None,
             peer_capabilities: Capabilities::default(),
+            local_capabilities: Capabilities::default(),
         }
     }
 
@@ -218,6 +221,7 @@ pub(super) fn negotiate(
             })
             .map(|families| limited(families, config.long_lived_stale_time_max)),
         peer_capabilities: theirs.clone(),
+        local_capabilities: offered.clone(),
     })
 }
 

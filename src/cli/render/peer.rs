@@ -11,7 +11,10 @@ pub(super) fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();
     session(p, look, &mut out);
     routes(p, &mut out);
-    line(&mut out, "capabilities", p.capabilities.join(", "));
+    line(&mut out, "capabilities", format_args!("theirs: {}", p.capabilities.join(", ")));
+    if !p.capabilities_sent.is_empty() {
+        line(&mut out, "", format_args!("ours: {}", p.capabilities_sent.join(", ")));
+    }
     messages(&p.messages, p.flaps, &mut out);
     if let Some(error) = &p.last_error {
         last_error("last error", error, &mut out);

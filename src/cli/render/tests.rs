@@ -387,6 +387,7 @@ fn a_peer_shows_its_timers() {
         keepalive_time: None,
         timers: Timers { connect_retry: Some(3), ..Timers::default() },
         capabilities: Vec::new(),
+        capabilities_sent: Vec::new(),
         group: None,
         groups: PerFamily::default(),
         messages: Messages::default(),
