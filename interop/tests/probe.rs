@@ -222,8 +222,10 @@ fn a_wrong_password_is_named_and_never_shown() -> Result<()> {
 
         // BIRD drops our OPEN, which arrives with TTL 1.
         bird.reconfigure(&far_config(&far, &host, |neighbour| neighbour.ttl_security = true))?;
-        let answer = unconfigured(&control, &far, PEER_AS, &[])?;
-        expect(&answer, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])?;
+        wait_until(PATIENCE, "BIRD's new configuration", || {
+            let answer = unconfigured(&control, &far, PEER_AS, &[])?;
+            expect(&answer, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])
+        })?;
         // BIRD refuses connections for a while.
         wait_until(PATIENCE, "an exchange of OPENs", || {
             let answer = unconfigured(&control, &far, PEER_AS, &["--ttl-security", "1"])?;

@@ -72,8 +72,8 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
     {
         return format!("{error}: cannot bind the socket to {device} (vrf, bind-interface)");
     }
-    // The kernel reports an expired TTL like an unreachable host.
-    if error.kind() == io::ErrorKind::HostUnreachable
+    // The kernel reports an expired TTL like an unreachable host, and a router may answer either.
+    if is_unreachable(error)
         && let Some(text) = out_of_reach(config)
     {
         return text;
@@ -101,6 +101,11 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
         _ => String::new(),
     };
     format!("{error}{hint}")
+}
+
+/// Whether our own routes, a router or the resolution of the address says that there is no way.
+pub(super) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
 
 /// Why a peer did not answer an attempt to connect. `drops`: what the kernel dropped meanwhile.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use bgp_proto::types::{PathId, Prefix};
+use bgp_proto::types::{Family, PathId, Prefix};
 use bgp_proto::wire::{
     AttrDef, AttrView, Frame, MessageType, Nlri, Notification, Open, RouteRefresh, Update,
     UpdateContext, Verdict, attr,
@@ -52,7 +52,13 @@ fn notification(body: &[u8]) -> String {
 
 fn refresh(message: &[u8]) -> String {
     match RouteRefresh::decode(message, true) {
-        Ok(refresh) => format!("ROUTE-REFRESH: {:?} of {:?}", refresh.kind, refresh.family),
+        Ok(RouteRefresh { family, kind }) => {
+            let name = match Family::try_from(family) {
+                Ok(known) => known.to_string(),
+                Err(_) => format!("{}/{}", family.afi, family.safi),
+            };
+            format!("ROUTE-REFRESH: {kind:?}, {name}")
+        }
         Err(_) => format!("ROUTE-REFRESH, malformed: {}", hex(message)),
     }
 }
@@ -177,6 +183,7 @@ mod tests {
         assert_eq!(refused, "NOTIFICATION 2/2: Bad Peer AS, data fde9");
         let open = text(&message(1, "04fde9005a0a00000100"));
         assert_eq!(open, "OPEN: AS 65001, id 10.0.0.1, hold time 90 s, capabilities ");
+        assert_eq!(text(&message(5, "00010001")), "ROUTE-REFRESH: Request, ipv4");
         let malformed = text(&message(2, "0001"));
         assert!(malformed.starts_with("UPDATE, malformed ("), "{malformed}");
         assert!(text(&message(2, "00000000")).starts_with("UPDATE: End-of-RIB, ipv4"));

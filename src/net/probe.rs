@@ -279,11 +279,13 @@ impl Probe {
                     "correct the address, or check cable, VLAN and the neighbour's interface",
                 )
             }
-            (io::ErrorKind::HostUnreachable, None) => Finding::fails(
-                Step::Tcp,
-                format_args!("a router answers that {remote} is unreachable"),
-                "correct the address, or the routing on the way",
-            ),
+            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, None) => {
+                Finding::fails(
+                    Step::Tcp,
+                    format_args!("a router answers that {remote} is unreachable"),
+                    "correct the address, or the routing on the way",
+                )
+            }
             _ => Finding::fails(
                 Step::Tcp,
                 dial::describe(error, &self.config),

@@ -124,7 +124,7 @@ pub(super) async fn ttl_expired(
     error: &io::Error,
 ) -> Option<Finding> {
     let ttl = dial::ttl(&probe.config);
-    let may_be = error.kind() == io::ErrorKind::HostUnreachable && route.on_link.is_none();
+    let may_be = dial::is_unreachable(error) && route.on_link.is_none();
     if !may_be || ttl >= TTL_DEFAULT {
         return None;
     }
