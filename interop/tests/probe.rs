@@ -243,9 +243,10 @@ fn a_neighbour_behind_a_router_is_too_far() -> Result<()> {
         lab.wire((&router, "w0"), (&far, "w0"))?;
         router.shell("ip addr add 10.98.0.1/24 dev w0")?;
         let via = router.v4();
-        far.shell(&format!(
-            "ip link set eth0 down; ip addr add 10.98.0.2/24 dev w0; ip route add default via 10.98.0.1"
-        ))?;
+        far.shell(
+            "ip link set eth0 down; ip addr add 10.98.0.2/24 dev w0; \
+             ip route add default via 10.98.0.1",
+        )?;
         host.shell(&format!("ip route add 10.98.0.0/24 via {via}"))?;
         let (_daemon, control) = margay::start_text(&host, &config(&host, &peer("10.98.0.2", "")))?;
         let answer = probe(&control, "tor", &[])?;

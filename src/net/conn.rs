@@ -73,11 +73,29 @@ pub(super) struct Conn {
     pub(super) readers: Vec<Reader>,
     /// Number of fetches, which determines the family that is served first.
     fetches: usize,
-    /// Pieces that were written, if they are to be logged; bounded by [`WRITTEN_MAX`].
-    pub(super) written: Option<Vec<Piece>>,
+    /// What was written, if it is to be logged.
+    pub(super) written: Option<Written>,
     /// Whether octets were written since the peer's task last cleared this.
     pub(super) progressed: bool,
     sent: Sent,
+}
+
+/// UPDATEs that one flush has written.
+#[derive(Default)]
+pub(super) struct Written {
+    /// The first [`WRITTEN_MAX`] pieces.
+    pub(super) pieces: Vec<Piece>,
+    /// The number of UPDATEs in the others.
+    pub(super) omitted: u64,
+}
+
+impl Written {
+    fn keep(&mut self, piece: Piece) {
+        match self.pieces.len() {
+            ..WRITTEN_MAX => self.pieces.push(piece),
+            _ => self.omitted += piece.updates(),
+        }
+    }
 }
 
 /// Counters of what was written to a peer.
@@ -311,8 +329,8 @@ impl Conn {
             self.piece_sent = 0;
             self.sent.updates += piece.updates();
             let piece = self.pieces.pop_front();
-            if let Some(kept) = self.written.as_mut().filter(|kept| kept.len() < WRITTEN_MAX) {
-                kept.extend(piece);
+            if let (Some(written), Some(piece)) = (&mut self.written, piece) {
+                written.keep(piece);
             }
         }
     }

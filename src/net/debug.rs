@@ -118,6 +118,12 @@ impl Debug {
         }
     }
 
+    /// Counts messages that are not logged.
+    pub(super) fn omit(&mut self, messages: u64) {
+        self.omitted += messages;
+        self.switch.0.dropped.fetch_add(messages, Ordering::Relaxed);
+    }
+
     fn take(&mut self, now: Time) -> bool {
         let refill = u64::try_from(REFILL.as_micros()).unwrap_or(u64::MAX);
         let gained = u64::try_from(now.since(self.filled).as_micros()).unwrap_or(u64::MAX) / refill;
@@ -127,8 +133,7 @@ impl Debug {
             self.filled = now;
         }
         if self.left == 0 {
-            self.omitted += 1;
-            self.switch.0.dropped.fetch_add(1, Ordering::Relaxed);
+            self.omit(1);
             return false;
         }
         self.left -= 1;

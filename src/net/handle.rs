@@ -293,9 +293,14 @@ impl PeerHandle {
         &self.debug
     }
 
+    /// The connection of the session, or else the newest one.
+    pub fn connection(&self) -> Weak<TcpStream> {
+        self.lock().connection.clone()
+    }
+
     /// What the peer does not acknowledge on its connection at present, if that is worth reporting.
     pub fn unacknowledged(&self) -> Option<Unacknowledged> {
-        let connection = self.lock().connection.upgrade()?;
+        let connection = self.connection().upgrade()?;
         Unacknowledged::on(&connection)
     }
 

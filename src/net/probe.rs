@@ -14,7 +14,7 @@ mod silence;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
@@ -121,6 +121,8 @@ pub struct Probe {
     pub interfaces: Vec<Interface>,
     /// Why no connection is made; `None`: TCP and OPEN are tried.
     pub undisturbed: Option<String>,
+    /// The connection of the session, whose segments are the longest packets that matter.
+    pub connection: Weak<TcpStream>,
 }
 
 impl Probe {
@@ -141,6 +143,7 @@ impl Probe {
         let mut segments = None;
         match &self.undisturbed {
             Some(why) => {
+                segments = self.connection.upgrade().and_then(|c| sockopt::tcp_info(&c).ok());
                 let steps = [Step::Tcp, Step::Open];
                 findings.extend(steps.map(|step| Finding::skipped(step, why)));
             }

@@ -40,8 +40,14 @@ impl Prober {
         let Target { record, config } = self.target(peer, options)?;
         let state = record.as_ref().map(|record| record.handle.state());
         let undisturbed = record.as_ref().filter(|_| !options.force).and_then(|r| undisturbed(r));
+        let connection = record.as_ref().map(|record| record.handle.connection());
         let (address, port) = (off_interface(config.address).0, config.port);
-        let probe = Probe { config: Arc::new(config), interfaces: self.interfaces(), undisturbed };
+        let probe = Probe {
+            config: Arc::new(config),
+            interfaces: self.interfaces(),
+            undisturbed,
+            connection: connection.unwrap_or_default(),
+        };
         let run = timeout(Probe::LONGEST, probe.run()).await;
         let findings = run.map_err(|_| {
             let limit = Probe::LONGEST.as_secs();

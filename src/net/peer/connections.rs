@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::{BATCH_MAX, Drained, PeerTask};
-use crate::net::conn::{Conn, Flush, Read};
+use crate::net::conn::{Conn, Flush, Read, Written};
 use crate::net::debug::Way;
 use crate::net::dial;
 use crate::net::stream::HandOver;
@@ -165,13 +165,16 @@ impl PeerTask {
             let added = conn.control().get(before..).unwrap_or_default();
             self.debug.log(now, &self.name, Way::Sent, added, context.as_ref());
         }
-        conn.written = context.is_some().then(Vec::new);
+        conn.written = context.is_some().then(Written::default);
         let began = std::time::Instant::now();
         let outcome = conn.flush(&self.log_waker);
         self.sent += conn.take_sent();
-        for piece in conn.written.take().into_iter().flatten() {
+        if let Some(Written { pieces, omitted }) = conn.written.take() {
             let context = context.as_ref().and_then(Option::as_ref);
-            self.debug.log(now, &self.name, Way::Sent, piece.as_bytes(), context);
+            for piece in pieces {
+                self.debug.log(now, &self.name, Way::Sent, piece.as_bytes(), context);
+            }
+            self.debug.omit(omitted);
         }
         if std::mem::take(&mut conn.progressed) {
             self.session_counters.flushed(began.elapsed());

@@ -20,7 +20,7 @@ fn probe(config: PeerConfig) -> Probe {
     };
     let interfaces =
         vec![interface(2, "eth0", true, "192.0.2.1"), interface(3, "eth1", false, "198.51.100.1")];
-    Probe { config: Arc::new(config), interfaces, undisturbed: None }
+    Probe { config: Arc::new(config), interfaces, undisturbed: None, connection: Weak::new() }
 }
 
 async fn only(probe: Probe) -> Finding {
