@@ -184,7 +184,7 @@ mod tests {
         let open = text(&message(1, "04fde9005a0a00000100"));
         assert_eq!(open, "OPEN: AS 65001, id 10.0.0.1, hold time 90 s, capabilities ");
         assert_eq!(text(&message(5, "00010001")), "ROUTE-REFRESH: Request, ipv4");
-        let malformed = text(&message(2, "0001"));
+        let malformed = text(&message(2, "ffff0000"));
         assert!(malformed.starts_with("UPDATE, malformed ("), "{malformed}");
         assert!(text(&message(2, "00000000")).starts_with("UPDATE: End-of-RIB, ipv4"));
         // ORIGIN IGP, AS_PATH 65001, NEXT_HOP 10.0.0.1, MED 5, COMMUNITIES no-export; 10.1.0.0/16
