@@ -220,17 +220,16 @@ fn a_wrong_password_is_named_and_never_shown() -> Result<()> {
         expect(&answer, "open", "works", &["accepted"])?;
         ensure!(!answer.to_string().contains("theirs"), "{answer:#}");
 
-        // BIRD drops our OPEN, which arrives with TTL 1.
         bird.reconfigure(&far_config(&far, &host, |neighbour| neighbour.ttl_security = true))?;
         wait_until(PATIENCE, "BIRD's new configuration", || {
-            let answer = unconfigured(&control, &far, PEER_AS, &[])?;
-            expect(&answer, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])
-        })?;
-        // BIRD refuses connections for a while.
-        wait_until(PATIENCE, "an exchange of OPENs", || {
             let answer = unconfigured(&control, &far, PEER_AS, &["--ttl-security", "1"])?;
             expect(&answer, "ttl", "works", &["TTL 255"])?;
             expect(&answer, "open", "works", &["accepted"])
+        })?;
+        // BIRD drops our OPEN, which arrives with TTL 1, and even the end of the connection.
+        wait_until(PATIENCE, "an OPEN that is not acknowledged", || {
+            let answer = unconfigured(&control, &far, PEER_AS, &[])?;
+            expect(&answer, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])
         })
     })
 }

@@ -322,7 +322,7 @@ impl Probe {
             ),
             Err(MtuFault::Silent) => Finding::unknown(
                 Step::Mtu,
-                format_args!("{remote} sends no ICMP errors for UDP to a closed port"),
+                format_args!("{remote} does not answer UDP to a closed port (ICMP), or not always"),
             ),
             Err(MtuFault::Lost { arrives, lost }) => Finding::fails(
                 Step::Mtu,

@@ -21,6 +21,8 @@ const PORT: u16 = 33_434;
 /// How long to wait for an ICMP error. A host sends at most one a second to the same destination,
 /// after a burst of six (net.ipv4.icmp_ratelimit).
 const ANSWER_WAIT: Duration = Duration::from_millis(600);
+/// How long a host may wait between ICMP errors.
+const ANSWER_PAUSE: Duration = Duration::from_millis(1100);
 /// How often a packet is sent, as one may be lost.
 const ATTEMPTS: usize = 2;
 /// The most routers that are looked for.
@@ -47,7 +49,7 @@ pub(super) enum Answer {
 pub(super) enum MtuFault {
     /// A router, or our own interface, says that they are too big.
     Told { size: u32 },
-    /// Packets of any size are not answered.
+    /// Packets of any size are not answered, or not always.
     Silent,
     /// They are lost, and smaller ones arrive.
     Lost { arrives: u32, lost: u32 },
@@ -156,7 +158,11 @@ impl Path {
 
     /// The size of the largest packets, at most `most` octets, that reach the neighbour.
     pub(super) async fn largest(&self, ttl: u8, most: u32) -> Result<u32, MtuFault> {
-        match self.answer(ttl, most).await {
+        let answer = match self.answer(ttl, most).await {
+            Answer::None => self.later_answer(ttl, most).await,
+            answer => answer,
+        };
+        match answer {
             Answer::Received => return Ok(most),
             Answer::TooBig => return Err(MtuFault::Told { size: most }),
             Answer::None => {}
@@ -182,7 +188,17 @@ impl Path {
                 Answer::None => (low, lost) = (middle + 1, size),
             }
         }
-        Err(MtuFault::Lost { arrives, lost })
+        match self.later_answer(ttl, lost).await {
+            Answer::None => Err(MtuFault::Lost { arrives, lost }),
+            _ => Err(MtuFault::Silent),
+        }
+    }
+
+    /// As [`Path::answer`], when the host may send an ICMP error again: that one was not answered may
+    /// be due to its limit.
+    async fn later_answer(&self, ttl: u8, size: u32) -> Answer {
+        tokio::time::sleep(ANSWER_PAUSE).await;
+        self.answer(ttl, size).await
     }
 }
 
