@@ -220,16 +220,22 @@ fn a_wrong_password_is_named_and_never_shown() -> Result<()> {
         expect(&answer, "open", "works", &["accepted"])?;
         ensure!(!answer.to_string().contains("theirs"), "{answer:#}");
 
-        bird.reconfigure(&far_config(&far, &host, |neighbour| neighbour.ttl_security = true))?;
-        wait_until(PATIENCE, "BIRD's new configuration", || {
-            let answer = unconfigured(&control, &far, PEER_AS, &["--ttl-security", "1"])?;
-            expect(&answer, "ttl", "works", &["TTL 255"])?;
-            expect(&answer, "open", "works", &["accepted"])
-        })?;
-        // BIRD drops our OPEN, which arrives with TTL 1, and even the end of the connection.
+        drop(bird);
+
+        // BIRD drops our OPEN, which arrives with TTL 1, and even the end of the connection: it takes no
+        // other one for minutes.
+        let strict = far_config(&far, &host, |neighbour| neighbour.ttl_security = true);
+        let bird = Bird2::start(&far, &strict)?;
         wait_until(PATIENCE, "an OPEN that is not acknowledged", || {
             let answer = unconfigured(&control, &far, PEER_AS, &[])?;
             expect(&answer, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])
+        })?;
+        drop(bird);
+        let _bird = Bird2::start(&far, &strict)?;
+        wait_until(PATIENCE, "an exchange of OPENs", || {
+            let answer = unconfigured(&control, &far, PEER_AS, &["--ttl-security", "1"])?;
+            expect(&answer, "ttl", "works", &["TTL 255"])?;
+            expect(&answer, "open", "works", &["accepted"])
         })
     })
 }
