@@ -50,6 +50,14 @@ impl TxIds {
         tx
     }
 
+    /// The identifier of a path, if it has one.
+    fn find(&self, path: &Path) -> Option<u32> {
+        match path.path_id {
+            0 => Some(u32::from(path.source.0) + 1),
+            id => self.index.get(&(path.source, id)).copied(),
+        }
+    }
+
     fn retain(&mut self, tx: u32) {
         if let Some(at) = tx.checked_sub(TX_PAIRS) {
             self.entries[at as usize].2 += 1;
@@ -145,6 +153,14 @@ impl AdjRibOut {
         match self {
             AdjRibOut::Best(_) => 0,
             AdjRibOut::Paths { tx_ids, .. } => tx_ids.of(path),
+        }
+    }
+
+    /// The same, without giving the path an identifier if it has none.
+    pub(crate) fn known_tx_id(&self, path: &Path) -> Option<u32> {
+        match self {
+            AdjRibOut::Best(_) => Some(0),
+            AdjRibOut::Paths { tx_ids, .. } => tx_ids.find(path),
         }
     }
 

@@ -31,6 +31,8 @@ use crate::rib::{
 use crate::types::PathId;
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
 
+pub(crate) use choice::choose_paths;
+
 /// What a peer was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExportCounts {

@@ -125,6 +125,10 @@ impl AdjRibsOut {
         self.export = Export::Running;
     }
 
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.export == Export::Deferred
+    }
+
     pub(crate) fn set_log_bytes_max(&mut self, bytes_max: usize) {
         self.log_bytes_max = bytes_max;
         for group in self.groups.values_mut() {
@@ -203,6 +207,16 @@ impl AdjRibsOut {
     fn find(&self, key: &GroupKey) -> Option<u32> {
         let alike = self.by_digest.get(&digest(key))?;
         alike.iter().copied().find(|id| self.groups.get(id).is_some_and(|g| g.key == *key))
+    }
+
+    /// A number that grows with every group and membership.
+    pub(crate) fn changes(&self) -> (u32, u64) {
+        (self.next_group, self.next_member)
+    }
+
+    /// Whether every group has encoded all that it has to.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.groups.values().all(|group| group.is_flushed() && !group.is_copied())
     }
 
     fn next_member_key(&mut self) -> MemberKey {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::policy::{Change, Decision, Policy, RouteRef, Source};
+use crate::policy::{Change, Decision, Policy, RouteRef, Source, Verdict};
 use crate::rib::{AttrKey, SourceFacts, Vantage};
 use crate::types::{Asn, ClusterId, Community, Family, NextHop, PeerType, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
@@ -215,8 +215,16 @@ pub(crate) struct Outbound<'a> {
     pub(crate) long_lived: bool,
 }
 
-/// Applies every rule between the best path and the wire.
-pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, Withholding> {
+/// A route that may be advertised if the policy accepts it.
+struct Eligible<'a> {
+    /// The attributes for the policy, if they differ from the route's.
+    edit: Option<AttrEdit>,
+    /// The source, if the route is reflected.
+    reflected: Option<&'a SourceFacts>,
+}
+
+/// Applies the rules before the policy.
+fn check_eligible<'a>(group: &GroupKey, out: &Outbound<'a>) -> Result<Eligible<'a>, Withholding> {
     check_communities(group, out.key)?;
     check_role(group, out.route.attrs)?;
     check_long_lived(group, out)?;
@@ -232,6 +240,23 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
         edit.get_or_insert_with(|| AttrEdit::from_view(out.route.attrs))
             .add_community(Community::LLGR_STALE);
     }
+    Ok(Eligible { edit, reflected })
+}
+
+/// Evaluates the export policy only; `applied` is called as by [`Policy::evaluate_with`].
+pub(crate) fn trace_policy(
+    group: &GroupKey,
+    out: &Outbound<'_>,
+    applied: impl FnMut(usize, &RouteRef<'_>),
+) -> Result<Verdict, Withholding> {
+    let Eligible { edit, .. } = check_eligible(group, out)?;
+    let attrs = edit.as_ref().map_or(out.route.attrs, AttrEdit::view);
+    Ok(group.export.evaluate_with(&RouteRef { attrs, ..out.route }, applied))
+}
+
+/// Applies every rule between the best path and the wire.
+pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, Withholding> {
+    let Eligible { mut edit, reflected } = check_eligible(group, out)?;
     let verdict = {
         let attrs = edit.as_ref().map_or(out.route.attrs, AttrEdit::view);
         group.export.evaluate(&RouteRef { attrs, ..out.route })

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::batch::Batch;
-use super::{Drain, ExportTable, Exported, GroupKey, Outbound, Withholding, export};
-use crate::policy::{RouteRef, Source};
+use super::{Drain, ExportTable, Exported, GroupKey, Outbound, Withholding, export, trace_policy};
+use crate::policy::{RouteRef, Source, Verdict};
 use crate::rib::{
     AttrKey, AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, PathFlags, Sources,
     Version, generation_in,
@@ -67,12 +67,46 @@ pub(crate) fn evaluate_export(
     path: &Path,
     state: ExportView<'_>,
 ) -> Result<Exported, Withholding> {
-    let prefix = state.dests.prefix(dest);
+    evaluate_path(group, (state.dests.prefix(dest), state.dests.paths(dest)), path, state)
+}
+
+/// [`evaluate_export`] for one of the paths of a destination that need not be in the table:
+/// `state.dests` is not read.
+pub(crate) fn evaluate_path(
+    group: &GroupKey,
+    (prefix, paths): (Prefix, &[Path]),
+    path: &Path,
+    state: ExportView<'_>,
+) -> Result<Exported, Withholding> {
+    with_outbound(group, (prefix, paths), path, state, |out| export(group, out))
+}
+
+/// Evaluates the export policy for one of the paths of a destination, which need not be in the table;
+/// `applied` is called with each rule that applies.
+pub(crate) fn trace_export(
+    group: &GroupKey,
+    (prefix, paths): (Prefix, &[Path]),
+    path: &Path,
+    state: ExportView<'_>,
+    applied: impl FnMut(usize, &RouteRef<'_>),
+) -> Result<Verdict, Withholding> {
+    let trace = |out: &Outbound<'_>| trace_policy(group, out, applied);
+    with_outbound(group, (prefix, paths), path, state, trace)
+}
+
+#[inline]
+fn with_outbound<T>(
+    group: &GroupKey,
+    (prefix, paths): (Prefix, &[Path]),
+    path: &Path,
+    state: ExportView<'_>,
+    evaluate: impl FnOnce(&Outbound<'_>) -> Result<T, Withholding>,
+) -> Result<T, Withholding> {
     let source = path.source.source();
     let local = if source == Source::Bgp { None } else { state.local.get(&(prefix, source)) };
     if source != Source::Bgp
         && group.drain == Drain::Withdraw
-        && is_announced_by_others(dest, state)
+        && is_announced_by_others(paths, state)
     {
         return Err(Withholding::Drained);
     }
@@ -93,13 +127,13 @@ pub(crate) fn evaluate_export(
     };
     let from = state.sources.get(path.source);
     let long_lived = path.flags.has(PathFlags::LONG_LIVED);
-    export(group, &Outbound { route, key: state.attrs.key(path.attrs), from, long_lived })
+    evaluate(&Outbound { route, key: state.attrs.key(path.attrs), from, long_lived })
 }
 
 /// Whether a neighbour's path to a destination is usable, and not one that is to be left too or is
 /// long-lived stale.
-fn is_announced_by_others(dest: DestId, state: ExportView<'_>) -> bool {
-    state.dests.paths(dest).iter().any(|path| {
+fn is_announced_by_others(paths: &[Path], state: ExportView<'_>) -> bool {
+    paths.iter().any(|path| {
         path.source.source() == Source::Bgp
             && state.sources.is_usable(path, state.hops)
             && state.attrs.view(path.attrs).local_pref() != Some(0)

@@ -247,6 +247,17 @@ impl Policy {
 
     /// Evaluates the policy for a route.
     pub fn evaluate(&self, route: &RouteRef<'_>) -> Verdict {
+        self.evaluate_with(route, |_, _| ())
+    }
+
+    /// The same; `applied` is called with the index of each rule whose conditions hold, and the route as
+    /// the rule leaves it.
+    #[inline]
+    pub fn evaluate_with(
+        &self,
+        route: &RouteRef<'_>,
+        mut applied: impl FnMut(usize, &RouteRef<'_>),
+    ) -> Verdict {
         let mut working = Working::new(route);
         for (index, rule) in self.rules.iter().enumerate() {
             let seen = working.route();
@@ -255,14 +266,19 @@ impl Policy {
             }
             match rule.decision {
                 Decision::Reject => {
+                    applied(index, &seen);
                     let keeps_installed = rule.changes.contains(&Change::KeepInstalled);
                     return Verdict { keeps_installed, ..Verdict::reject(Some(index)) };
                 }
                 Decision::Accept => {
                     working.apply(&rule.changes);
+                    applied(index, &working.route());
                     return working.accept(Some(index));
                 }
-                Decision::Next => working.apply(&rule.changes),
+                Decision::Next => {
+                    working.apply(&rule.changes);
+                    applied(index, &working.route());
+                }
             }
         }
         match self.default {

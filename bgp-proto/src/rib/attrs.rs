@@ -153,6 +153,11 @@ impl AttrTable {
         }
     }
 
+    /// An empty table with the same hash function.
+    pub(crate) fn emptied(&self) -> Self {
+        AttrTable { hash: self.hash.clone(), ..AttrTable::new(0) }
+    }
+
     /// The id of a set, with one reference to be released with [`AttrTable::release`].
     pub(crate) fn intern(&mut self, bytes: &[u8], local: LocalAttrs) -> AttrId {
         let hash = self.hash.bytes(bytes, u64::from(local.preference));

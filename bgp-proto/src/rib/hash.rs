@@ -7,6 +7,7 @@ use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 
 /// A keyed hash function.
+#[derive(Clone)]
 pub(crate) struct Seeded {
     shared: SharedSeed,
     seed: u64,

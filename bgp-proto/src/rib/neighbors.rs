@@ -8,7 +8,7 @@ use super::SourceId;
 
 /// The neighbours' addresses, as of each one's latest session. One that is down keeps its entry
 /// until its id or its address is another neighbour's: it is not a member of any group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Neighbors {
     at: BTreeMap<IpAddr, SourceId>,
     addresses: Vec<Option<IpAddr>>,

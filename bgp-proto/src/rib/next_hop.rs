@@ -107,6 +107,27 @@ pub(crate) enum Moved {
 }
 
 impl NextHops {
+    /// No next hops; those to come may be these neighbours.
+    pub(crate) fn with_neighbors(neighbors: Neighbors) -> Self {
+        NextHops { neighbors, ..NextHops::default() }
+    }
+
+    pub(crate) fn neighbors(&self) -> &Neighbors {
+        &self.neighbors
+    }
+
+    pub(crate) fn take_neighbors(&mut self) -> Neighbors {
+        std::mem::take(&mut self.neighbors)
+    }
+
+    /// Sets the state of an address, without asking the host to track it.
+    pub(crate) fn adopt(&mut self, addr: IpAddr, state: NextHopState) {
+        for id in self.ids_of(addr) {
+            self.entry_mut(id).take_state(&state);
+        }
+        self.addresses.insert(addr, Address { users: 0, tracked: false, state });
+    }
+
     /// The id of a next hop, with one reference to be released with [`NextHops::release`].
     pub(crate) fn intern(&mut self, hop: NextHop) -> NextHopId {
         if let Some(id) = self.index.get(&hop).copied() {

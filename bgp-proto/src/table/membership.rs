@@ -156,7 +156,7 @@ impl Table {
 
     /// Collects every cluster id of ours. If they changed, routes of internal peers are
     /// re-evaluated.
-    fn collect_cluster_ids(&mut self) {
+    pub(super) fn collect_cluster_ids(&mut self) {
         let of_peers = self.peers.iter().filter(|peer| !peer.removed);
         let mut ours: BTreeSet<ClusterId> =
             of_peers.filter_map(|peer| peer.routes.reflection.cluster_id).collect();

@@ -23,7 +23,9 @@ mod pace;
 mod passes;
 mod peer;
 mod peers;
+mod policies;
 mod refusals;
+mod rehearsal;
 mod retention;
 mod schedule;
 mod select;
@@ -51,7 +53,12 @@ pub use leaks::Offered;
 pub use memory::{Memory, MemoryBound};
 pub use pace::Pace;
 pub use peer::Receipt;
+pub use policies::{PolicyCount, PolicyHits, PolicyPlace, PolicyTest, RuleHits, TestedRoute};
 pub use refusals::{Refused, RefusedBy};
+pub use rehearsal::{
+    ImportDifference, Intended, PeerDifference, Rehearsal, Rehearsing, RouteDifference, SentRoute,
+    Snapshot,
+};
 pub use schedule::{NextTurn, Progress, Work};
 pub use select::{AnyCommunity, AsPathPattern, PrefixPage};
 pub use sessions::Dependence;

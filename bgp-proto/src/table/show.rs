@@ -379,7 +379,7 @@ impl Table {
         known.entry(group.id).or_insert_with(why).clone()
     }
 
-    fn export_view(&self, family: Family) -> ExportView<'_> {
+    pub(super) fn export_view(&self, family: Family) -> ExportView<'_> {
         ExportView {
             dests: self.loc_rib.dests(family),
             attrs: &self.loc_rib.attrs,

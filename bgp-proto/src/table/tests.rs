@@ -26,6 +26,7 @@ mod memory;
 mod multipath;
 mod neighbors;
 mod numbers;
+mod policies;
 mod reflection;
 mod restarts;
 mod schedule;

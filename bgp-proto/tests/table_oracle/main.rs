@@ -108,6 +108,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What a rehearsal says is what happens.
+    #[test]
+    fn a_rehearsal_says_what_applying_the_parameters_does(
+        add_path in any::<bool>(),
+        long_lived in any::<bool>(),
+        vantages in any::<bool>(),
+        budget in prop_oneof![Just(1u32), Just(50), Just(100_000)],
+        ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..80),
+        intended in prop::collection::vec(any::<[u8; 5]>(), 1..6),
+    ) {
+        let mut world = World::new(16 << 20);
+        if !add_path {
+            world.without_add_path();
+        }
+        if long_lived {
+            world.use_long_lived();
+        }
+        if vantages {
+            world.use_vantages();
+        }
+        for peer in [0, 2, 3, 4, 7, 9] {
+            world.up(peer);
+        }
+        for op in ops {
+            world.step(op);
+        }
+        world.settle();
+        world.check_rehearsal(&intended, budget);
+        world.check();
+    }
+}
+
 /// Number of cases: `MARGAY_ORACLE_CASES`, or 1000.
 fn cases() -> u32 {
     std::env::var("MARGAY_ORACLE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)

@@ -1,5 +1,6 @@
 //! The table under test, its host, its peers' receivers, and the model beside them.
 
+mod rehearsal;
 mod stale;
 mod vantage;
 
@@ -478,6 +479,18 @@ impl World {
     }
 
     fn set_own(&mut self, index: usize, source: u8, variant: u8) {
+        let (key, route) = self.note_own(index, source, variant);
+        self.table.handle_local(self.now, key.0, key.1, route);
+        self.turn_due = true;
+    }
+
+    /// Changes a local route in the model only.
+    fn note_own(
+        &mut self,
+        index: usize,
+        source: u8,
+        variant: u8,
+    ) -> ((Prefix, Source), Option<LocalRoute>) {
         let source = [Source::Static, Source::Kernel, Source::Direct][usize::from(source) % 3];
         let key = (prefix(index), source);
         let own = (!variant.is_multiple_of(3)).then(|| Own {
@@ -489,15 +502,21 @@ impl World {
             next_hop: own.next_hop,
             ..LocalRoute::default()
         });
-        self.table.handle_local(self.now, key.0, source, route);
-        self.turn_due = true;
         match own {
             Some(own) => drop(self.model.own.insert(key, own)),
             None => drop(self.model.own.remove(&key)),
         }
+        (key, route)
     }
 
     pub(crate) fn configure(&mut self, peer: usize, import: u8, export: u8, rest: u8) {
+        let routes = self.note_settings(peer, import, export, rest);
+        self.table.peer_configure(PeerId(peer as u32), routes);
+        self.turn_due = true;
+    }
+
+    /// Changes the parameters of a peer in the model only.
+    fn note_settings(&mut self, peer: usize, import: u8, export: u8, rest: u8) -> Arc<PeerRoutes> {
         let settings = &mut self.model.settings[peer];
         settings.import = Filter::from_byte(import);
         settings.export = Filter::from_byte(export);
@@ -526,9 +545,7 @@ impl World {
                 [usize::from(rest / 64) % 4];
         // A route's next hop is always of the prefix's own family here, so `NextHopMode::Keep`
         // never has to reject one.
-        let routes = self.routes(peer);
-        self.table.peer_configure(PeerId(peer as u32), routes);
-        self.turn_due = true;
+        self.routes(peer)
     }
 
     /// The table has processed the start of a session.

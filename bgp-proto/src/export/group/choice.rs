@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{ADVERTISED_PATHS_MAX, Group};
-use crate::export::{AddPathSend, ExportState, ExportView};
+use crate::export::{AddPathSend, ExportState, ExportView, GroupKey};
 use crate::rib::{DestId, Path, order};
 
 impl Group {
@@ -28,16 +28,31 @@ impl Group {
         send: AddPathSend,
         state: &ExportState<'_>,
     ) -> SmallVec<[Path; 4]> {
-        let all = state.dests.paths(dest);
-        let vantage = self.key.vantage.as_deref();
-        let candidates = state.sources.candidates_from(vantage, all, state.attrs, state.hops);
-        let limit = match send {
-            AddPathSend::All => ADVERTISED_PATHS_MAX,
-            AddPathSend::Best(limit) => usize::from(limit),
-        };
-        if send == AddPathSend::All && candidates.len() <= limit {
-            return candidates.iter().map(|(at, _)| all[*at]).collect();
-        }
-        order(&candidates, limit).into_iter().map(|at| all[candidates[at].0]).collect()
+        choose_paths(&self.key, send, state.dests.paths(dest), state.into())
     }
+
+    /// The identifier with which a path is advertised on ADD-PATH sessions, if there is one.
+    pub(crate) fn known_tx_id(&self, path: &Path) -> Option<u32> {
+        self.advertised_paths.known_tx_id(path)
+    }
+}
+
+/// Of all paths of a destination, the usable ones that the members of a group with ADD-PATH are
+/// sent, best first. `state.dests` is not read.
+pub(crate) fn choose_paths(
+    group: &GroupKey,
+    send: AddPathSend,
+    all: &[Path],
+    state: ExportView<'_>,
+) -> SmallVec<[Path; 4]> {
+    let vantage = group.vantage.as_deref();
+    let candidates = state.sources.candidates_from(vantage, all, state.attrs, state.hops);
+    let limit = match send {
+        AddPathSend::All => ADVERTISED_PATHS_MAX,
+        AddPathSend::Best(limit) => usize::from(limit),
+    };
+    if send == AddPathSend::All && candidates.len() <= limit {
+        return candidates.iter().map(|(at, _)| all[*at]).collect();
+    }
+    order(&candidates, limit).into_iter().map(|at| all[candidates[at].0]).collect()
 }
