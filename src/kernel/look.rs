@@ -92,7 +92,8 @@ pub fn look(table: u32) -> Result<Picture, Error> {
     for family in [DumpFamily::V4, DumpFamily::V6] {
         for (prefix, mut route) in read(&mut socket, family, table)? {
             objects.expand(&mut route);
-            routes.push(seen(prefix, &route, &links));
+            let name = |index| links.name(index).map_or_else(|| format!("#{index}"), str::to_owned);
+            routes.push(seen(prefix, &route, name));
         }
     }
     Ok(Picture { links: links.published().to_vec(), routes })
@@ -124,15 +125,13 @@ fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Socket { what, source }
 }
 
-fn seen(prefix: Prefix, route: &KernelRoute, links: &Links) -> SeenRoute {
+pub(super) fn seen(prefix: Prefix, route: &KernelRoute, name: impl Fn(u32) -> String) -> SeenRoute {
     let mut gateways: Vec<ViewGateway> = route
         .hops
         .iter()
         .map(|hop| ViewGateway {
             via: hop.gateway,
-            interface: links
-                .name(hop.ifindex)
-                .map_or_else(|| format!("#{}", hop.ifindex), str::to_owned),
+            interface: name(hop.ifindex),
             onlink: hop.onlink,
         })
         .collect();

@@ -23,7 +23,7 @@ pub(super) use object::{
 };
 pub(super) use request::{
     DumpFamily, RouteRequest, push_address_dump, push_link_dump, push_route, push_route_dump,
-    set_sequence,
+    push_route_question, set_sequence,
 };
 
 pub(super) const NLMSG_ERROR: u16 = 2;
@@ -82,6 +82,10 @@ const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
 const RT_TABLE_UNSPEC: u8 = 0;
 const RTM_F_CLONED: u32 = 0x200;
+/// The answer names the table in which the route was found; IPv4 only, IPv6 always does.
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
+/// The answer is the matching route, not one made for the address.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
 const RTNH_F_ONLINK: u32 = 4;
 
 const IFLA_IFNAME: u16 = 3;

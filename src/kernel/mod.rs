@@ -11,6 +11,7 @@
 //! batches. The wanted routes are state, not a queue: a route that changes ten times while a batch
 //! is in flight is written once.
 
+mod ask;
 mod carry;
 mod event;
 mod fib;
@@ -36,6 +37,7 @@ use bgp_proto::types::{FibChange, Prefix};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
+pub use ask::{KernelAnswer, kernel_route_to};
 pub use carry::{Carried, Place, carry_over};
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState, Over};
 pub(crate) use fib::plan::ids_of_table;

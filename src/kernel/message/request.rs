@@ -176,6 +176,22 @@ pub(in crate::kernel) fn push_route_dump(out: &mut Vec<u8>, family: DumpFamily, 
     finish(out, start);
 }
 
+/// Appends a question for the route that the kernel uses for an address, in the table of a VRF's device if
+/// there is one. An acknowledgement ends the answer.
+pub(in crate::kernel) fn push_route_question(out: &mut Vec<u8>, addr: IpAddr, device: Option<u32>) {
+    let prefix = Prefix::host(addr);
+    let start = begin(out, RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK);
+    out.extend([family_of(prefix), prefix.len(), 0, 0, RT_TABLE_UNSPEC, 0, 0, 0]);
+    let flags = match addr {
+        IpAddr::V4(_) => RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
+        IpAddr::V6(_) => RTM_F_FIB_MATCH,
+    };
+    push_u32(out, flags);
+    push_ip(out, RTA_DST, addr);
+    device.into_iter().for_each(|index| push_attribute_u32(out, RTA_OIF, index));
+    finish(out, start);
+}
+
 /// Writes a message's sequence number, and whether it asks for an acknowledgement.
 pub(in crate::kernel) fn set_sequence(message: &mut [u8], seq: u32, acknowledge: bool) {
     if let Some(field) = message.get_mut(8..12) {
