@@ -49,6 +49,9 @@ names! {
     EXPORT_STARTED = "export-started", "announcements are no longer held back";
     RELOADED = "reloaded", "a configuration was applied";
     RELOAD_REFUSED = "reload-refused", "a configuration was refused; nothing changed";
+    RELOAD_UNCONFIRMED = "reload-unconfirmed", "a configuration was applied, to be undone unless it is confirmed";
+    RELOAD_CONFIRMED = "reload-confirmed", "a reload was confirmed";
+    RELOAD_UNDONE = "reload-undone", "a reload was not confirmed in time, and was undone";
     DATASTORE_LOST = "datastore-lost", "a source of Calico's objects cannot be read";
     DATASTORE_BACK = "datastore-back", "a source of Calico's objects is read again";
     OBJECT_PROBLEM = "object-problem", "a Calico object cannot be used as it is";

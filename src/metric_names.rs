@@ -23,6 +23,8 @@ names! {
     READY = "margay_ready";
     EVENTS_TOTAL = "margay_events_total";
     RELOAD_REFUSED = "margay_reload_refused";
+    RELOAD_UNCONFIRMED = "margay_reload_unconfirmed";
+    RELOAD_UNDONE = "margay_reload_undone";
     LOG_LINES_DROPPED_TOTAL = "margay_log_lines_dropped_total";
     CONTAINED_PANICS_TOTAL = "margay_contained_panics_total";
     PART_RESPONDING = "margay_part_responding";

@@ -13,6 +13,7 @@ mod events;
 mod health;
 mod names;
 mod pager;
+mod policy;
 mod probe;
 mod render;
 mod routes;
@@ -39,6 +40,7 @@ use calico::Live;
 use client::ClientError;
 use drain::{DrainArgs, UndrainArgs, read_timeout};
 pub use names::{CalledAs, stand_in};
+pub use policy::{AsPathArg, PolicyCommand, PolicyTestArgs};
 use render::Times;
 pub use routes::{PathArgs, PrefixArgs, RouteSource};
 use steering::Steer;
@@ -99,6 +101,9 @@ pub enum Command {
         /// In this VRF instead of the default one.
         #[arg(long, value_name = "VRF")]
         vrf: Option<String>,
+        /// Also what this peer, given by name or address, is sent: attributes, and what changed them.
+        #[arg(long, value_name = "PEER")]
+        peer: Option<String>,
         /// How to ask and print.
         #[command(flatten)]
         output: Output,
@@ -107,9 +112,22 @@ pub enum Command {
     Health(health::Probe),
     /// Read the configuration again and print what changed; a wrong file changes nothing.
     Reload {
-        /// Print what would change, and change nothing.
+        /// Print what would change, with the routes that peers would be sent, and change nothing.
         #[arg(long)]
         dry_run: bool,
+        /// With --dry-run: print every route that would be sent differently, up to 20,000.
+        #[arg(long, requires = "dry_run")]
+        all: bool,
+        /// Undo the reload after this time, for example 60 (seconds) or 5m, unless margay confirm comes
+        /// first; at most one day.
+        #[arg(long, value_name = "TIME", conflicts_with = "dry_run", value_parser = read_confirm_time)]
+        confirm: Option<u32>,
+        /// How to ask and print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Confirm a reload --confirm, which is then not undone.
+    Confirm {
         /// How to ask and print.
         #[command(flatten)]
         output: Output,
@@ -117,6 +135,9 @@ pub enum Command {
     /// Stop, start, reset, refresh or dial single peers.
     #[command(subcommand)]
     Peer(Steer),
+    /// Test policies on routes; show policy counts what their rules do.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Ask peers to move to other paths before maintenance (RFC 8326); no session ends.
     Drain(DrainArgs),
     /// End drains.
@@ -265,6 +286,11 @@ pub enum Show {
     Groups,
     /// The BFD sessions.
     Bfd,
+    /// A policy: how many of the routes in the table each rule applies to, and decides.
+    Policy {
+        /// Its name.
+        name: String,
+    },
     /// The drains, and whether peers have moved to other paths.
     Drain,
     /// The configuration in force: the daemon, its peers and ranges, defaults marked. Without secrets,
@@ -360,6 +386,16 @@ pub struct How {
     pub drain: bool,
 }
 
+/// Parses the time to confirm a reload: seconds, or a time with a unit.
+fn read_confirm_time(text: &str) -> Result<u32, String> {
+    let time = match text.parse::<i64>() {
+        Ok(seconds) => jiff::SignedDuration::from_secs(seconds),
+        Err(_) => text.parse().map_err(|e| format!("{e}"))?,
+    };
+    let seconds = u32::try_from(time.as_secs()).ok().filter(|s| (1..=86_400).contains(s));
+    seconds.ok_or_else(|| "1 s to one day, for example 60 or 5m".to_owned())
+}
+
 /// Maximum length of a shutdown communication, in bytes (RFC 9003 §2).
 const MESSAGE_LEN_MAX: usize = 255;
 
@@ -410,6 +446,7 @@ impl Show {
                 (Request::ShowFib { select }, demand(fail_if_missing, missing))
             }
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
+            Show::Policy { name } => (Request::ShowPolicy { name }, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
             Show::Drain => (Request::ShowDrain, Demand::Nothing),
             Show::Config => (Request::ShowConfig, Demand::Nothing),
@@ -425,8 +462,10 @@ impl Command {
             | Command::Explain { output, .. }
             | Command::LogLevel { output, .. }
             | Command::Reload { output, .. }
+            | Command::Confirm { output }
             | Command::Stop { output, .. } => Some(&mut output.daemon),
             Command::Peer(steer) => Some(&mut steer.peers().output.daemon),
+            Command::Policy(policy) => Some(&mut policy.output().daemon),
             Command::Drain(args) => Some(&mut args.output.daemon),
             Command::Undrain(args) => Some(&mut args.output.daemon),
             Command::Events(args) => Some(&mut args.output.daemon),
@@ -469,8 +508,8 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
             let (request, demand) = what.into_request();
             return ask_for(&request, printed, demand, &output);
         }
-        Command::Explain { prefix: Destination { prefix, lookup }, vantage, vrf, output } => {
-            (Request::Explain { prefix, lookup, vantage, vrf }, output)
+        Command::Explain { prefix: Destination { prefix, lookup }, vantage, vrf, peer, output } => {
+            (Request::Explain { prefix, lookup, vantage, vrf, peer }, output)
         }
         Command::Health(probe) => return health::run(&probe),
         Command::LogLevel { level, output } => (Request::LogLevel { level }, output),
@@ -478,6 +517,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
             let (request, output) = steer.into_request();
             return ask(&request, Demand::Done, &output);
         }
+        Command::Policy(policy) => policy.into_request(),
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
         Command::Events(args) => args.into_request(),
@@ -491,10 +531,15 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
                 }
             };
         }
-        Command::Reload { dry_run: true, output } => {
-            return ask(&Request::ReloadDryRun, Demand::DryRun, &output);
+        Command::Reload { dry_run: true, all, output, confirm: _ } => {
+            let list = all.then_some(u32::MAX);
+            return ask(&Request::ReloadDryRun { list }, Demand::DryRun, &output);
         }
-        Command::Reload { dry_run: false, output } => (Request::Reload, output),
+        Command::Reload { confirm: Some(seconds), output, .. } => {
+            (Request::ReloadUnconfirmed { seconds }, output)
+        }
+        Command::Reload { output, .. } => (Request::Reload, output),
+        Command::Confirm { output } => (Request::Confirm, output),
         Command::Stop { how, timeout, message, output } if how.drain => {
             return drain::drain_and_stop(timeout, message, &output);
         }

@@ -24,6 +24,7 @@ mod explain;
 mod json;
 mod look;
 mod peer;
+mod policy;
 mod probe;
 mod steered;
 mod table;
@@ -61,6 +62,9 @@ enum View {
     Debugged,
     Explanation(Prefix),
     Reloaded,
+    Confirmed,
+    Policy,
+    PolicyTest,
     Config,
     LogLevel,
     Stopping,
@@ -98,7 +102,12 @@ impl<W: Write> Renderer<W> {
             Request::Events { .. } => View::Events,
             Request::Probe { .. } => View::Probed,
             Request::Debug { .. } | Request::ShowDebug => View::Debugged,
-            Request::Reload | Request::ReloadDryRun => View::Reloaded,
+            Request::Reload | Request::ReloadDryRun { .. } | Request::ReloadUnconfirmed { .. } => {
+                View::Reloaded
+            }
+            Request::Confirm => View::Confirmed,
+            Request::ShowPolicy { .. } => View::Policy,
+            Request::PolicyTest { .. } => View::PolicyTest,
             Request::ShowConfig => View::Config,
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
@@ -140,6 +149,9 @@ impl<W: Write> Renderer<W> {
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Config => out.write_all(configuration::section(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(configuration::reloaded(&read(item)?).as_bytes()),
+            View::Confirmed => out.write_all(b"the reload is confirmed: it stays\n"),
+            View::Policy => out.write_all(policy::hits(&read(item)?).as_bytes()),
+            View::PolicyTest => out.write_all(policy::test(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
             View::Health => out.write_all(health(&read(item)?).as_bytes()),
         };
@@ -215,6 +227,10 @@ fn status(s: &Status, look: &Look) -> String {
     if let Some(refused) = &s.reload_refused {
         let text = refused.text.replace('\n', "; ");
         line(&mut out, "last reload", format_args!("refused at {}: {text}", refused.at));
+    }
+    if let Some(reload) = &s.reload_unconfirmed {
+        let text = configuration::unconfirmed(reload);
+        line(&mut out, "last reload", text);
     }
     for problem in &s.problems {
         line(&mut out, "problem", problem);

@@ -93,7 +93,7 @@ impl PrefixArgs {
     }
 }
 
-fn read_community(text: &str) -> Result<String, String> {
+pub(super) fn read_community(text: &str) -> Result<String, String> {
     let _: AnyCommunity = text.parse().map_err(|error| format!("{error}"))?;
     Ok(text.to_owned())
 }

@@ -572,13 +572,20 @@ impl Document {
     /// # Errors
     /// All errors, sorted by position. They never contain the value of a password.
     pub fn load(path: &Path) -> Result<Document, Errors> {
+        Document::parse(path, &Document::read(path)?)
+    }
+
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not UTF-8.
+    pub fn read(path: &Path) -> Result<String, Errors> {
         let octets = std::fs::read(path).map_err(|e| Errors::unreadable(path, &e))?;
-        let text = String::from_utf8(octets).map_err(|e| {
+        String::from_utf8(octets).map_err(|e| {
             let valid = e.utf8_error().valid_up_to();
             let line = e.as_bytes()[..valid].iter().filter(|o| **o == b'\n').count() + 1;
             Errors::not_text(path, line)
-        })?;
-        Document::parse(path, &text)
+        })
     }
 
     /// Like [`Document::load`], from text. `path` is used in errors, and relative file names in the

@@ -4,7 +4,10 @@
 mod configuration;
 mod debug;
 mod event;
+mod kernel;
+mod policy;
 mod probe;
+mod rehearsed;
 
 use std::net::IpAddr;
 
@@ -12,10 +15,16 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::{Family, PeerType, Prefix};
 use serde::{Deserialize, Serialize};
 
-pub use configuration::{ChangedKey, ReloadRefused, Reloaded, ReloadedSession, Section, Setting};
+pub use configuration::{
+    ChangedKey, Confirmed, ReloadRefused, Reloaded, ReloadedSession, Section, Setting,
+    UnconfirmedReload,
+};
 pub use debug::Debugged;
 pub use event::Event;
+pub use kernel::KernelAnswer;
+pub use policy::{ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, SentPath};
 pub use probe::{ProbeStep, Probed};
+pub use rehearsed::{AttributeChange, RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 
 /// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +90,9 @@ pub struct Status {
     /// The last reload, if it was refused: the next start would fail.
     #[serde(default)]
     pub reload_refused: Option<ReloadRefused>,
+    /// The last reload, if it is to be confirmed or was undone.
+    #[serde(default)]
+    pub reload_unconfirmed: Option<UnconfirmedReload>,
     /// The log level or directives.
     pub log_level: Option<String>,
     /// Peers, configured and dynamic.
@@ -660,6 +672,12 @@ pub struct Explanation {
     pub advertised: Vec<Advertised>,
     /// The peers to which it is not advertised, and why.
     pub withheld: Vec<Withheld>,
+    /// If an address was asked for: what the kernel does with packets of this machine to it.
+    #[serde(default)]
+    pub kernel: Option<KernelAnswer>,
+    /// If a peer was asked for: what it is sent.
+    #[serde(default)]
+    pub peer: Option<ExplainedPeer>,
 }
 
 /// A route to install in the kernel, and whether it is installed.

@@ -9,6 +9,7 @@
 //! `{"error": …}`. No complete answer is ever held in memory: the server requests the next page
 //! when the client has read the last one.
 
+mod attributes;
 pub mod bird;
 pub mod item;
 mod probe;
@@ -22,9 +23,11 @@ mod view;
 
 use std::future::Future;
 
+pub use attributes::attribute_changes;
 pub use probe::{Password, ProbeOptions};
 pub use protocol::{
     Cursor, ErrorKind, EventCursor, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
+    TestRoute,
 };
 pub use selection::{RouteSelection, Span};
 pub use server::Server;

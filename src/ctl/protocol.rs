@@ -1,6 +1,8 @@
 //! Requests and replies, in their form on the socket.
 
-use bgp_proto::types::Prefix;
+use std::net::IpAddr;
+
+use bgp_proto::types::{Asn, Prefix};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -75,6 +77,9 @@ pub enum Request {
         /// The VRF in which; absent: the default VRF.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vrf: Option<String>,
+        /// Also what this peer is sent, given by name or address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
     },
     /// Returns or sets the log level: one [`super::item::LogLevel`].
     LogLevel {
@@ -150,9 +155,44 @@ pub enum Request {
     /// Says what a reload would change: one [`super::item::Reloaded`]. A request of its own, because
     /// a daemon of an older version must refuse it: serde ignores unknown keys of a unit variant, so
     /// an option of [`Request::Reload`] would be a reload there.
-    ReloadDryRun,
+    ReloadDryRun {
+        /// Maximum number of routes listed for each peer; absent: 10.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<u32>,
+    },
+    /// Reloads the configuration, and undoes that unless it is confirmed: one [`super::item::Reloaded`].
+    /// A request of its own for the same reason.
+    ReloadUnconfirmed {
+        /// How long to wait for the confirmation, 1-86400 s.
+        seconds: u32,
+    },
+    /// Confirms a reload: one [`super::item::Confirmed`].
+    Confirm,
     /// The configuration in force: one [`super::item::Section`] for each table of the file.
     ShowConfig,
+    /// What the rules of a policy do to the routes in the tables: one [`super::item::PolicyHits`] for each
+    /// place in which it is applied, and each policy of this name.
+    ShowPolicy {
+        /// Its name.
+        name: String,
+    },
+    /// What a policy does to the routes to a prefix, or to one that is described:
+    /// [`super::item::PolicyTest`].
+    PolicyTest {
+        /// Its name.
+        policy: String,
+        /// The prefix.
+        prefix: Prefix,
+        /// Only routes received from this peer, given by name or address; absent: from all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+        /// As export to this peer applies it; absent: as import does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+        /// A route to test that need not be in the table.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        route: Option<TestRoute>,
+    },
     /// Stops the daemon: one [`super::item::Stopping`]. The connection closes when the process
     /// exits.
     Stop {
@@ -163,6 +203,27 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+}
+
+/// A route that a policy is tested on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TestRoute {
+    /// AS_PATH, the neighbouring AS first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub as_path: Vec<Asn>,
+    /// Communities of any kind, as text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
+    /// The next hop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<IpAddr>,
+    /// LOCAL_PREF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
 }
 
 /// How to find the destination for a prefix.
@@ -251,7 +312,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 25] = [
+const REQUESTS: [&str; 29] = [
     "show-status",
     "show-peers",
     "show-peers-in",
@@ -275,7 +336,11 @@ const REQUESTS: [&str; 25] = [
     "probe",
     "reload",
     "reload-dry-run",
+    "reload-unconfirmed",
+    "confirm",
     "show-config",
+    "show-policy",
+    "policy-test",
     "stop",
 ];
 
@@ -396,7 +461,11 @@ mod tests {
             (Request::ShowStatus, r#"{"request":"show-status"}"#),
             (Request::Health, r#"{"request":"health"}"#),
             (Request::Reload, r#"{"request":"reload"}"#),
-            (Request::ReloadDryRun, r#"{"request":"reload-dry-run"}"#),
+            (Request::ReloadDryRun { list: None }, r#"{"request":"reload-dry-run"}"#),
+            (
+                Request::ReloadDryRun { list: Some(100) },
+                r#"{"request":"reload-dry-run","list":100}"#,
+            ),
             (
                 Request::ShowRoutes { prefix: Some(prefix), select: RouteSelection::default() },
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8"}"#,
@@ -417,7 +486,13 @@ mod tests {
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8","select":{"span":"longer","count":true}}"#,
             ),
             (
-                Request::Explain { prefix, lookup: Lookup::Exact, vantage: None, vrf: None },
+                Request::Explain {
+                    prefix,
+                    lookup: Lookup::Exact,
+                    vantage: None,
+                    vrf: None,
+                    peer: None,
+                },
                 r#"{"request":"explain","prefix":"10.0.0.0/8"}"#,
             ),
             (
@@ -426,8 +501,23 @@ mod tests {
                     lookup: Lookup::Longest,
                     vantage: Some("zone-a".into()),
                     vrf: Some("blue".into()),
+                    peer: None,
                 },
                 r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest","vantage":"zone-a","vrf":"blue"}"#,
+            ),
+            (
+                Request::PolicyTest {
+                    policy: "out".into(),
+                    prefix,
+                    peer: None,
+                    to: Some("tor".into()),
+                    route: Some(TestRoute { med: Some(7), ..TestRoute::default() }),
+                },
+                r#"{"request":"policy-test","policy":"out","prefix":"10.0.0.0/8","to":"tor","route":{"med":7}}"#,
+            ),
+            (
+                Request::ReloadUnconfirmed { seconds: 60 },
+                r#"{"request":"reload-unconfirmed","seconds":60}"#,
             ),
             (
                 Request::Probe { peer: "a".into(), options: ProbeOptions::default() },

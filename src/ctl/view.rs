@@ -362,6 +362,8 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
         fib_absent: None,
         advertised: advertised.collect(),
         withheld: withheld.collect(),
+        kernel: None,
+        peer: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod awaiting;
 mod bfd;
 mod bfd_status;
 mod closing;
+mod confirmation;
 mod convergence;
 mod deferral;
 mod draining;
@@ -24,10 +25,12 @@ mod listening;
 mod neighbors;
 mod next_hops;
 mod node;
+mod order;
 mod own_file;
 mod peers;
 mod redistribution;
 mod registry;
+mod rehearsal;
 mod reload;
 mod running;
 mod selection;
@@ -69,6 +72,7 @@ use crate::version;
 
 use answer::{HttpView, Order, Parts, Publisher, RunState, Views};
 use bfd::Consequence;
+use confirmation::Confirmation;
 use convergence::Convergence;
 use deferral::{Deferral, FirstExport};
 use drains::Drains;
@@ -159,6 +163,7 @@ struct Daemon {
     /// The file that a reload reads; `None`: the settings come from the environment alone.
     path: Option<PathBuf>,
     config: Arc<Config>,
+    confirmation: Confirmation,
     node: Option<Node>,
     convergence: Convergence,
     engine: Engine,
@@ -247,6 +252,7 @@ enum Input {
 
 impl Daemon {
     async fn start(setup: Setup, log: Log) -> Result<Daemon, Error> {
+        let (setup, confirmation) = confirmation::setup_of(setup);
         let (path, settings, config) = match setup {
             Setup::Own { path, config } => (Some(path), None, *config),
             Setup::Node { path, settings } => {
@@ -316,6 +322,7 @@ impl Daemon {
         let mut daemon = Daemon {
             path,
             config,
+            confirmation,
             node,
             convergence: Convergence::default(),
             listeners: Listeners::new(
@@ -363,6 +370,7 @@ impl Daemon {
             link_watch: LinkWatch::default(),
         };
         daemon.review_descriptors();
+        daemon.show_confirmation();
         daemon.open_servers(sockets);
         // Before any session: our OPENs announce whether forwarding state was preserved, which
         // depends on the first dump. On a time-out they announce that it was.
@@ -495,24 +503,16 @@ impl Daemon {
                 self.check_handover(),
                 self.check_listening(),
                 self.check_drains(),
+                self.check_confirmation(),
             ];
             match self.wait(deadlines.into_iter().flatten().min()).await {
                 Input::Table(event) => self.on_table_event(event),
                 Input::Peer(event) => self.on_peer_event(event),
                 Input::Dynamic(accepted) => self.peers.admit(accepted),
-                Input::Order(Order::Reload(reply)) => {
-                    // The client may have disconnected.
-                    let _ = reply.send(self.reload());
-                }
-                Input::Order(Order::Rehearse(reply)) => {
-                    let _ = reply.send(self.rehearse());
-                }
-                Input::Order(Order::Drain(order, reply)) => {
-                    let _ = reply.send(self.drain(&order));
-                }
-                Input::Order(Order::Stop(stop, reply)) => {
-                    let _ = reply.send(());
-                    return stop;
+                Input::Order(order) => {
+                    if let Some(stop) = self.carry_out(order) {
+                        return stop;
+                    }
                 }
                 Input::Reload => {
                     // The refusal is logged there.

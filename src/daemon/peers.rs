@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, State};
+use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -390,6 +391,20 @@ impl Peers {
         };
         let ending = self.registry.all().into_iter().filter(ends);
         ending.map(|record| Arc::clone(&record.name)).collect()
+    }
+
+    /// The routing parameters that dynamic peers would get by [`Peers::review_dynamic`] once these changes
+    /// are applied, where they differ.
+    pub(super) fn dynamic_routes(&self, changes: &Changes) -> BTreeMap<PeerId, Arc<PeerRoutes>> {
+        let Some(dynamic) = &changes.dynamic else { return BTreeMap::new() };
+        let ranges = longest_first(&dynamic.ranges);
+        let records = self.registry.all().into_iter().filter(|record| record.is_dynamic());
+        let entries = records.filter_map(|record| {
+            let (_, entry) = under(&ranges, &record).ok()?;
+            let routes = self.shared.drains.routes(&record.name, &entry.routes);
+            (entry.routes != record.routes).then_some((record.id, routes))
+        });
+        entries.collect()
     }
 
     /// A peer's task has ended: removes the peer.

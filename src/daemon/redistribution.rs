@@ -50,6 +50,29 @@ impl Redistribution {
         }
     }
 
+    /// The local routes that [`Redistribution::apply`] would add, replace or withdraw (`None`).
+    pub(super) fn rehearse(
+        &self,
+        changes: &Changes,
+    ) -> Vec<((Prefix, Source), Option<LocalRoute>)> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let added: BTreeSet<Prefix> =
+            changes.originate_added.iter().map(|route| route.prefix).collect();
+        let is_own = |prefix: &Prefix| {
+            added.contains(prefix)
+                || state.own.contains(prefix) && !changes.originate_withdrawn.contains(prefix)
+        };
+        let rules = changes.redistribute.as_ref().unwrap_or(&state.rules);
+        let after = |route: &LearnedRoute| {
+            if is_own(&route.prefix) { None } else { resolve(rules, route) }
+        };
+        let differing = state.routes.values().filter_map(|route| {
+            let (before, after) = (state.resolve(route), after(route));
+            (before != after).then_some(((route.prefix, source(route.connected)), after))
+        });
+        differing.collect()
+    }
+
     /// A route was learned or changed.
     pub(super) fn handle_learned(&self, route: LearnedRoute, table: &Handle) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

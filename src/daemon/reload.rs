@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::answer::ReloadRefused;
-use crate::config::{Changes, Config, Document, Redistribute, RedistributeFrom};
+use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom};
 use crate::engine::Handle;
 use crate::event_names::{RELOAD_REFUSED, RELOADED};
 use crate::kernel::{LearnRule, LearnSource};
@@ -20,7 +20,7 @@ use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
 
 /// A valid file.
-enum Fresh {
+pub(super) enum Fresh {
     Own(Box<Config>),
     Calico(Box<NodeSettings>),
 }
@@ -55,7 +55,20 @@ impl Daemon {
             // process does not change.
             return Ok(Changes::default());
         };
-        let mut fresh = match self.read(path)? {
+        let text = Document::read(path).map_err(|errors| errors.to_string())?;
+        let document = Document::parse(path, &text).map_err(|errors| errors.to_string())?;
+        let changes = self.apply_fresh(self.fresh(document)?)?;
+        self.confirmation.note_applied(text);
+        self.show_confirmation();
+        Ok(changes)
+    }
+
+    /// Applies a configuration; only the differences have an effect.
+    ///
+    /// # Errors
+    /// An address cannot be bound.
+    pub(super) fn apply_fresh(&mut self, fresh: Fresh) -> Result<Changes, String> {
+        let mut fresh = match fresh {
             Fresh::Own(config) => *config,
             Fresh::Calico(settings) => return Ok(self.reload_calico(*settings)),
         };
@@ -84,11 +97,11 @@ impl Daemon {
         Ok(changes)
     }
 
-    /// What a reload would change. Nothing is changed, bound or logged.
+    /// The differences that a reload would find.
     ///
     /// # Errors
     /// The file is invalid.
-    pub(super) fn rehearse(&self) -> Result<Changes, String> {
+    pub(super) fn changes_of_file(&self) -> Result<Changes, String> {
         let Some(path) = &self.path else { return Ok(Changes::default()) };
         match (self.read(path)?, &self.node) {
             (Fresh::Own(mut config), _) => {
@@ -107,7 +120,11 @@ impl Daemon {
 
     /// Reads and validates the file.
     fn read(&self, path: &std::path::Path) -> Result<Fresh, String> {
-        let document = Document::load(path).map_err(|errors| errors.to_string())?;
+        self.fresh(Document::load(path).map_err(|errors| errors.to_string())?)
+    }
+
+    /// The content of a valid file, if it can take the place of the one in force.
+    pub(super) fn fresh(&self, document: Document) -> Result<Fresh, String> {
         match (document, &self.node) {
             (Document::Own(config), None) => Ok(Fresh::Own(config)),
             (Document::Calico { calico, host }, Some(_)) => {
@@ -264,14 +281,18 @@ pub(super) fn apply_originate(changes: &Changes, table: &Handle) {
         table.local(*prefix, Source::Static, None);
     }
     for route in changes.originate_changed.iter().chain(&changes.originate_added) {
-        let attrs = route.bandwidth.map(|bandwidth| {
-            let mut attrs = AttrEdit::originate(Origin::Igp);
-            attrs.set_ext_communities(&[bandwidth]);
-            attrs.into_bytes().into()
-        });
-        let local = LocalRoute { install: route.install.clone(), attrs, ..LocalRoute::default() };
-        table.local(route.prefix, Source::Static, Some(local));
+        table.local(route.prefix, Source::Static, Some(originated(route)));
     }
+}
+
+/// The local route of an originated one.
+pub(super) fn originated(route: &Originate) -> LocalRoute {
+    let attrs = route.bandwidth.map(|bandwidth| {
+        let mut attrs = AttrEdit::originate(Origin::Igp);
+        attrs.set_ext_communities(&[bandwidth]);
+        attrs.into_bytes().into()
+    });
+    LocalRoute { install: route.install.clone(), attrs, ..LocalRoute::default() }
 }
 
 /// Every neighbour and range in a VRF, with its key if it has one.

@@ -6,9 +6,12 @@ use std::fmt::Write as _;
 use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
 
+use super::configuration::attribute;
 use super::table::{Paint, clean, wrap};
-use super::{Look, as_path, communities, gateways};
-use crate::ctl::item::{Advertised, AsPathPart, ExplainedFib, Explanation, Path, Withheld};
+use super::{Look, as_path, communities, gateways, policy};
+use crate::ctl::item::{
+    Advertised, AsPathPart, ExplainedFib, ExplainedPeer, Explanation, KernelAnswer, Path, Withheld,
+};
 
 /// Maximum number of peer names on one line; JSON has them all.
 const NAMES_MAX: usize = 12;
@@ -38,8 +41,10 @@ pub(super) fn explanation(e: &Explanation, asked: Prefix, look: &Look) -> String
         text.path(index + 1, path);
     }
     text.kernel(e.fib.as_ref(), e.fib_absent.as_deref());
+    e.kernel.iter().for_each(|answer| text.forwarding(answer));
     text.advertised(&e.advertised);
     text.withheld(&e.withheld);
+    e.peer.iter().for_each(|peer| text.one_peer(peer));
     text.out
 }
 
@@ -153,6 +158,37 @@ impl Text<'_> {
         self.labelled(0, "kernel", &format!("{state}{meaning}{error}: {}{via}{place}", f.kind));
     }
 
+    /// What the kernel does, whoever's route that is.
+    fn forwarding(&mut self, k: &KernelAnswer) {
+        let said = match (k.prefix, &k.error) {
+            (_, Some(error)) => format!("not known: {error}"),
+            (None, None) => format!("no route to {}", k.address),
+            (Some(prefix), None) => {
+                let via = match (&k.gateways[..], k.object) {
+                    ([], Some(object)) => format!(" via next-hop object {object}"),
+                    ([], None) => String::new(),
+                    (legs, _) => format!(" via {}", gateways(legs)),
+                };
+                let kind = match k.kind.as_deref() {
+                    None | Some("unicast") => String::new(),
+                    Some(kind) => format!("{kind} "),
+                };
+                let (table, metric) = (k.table.unwrap_or_default(), k.metric.unwrap_or_default());
+                let owner = match (k.ours, k.protocol.as_deref()) {
+                    (true, _) => "ours".to_owned(),
+                    (false, owner) => {
+                        format!("not ours, of {}", owner.unwrap_or("another process"))
+                    }
+                };
+                format!(
+                    "{} goes by {kind}{prefix}{via}, table {table}, metric {metric}: {owner}",
+                    k.address
+                )
+            }
+        };
+        self.labelled(0, "forwarding", &said);
+    }
+
     fn advertised(&mut self, advertised: &[Advertised]) {
         let mut by_hop: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for to in advertised {
@@ -164,6 +200,23 @@ impl Text<'_> {
         }
         for (hop, names) in by_hop {
             self.labelled(0, "advertised", &format!("to {} with next hop {hop}", listed(&names)));
+        }
+    }
+
+    /// What one peer is sent.
+    fn one_peer(&mut self, p: &ExplainedPeer) {
+        self.line(&format!("to {}:", p.peer));
+        for test in &p.policy {
+            self.out.push_str(&policy::test(test));
+        }
+        for sent in &p.sent {
+            let all: String = sent.attributes.iter().map(attribute).collect();
+            self.labelled(2, "sent", all.trim_start());
+            let changes: String = sent.changes.iter().map(attribute).collect();
+            self.labelled(2, "changed", changes.trim_start());
+        }
+        if p.sent.is_empty() {
+            self.labelled(2, "sent", "nothing");
         }
     }
 

@@ -91,6 +91,7 @@ fn explained(prefix: &str, item: serde_json::Value) -> String {
         lookup: Lookup::Longest,
         vantage: None,
         vrf: None,
+        peer: None,
     };
     rendered(&request, &[item])
 }

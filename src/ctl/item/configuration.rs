@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::RehearsedRoutes;
+
 /// A reload that was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadRefused {
@@ -9,6 +11,17 @@ pub struct ReloadRefused {
     pub at: String,
     /// Every fault, a line each.
     pub text: String,
+}
+
+/// A reload that is to be confirmed, or was undone because it was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnconfirmedReload {
+    /// Whether it was undone: the file then has a configuration that is not in force.
+    pub undone: bool,
+    /// When it is or was undone, RFC 3339.
+    pub at: String,
+    /// Time left to confirm it; 0 if it was undone.
+    pub seconds_left: u64,
 }
 
 /// The result of a reload.
@@ -22,6 +35,22 @@ pub struct Reloaded {
     /// Sessions that end or restart, or would.
     #[serde(default)]
     pub sessions: Vec<ReloadedSession>,
+    /// Of a dry run: the routes that peers would be sent differently.
+    #[serde(default)]
+    pub routes: Option<RehearsedRoutes>,
+    /// Seconds after which the reload is undone unless it is confirmed; `null`: it is not.
+    #[serde(default)]
+    pub undone_in: Option<u64>,
+    /// What an undo would not bring back.
+    #[serde(default)]
+    pub not_undone: Vec<String>,
+}
+
+/// A reload was confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Always true.
+    pub confirmed: bool,
 }
 
 /// A session that a reload ends.

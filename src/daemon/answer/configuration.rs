@@ -1,30 +1,74 @@
 //! Answers about the configuration in force, and about the one that a reload would apply.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::{Duration, SystemTime};
 
 use super::control::ControlView;
+use super::rehearsed::rehearsed_routes;
 use super::sources::is_stopping;
 use crate::config::{self, Changes, Difference};
-use crate::ctl::item::{ChangedKey, Reloaded, ReloadedSession, Section, Setting};
-use crate::ctl::{Cursor, Page, Refusal, state_name};
+use crate::ctl::item::{
+    ChangedKey, Confirmed, Reloaded, ReloadedSession, Section, Setting, UnconfirmedReload,
+};
+use crate::ctl::{Cursor, ErrorKind, Page, Refusal, rfc3339, state_name};
+use crate::daemon::confirmation::{Condition, not_undone};
 
 /// Maximum number of sections of the configuration on one page.
 const SECTIONS: usize = 100;
+/// Routes listed for each peer, if the client does not say how many.
+const LISTED: usize = 10;
+/// How long a reload may wait to be confirmed, in seconds: up to a day.
+const CONFIRM_TIMES: RangeInclusive<u32> = 1..=86_400;
 
 impl ControlView {
     /// Reloads the configuration.
     pub(super) async fn reload(&self) -> Result<Page, Refusal> {
         let changes = self.orders.reload().await?.map_err(Refusal::configuration)?;
         let sessions = sessions(&changes);
-        Page::last([Reloaded { changes: changes.lines(), dry_run: false, sessions }])
+        let changes = changes.lines();
+        Page::last([Reloaded { changes, sessions, ..Reloaded::default() }])
     }
 
-    /// What a reload would change.
-    pub(super) async fn rehearse(&self) -> Result<Page, Refusal> {
-        let changes = self.orders.rehearse().await?.map_err(Refusal::configuration)?;
-        let mut sessions = sessions(&changes);
+    /// Reloads the configuration, to be undone unless it is confirmed.
+    pub(super) async fn reload_until(&self, seconds: u32) -> Result<Page, Refusal> {
+        let time = Duration::from_secs(seconds.into());
+        if !CONFIRM_TIMES.contains(&seconds) {
+            let text = format!("the time to confirm is 1 to {} s", CONFIRM_TIMES.end());
+            return Err(Refusal { kind: ErrorKind::BadRequest, text });
+        }
+        let changes = self.orders.reload_until(time).await?.map_err(Refusal::configuration)?;
+        Page::last([Reloaded {
+            sessions: sessions(&changes),
+            undone_in: Some(seconds.into()),
+            not_undone: not_undone(&changes),
+            changes: changes.lines(),
+            ..Reloaded::default()
+        }])
+    }
+
+    /// Confirms a reload.
+    pub(super) async fn confirm(&self) -> Result<Page, Refusal> {
+        self.orders.confirm().await?.map_err(Refusal::failed)?;
+        Page::last([Confirmed { confirmed: true }])
+    }
+
+    /// What a reload would change, with at most `list` routes for each peer.
+    pub(super) async fn rehearse(&self, list: Option<u32>) -> Result<Page, Refusal> {
+        let rehearsed = self.orders.rehearse().await?.map_err(Refusal::configuration)?;
+        let changes = &rehearsed.changes;
+        let mut sessions = sessions(changes);
         self.add_state(&mut sessions).await?;
-        Page::last([Reloaded { changes: changes.lines(), dry_run: true, sessions }])
+        let list = list.and_then(|list| usize::try_from(list).ok()).unwrap_or(LISTED);
+        let routes = rehearsed_routes(&self.sources, &rehearsed, list).await?;
+        let changes = changes.lines();
+        Page::last([Reloaded {
+            changes,
+            dry_run: true,
+            sessions,
+            routes: Some(routes),
+            ..Reloaded::default()
+        }])
     }
 
     /// Adds what would be lost: the state and the routes of each session.
@@ -70,6 +114,17 @@ impl ControlView {
         let next = at.saturating_add(u32::try_from(SECTIONS).unwrap_or(u32::MAX));
         Page::new(page, (!is_last).then_some(Cursor::Index(next)))
     }
+}
+
+/// An unconfirmed reload as an item.
+pub(super) fn unconfirmed(condition: Condition) -> UnconfirmedReload {
+    let (undone, at) = match condition {
+        Condition::Until(at) => (false, at),
+        Condition::Undone(at) => (true, at),
+    };
+    let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+    let seconds_left = if undone { 0 } else { left.as_secs() };
+    UnconfirmedReload { undone, at: rfc3339(at), seconds_left }
 }
 
 /// The sessions that end.

@@ -14,6 +14,7 @@ use super::events::EventsView;
 use super::explain::explain;
 use super::liveness::LivenessView;
 use super::orders::{DrainOrder, Orders};
+use super::policies;
 use super::probe::Prober;
 use super::readiness::ReadinessView;
 use super::routes::{Listed, RoutesView};
@@ -118,6 +119,7 @@ impl ControlView {
                 at: rfc3339(clock.wall(refused.at)),
                 text: refused.text.clone(),
             }),
+            reload_unconfirmed: state.unconfirmed.map(super::configuration::unconfirmed),
             http,
             calico: node.zip(contested).map(|(node, contested)| {
                 super::calico::describe(&node, liveness, &state.parting, contested)
@@ -297,9 +299,13 @@ impl Backend for ControlView {
             Request::ShowBfd => self.bfd.sessions().await,
             Request::ShowGroups => self.groups().await,
             Request::Health => Page::last([self.health().await]),
-            Request::Explain { prefix, lookup, vantage, vrf } => {
-                let sources = self.sources.in_vrf(vrf.as_deref())?;
-                explain(&sources, &self.bfd, *prefix, *lookup, vantage.clone()).await
+            Request::Explain { prefix, lookup, vantage, vrf, peer } => {
+                let peer = peer.as_deref().map(|name| self.find(name)).transpose()?;
+                let vrf =
+                    peer.as_ref().and_then(|peer| peer.session.vrf.as_deref()).or(vrf.as_deref());
+                let sources = self.sources.in_vrf(vrf)?;
+                let place = (vantage.clone(), vrf, peer.as_deref());
+                explain(&sources, &self.bfd, (*prefix, *lookup), place).await
             }
             Request::LogLevel { level } => self.log_level(level.as_deref()),
             Request::Peer { action, peers, rehearsal } => {
@@ -316,7 +322,14 @@ impl Backend for ControlView {
             Request::ShowDrain => Page::last([self.drains.progress().await?]),
             Request::Probe { peer, options } => self.prober.probe(peer, options).await,
             Request::Reload => self.reload().await,
-            Request::ReloadDryRun => self.rehearse().await,
+            Request::ReloadDryRun { list } => self.rehearse(*list).await,
+            Request::ReloadUnconfirmed { seconds } => self.reload_until(*seconds).await,
+            Request::Confirm => self.confirm().await,
+            Request::ShowPolicy { name } => policies::show(&self.sources, name).await,
+            Request::PolicyTest { policy, prefix, peer, to, route } => {
+                let peers = (peer.as_deref(), to.as_deref());
+                policies::test(&self.sources, (policy, *prefix), peers, route.as_ref()).await
+            }
             Request::ShowConfig => self.configuration(cursor),
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }

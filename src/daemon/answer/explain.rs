@@ -4,8 +4,11 @@ use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
 use super::bfd::BfdView;
+use super::forwarding::kernel_answer;
+use super::policies;
 use super::sources::Sources;
 use crate::ctl::{self, Lookup, Page, Refusal};
+use crate::daemon::registry::Record;
 
 /// The result of looking up a prefix in the table.
 enum Found {
@@ -19,9 +22,8 @@ enum Found {
 pub(super) async fn explain(
     sources: &Sources,
     bfd: &BfdView,
-    prefix: Prefix,
-    lookup: Lookup,
-    vantage: Option<String>,
+    (prefix, lookup): (Prefix, Lookup),
+    (vantage, vrf, peer): (Option<String>, Option<&str>, Option<&Record>),
 ) -> Result<Page, Refusal> {
     let place = vantage.clone();
     let find = move |table: &Table, now| {
@@ -38,10 +40,16 @@ pub(super) async fn explain(
                 None => String::new(),
             };
             let said = objects(sources, prefix).map(|said| format!("; {said}"));
-            return Err(Refusal {
-                kind: ctl::ErrorKind::NotFound,
-                text: format!("there is no route to {prefix}{}{hint}", said.unwrap_or_default()),
-            });
+            let mut text =
+                format!("there is no route to {prefix}{}{hint}", said.unwrap_or_default());
+            if lookup == Lookup::Longest {
+                let answer = kernel_answer(sources, prefix.addr(), vrf).await;
+                if let (Some(used), Some(owner)) = (answer.prefix, answer.protocol) {
+                    let table = answer.table.unwrap_or_default();
+                    text += &format!("; the kernel uses {used} of {owner}, table {table}, for it");
+                }
+            }
+            return Err(Refusal { kind: ctl::ErrorKind::NotFound, text });
         }
     };
     let mut item = ctl::explanation(&explanation, &sources.names());
@@ -71,6 +79,12 @@ pub(super) async fn explain(
                 fib.error = kernel.error;
             }
         }
+    }
+    if let Some(record) = peer {
+        item.peer = Some(policies::explain_peer(sources, item.prefix, record).await?);
+    }
+    if lookup == Lookup::Longest {
+        item.kernel = Some(kernel_answer(sources, prefix.addr(), vrf).await);
     }
     Page::last([item])
 }

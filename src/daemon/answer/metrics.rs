@@ -21,6 +21,7 @@ use super::sources::Sources;
 use super::state::Node;
 use crate::calico::Problem;
 use crate::config::{PeerChoice, PeerSeries};
+use crate::daemon::confirmation::Condition;
 use crate::daemon::registry::{Record, traffic};
 use crate::datastore::State;
 use crate::discovery::Statuses;
@@ -219,6 +220,8 @@ impl MetricsView {
             peers_drained: self.drains.records().len() as u64,
             events: self.log.events().counts(),
             reload_refused: state.reload_refused.is_some(),
+            reload_unconfirmed: matches!(state.unconfirmed, Some(Condition::Until(_))),
+            reload_undone: matches!(state.unconfirmed, Some(Condition::Undone(_))),
             log_lines_dropped: self.log.dropped(),
             contained_panics: Supervisor::contained_panics(),
             parts: self

@@ -1,5 +1,7 @@
 //! Commands of clients that the daemon's loop carries out.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::sources::is_stopping;
@@ -7,13 +9,18 @@ use crate::config::Changes;
 use crate::ctl::{Refusal, Selection};
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
+use crate::daemon::rehearsal::Rehearsed;
 
 /// A command of a client to the daemon's loop.
 pub(in crate::daemon) enum Order {
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Changes, String>>),
+    /// The same, and undo it after this time unless it is confirmed.
+    ReloadUntil(Duration, oneshot::Sender<Result<Changes, String>>),
+    /// Confirm a reload.
+    Confirm(oneshot::Sender<Result<(), String>>),
     /// Compare the configuration with the one in force, and change nothing.
-    Rehearse(oneshot::Sender<Result<Changes, String>>),
+    Rehearse(oneshot::Sender<Result<Rehearsed, String>>),
     /// Begin or end drains.
     Drain(DrainOrder, oneshot::Sender<Result<(), Refusal>>),
     /// End the daemon.
@@ -39,8 +46,23 @@ impl Orders {
         self.send(Order::Reload(reply), answer).await
     }
 
+    /// The same, to be undone after this time unless it is confirmed.
+    pub(super) async fn reload_until(
+        &self,
+        time: Duration,
+    ) -> Result<Result<Changes, String>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::ReloadUntil(time, reply), answer).await
+    }
+
+    /// Confirms a reload, or returns why there is none to confirm.
+    pub(super) async fn confirm(&self) -> Result<Result<(), String>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Confirm(reply), answer).await
+    }
+
     /// What a reload would change, or why it would be refused.
-    pub(super) async fn rehearse(&self) -> Result<Result<Changes, String>, Refusal> {
+    pub(super) async fn rehearse(&self) -> Result<Result<Rehearsed, String>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Rehearse(reply), answer).await
     }

@@ -6,6 +6,7 @@ use bgp_proto::types::Time;
 use tokio::sync::watch;
 
 use crate::config::{Config, PeerSeries};
+use crate::daemon::confirmation::Condition;
 use crate::daemon::startup::Startup;
 use crate::node::{self, NodeStatus};
 
@@ -31,6 +32,8 @@ pub(in crate::daemon) struct RunState {
     pub(in crate::daemon) held_back: Option<String>,
     /// The last reload, if it was refused.
     pub(in crate::daemon) reload_refused: Option<ReloadRefused>,
+    /// A reload that is to be confirmed, or was undone.
+    pub(in crate::daemon) unconfirmed: Option<Condition>,
     /// Other problems with the environment of the process, such as too few descriptors.
     pub(in crate::daemon) problems: Vec<String>,
     /// Sessions that stay up only until others carry their routes.
@@ -67,6 +70,7 @@ impl RunState {
             http_fault: None,
             held_back: None,
             reload_refused: None,
+            unconfirmed: None,
             problems: Vec::new(),
             parting: Vec::new(),
             node: None,

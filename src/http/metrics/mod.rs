@@ -39,6 +39,10 @@ pub struct MetricsSnapshot {
     pub events: Vec<(&'static str, u64)>,
     /// Whether the last reload was refused.
     pub reload_refused: bool,
+    /// Whether the last reload is to be confirmed.
+    pub reload_unconfirmed: bool,
+    /// Whether the last reload was undone, so that the file is not in force.
+    pub reload_undone: bool,
     /// Log lines that were dropped because the reader of the log was too slow.
     pub log_lines_dropped: u64,
     /// Panics that ended only one session or one client.
@@ -177,6 +181,18 @@ impl MetricsSnapshot {
              faults.",
             &[],
             u64::from(self.reload_refused),
+        );
+        families.gauge(
+            names::RELOAD_UNCONFIRMED,
+            "Whether the last reload is undone unless it is confirmed. show status has the time.",
+            &[],
+            u64::from(self.reload_unconfirmed),
+        );
+        families.gauge(
+            names::RELOAD_UNDONE,
+            "Whether the last reload was undone as it was not confirmed: the file is not in force.",
+            &[],
+            u64::from(self.reload_undone),
         );
         for (event, count) in &self.events {
             families.counter(

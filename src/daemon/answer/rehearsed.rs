@@ -1,0 +1,127 @@
+//! The counted part of a dry run: the routes that peers would be sent differently.
+//!
+//! Every table evaluates the intended parameters in slices between its turns. What a slice needs is
+//! sent to the table and back, so that nothing is kept there.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bgp_proto::table::{Intended, Pace, Rehearsal, RouteDifference, SentRoute};
+use bgp_proto::types::{Family, NextHop, PeerId};
+use bgp_proto::wire::AttrView;
+
+use super::sources::{Sources, is_stopping};
+use crate::ctl::item::{RehearsedPeer, RehearsedRoute, RehearsedRoutes};
+use crate::ctl::{Names, Refusal, attribute_changes};
+use crate::daemon::rehearsal::Rehearsed;
+use crate::engine::Handle;
+
+/// Maximum number of routes listed in one answer.
+const LISTED_MAX: usize = 20_000;
+
+/// What peers would be sent differently, with at most `list` routes for each.
+pub(super) async fn rehearsed_routes(
+    sources: &Sources,
+    rehearsed: &Rehearsed,
+    list: usize,
+) -> Result<RehearsedRoutes, Refusal> {
+    let mut result = RehearsedRoutes {
+        not_counted: rehearsed.not_counted.clone(),
+        ..RehearsedRoutes::default()
+    };
+    if !rehearsed.concerns_routes() {
+        return Ok(result);
+    }
+    let mut peers: BTreeMap<PeerId, RehearsedPeer> = BTreeMap::new();
+    let mut room = LISTED_MAX;
+    let vrfs = sources.vrfs.all().into_iter().map(|(_, shown)| (shown.table, false));
+    for (table, is_default) in std::iter::once((sources.table.clone(), true)).chain(vrfs) {
+        let mut intended = Intended::new(rehearsed.config.clone());
+        intended.routes.clone_from(&rehearsed.routes);
+        intended.ending.clone_from(&rehearsed.ending);
+        intended.joining.clone_from(&rehearsed.joining);
+        if is_default {
+            intended.local.clone_from(&rehearsed.local);
+        }
+        let done = run(&table, intended, list).await.ok_or_else(is_stopping)?;
+        result.changed_meanwhile |= done.has_changed();
+        result.held_back |= done.is_deferred();
+        result.assumed_next_hops.extend(done.assumed());
+        add_counts(&mut peers, &done);
+        for (id, peer) in peers.iter_mut().filter(|(_, peer)| peer.routes.is_empty()) {
+            let listed = done.listed(*id).into_iter().take(room.min(list));
+            peer.routes = listed.map(|route| to_item(&route)).collect();
+            room -= peer.routes.len();
+        }
+    }
+    let names = sources.names();
+    let named = peers.into_iter().map(|(id, peer)| RehearsedPeer {
+        peer: names.peer(id).unwrap_or_else(|| format!("#{}", id.0)),
+        ..peer
+    });
+    result.peers = named.collect();
+    result.peers.sort_by(|a, b| a.peer.cmp(&b.peer));
+    Ok(result)
+}
+
+/// Runs a rehearsal on a table; `None`: the table has ended.
+async fn run(table: &Handle, intended: Intended, list: usize) -> Option<Rehearsal> {
+    let snapshot = table.ask(|table, _| table.snapshot()).await?;
+    let mut rehearsal = Rehearsal::new(snapshot, intended, list);
+    let mut pace = Pace::default();
+    loop {
+        let slice = table.ask(move |table, _| {
+            let began = Instant::now();
+            let slice = table.rehearse(&mut rehearsal, pace.budget());
+            pace.learn(slice.done, began.elapsed());
+            (rehearsal, pace, slice.is_over)
+        });
+        let is_over;
+        (rehearsal, pace, is_over) = slice.await?;
+        if is_over {
+            return Some(rehearsal);
+        }
+    }
+}
+
+fn add_counts(peers: &mut BTreeMap<PeerId, RehearsedPeer>, done: &Rehearsal) {
+    for (id, differences) in done.differences() {
+        let peer = peers.entry(id).or_default();
+        for family in Family::ALL {
+            peer.announced += differences[family].announced;
+            peer.changed += differences[family].changed;
+            peer.withdrawn += differences[family].withdrawn;
+        }
+    }
+    for (id, differences) in done.imports() {
+        let peer = peers.entry(id).or_default();
+        for family in Family::ALL {
+            peer.import_accepted += differences[family].accepted;
+            peer.import_changed += differences[family].changed;
+            peer.import_rejected += differences[family].rejected;
+        }
+    }
+}
+
+fn to_item(route: &RouteDifference) -> RehearsedRoute {
+    let what = match (&route.before, &route.after) {
+        (None, _) => "announced",
+        (Some(_), Some(_)) => "changed",
+        (Some(_), None) => "withdrawn",
+    };
+    let attributes = match &route.after {
+        None => Vec::new(),
+        after => attribute_changes(route.before.as_ref().map(seen), after.as_ref().map(seen)),
+    };
+    RehearsedRoute {
+        prefix: Some(route.prefix),
+        path_id: route.path_id.map(|id| id.0),
+        what: what.to_owned(),
+        attributes,
+        why: route.why.as_deref().map(str::to_owned),
+    }
+}
+
+fn seen(sent: &SentRoute) -> (AttrView<'_>, Option<NextHop>) {
+    (AttrView::new(&sent.attrs), sent.next_hop)
+}

@@ -1,0 +1,367 @@
+//! Reloads that are undone unless they are confirmed in time.
+//!
+//! `margay reload --confirm 60` keeps the configuration that was in force before, as text, in memory and
+//! in a file beside the control socket. Without `margay confirm` within that time it is applied again,
+//! by the same steps as a reload. The operator's file is never written: after an undo it holds a
+//! configuration that is not in force, and a restart of margay does not apply it unless it has been
+//! changed since. The next reload does.
+//!
+//! A reload while a confirmation is awaited applies the file as it is then, and what an undo returns to
+//! stays the same: the last configuration that was in force without a condition.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Daemon;
+use super::own_file::OwnFile;
+use crate::config::{Changes, Document};
+use crate::event_names::{RELOAD_CONFIRMED, RELOAD_REFUSED, RELOAD_UNCONFIRMED, RELOAD_UNDONE};
+use crate::node::{Environment, NodeSettings, Setup};
+
+/// Version of the file's content.
+const VERSION: u32 = 1;
+/// Longest file, in octets: two configurations, escaped.
+const FILE_LEN_MAX: u64 = 64 << 20;
+/// When to try again to undo a reload if that fails.
+const UNDO_AGAIN: Duration = Duration::from_secs(10);
+
+/// Whether a reload is still to be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::daemon) enum Condition {
+    /// It is undone at this time.
+    Until(SystemTime),
+    /// It was undone at this time.
+    Undone(SystemTime),
+}
+
+/// A reload that was not confirmed yet, or not in time.
+#[derive(Clone, Serialize, Deserialize)]
+struct Unconfirmed {
+    condition: Condition,
+    /// The configuration that an undo returns to, or has returned to.
+    previous: String,
+    /// The content of the file that was applied.
+    applied: String,
+}
+
+/// The text of the configuration in force, and a reload that is to be confirmed.
+pub(super) struct Confirmation {
+    file: OwnFile,
+    /// The content of the file as it was applied last; `None`: there is no file.
+    in_force: Option<String>,
+    unconfirmed: Option<Unconfirmed>,
+    /// When [`Daemon::check_confirmation`] is next due.
+    due: Option<Instant>,
+}
+
+impl Confirmation {
+    /// What the last run left, and which content of the configuration file this run is to apply instead
+    /// of the one that is there; `None`: that one.
+    pub(super) fn of_last_run(socket: &Path, config: Option<&Path>) -> (Self, Option<String>) {
+        let file = OwnFile::beside(socket, "unconfirmed", VERSION).with_len_max(FILE_LEN_MAX);
+        let in_force = config.and_then(|path| std::fs::read_to_string(path).ok());
+        let left = file.read::<Unconfirmed>().unwrap_or_else(|error| {
+            warn!("{}: cannot be read: {error}", file.path.display());
+            None
+        });
+        let mut confirmation = Confirmation { file, in_force, unconfirmed: None, due: None };
+        let Some((left, text)) = left.zip(confirmation.in_force.clone()) else {
+            return (confirmation, None);
+        };
+        let now = SystemTime::now();
+        let is_over = match left.condition {
+            Condition::Until(until) => until <= now,
+            // The file was changed since: this is the operator's choice.
+            Condition::Undone(_) if left.applied != text => {
+                confirmation.forget();
+                return (confirmation, None);
+            }
+            Condition::Undone(_) => true,
+        };
+        if !is_over {
+            confirmation.unconfirmed = Some(left);
+            confirmation.arm(now);
+            return (confirmation, None);
+        }
+        if let Condition::Until(_) = left.condition {
+            warn!(event = RELOAD_UNDONE, "the last reload was not confirmed in time: undone");
+        }
+        let previous = left.previous.clone();
+        confirmation.in_force = Some(previous.clone());
+        let condition = match left.condition {
+            Condition::Until(until) => Condition::Undone(until),
+            undone => undone,
+        };
+        confirmation.keep(Unconfirmed { condition, applied: text, ..left });
+        (confirmation, Some(previous))
+    }
+
+    /// Whether a reload is unconfirmed, and until when, or since when it is undone.
+    pub(super) fn condition(&self) -> Option<Condition> {
+        self.unconfirmed.as_ref().map(|unconfirmed| unconfirmed.condition)
+    }
+
+    /// Remembers an unconfirmed reload for this run and the next; without the file for this run only.
+    fn keep(&mut self, unconfirmed: Unconfirmed) {
+        if let Err(error) = self.file.replace(unconfirmed.clone()) {
+            let path = self.file.path.display();
+            warn!("{path}: cannot be written: a restart of margay would not undo: {error}");
+        }
+        self.unconfirmed = Some(unconfirmed);
+        self.arm(SystemTime::now());
+    }
+
+    fn arm(&mut self, now: SystemTime) {
+        self.due = match self.condition() {
+            Some(Condition::Until(until)) => {
+                Some(Instant::now() + until.duration_since(now).unwrap_or_default())
+            }
+            Some(Condition::Undone(_)) | None => None,
+        };
+    }
+
+    fn forget(&mut self) {
+        (self.unconfirmed, self.due) = (None, None);
+        if let Err(error) = self.file.remove() {
+            warn!("{}: cannot be removed: {error}", self.file.path.display());
+        }
+    }
+
+    /// The file was applied by a reload without a condition of its own.
+    pub(super) fn note_applied(&mut self, text: String) {
+        match self.unconfirmed.take() {
+            Some(awaited) if matches!(awaited.condition, Condition::Until(_)) => {
+                self.keep(Unconfirmed { applied: text.clone(), ..awaited });
+            }
+            Some(_) => self.forget(),
+            None => {}
+        }
+        self.in_force = Some(text);
+    }
+}
+
+/// What to run: after an undo, or if a reload was not confirmed before the last run ended and the time is
+/// over, not what is in the file.
+pub(super) fn setup_of(setup: Setup) -> (Setup, Confirmation) {
+    let path = match &setup {
+        Setup::Own { path, .. } => Some(path.clone()),
+        Setup::Node { path, .. } => path.clone(),
+    };
+    let socket = &setup.host().control.socket;
+    let (confirmation, instead) = Confirmation::of_last_run(socket, path.as_deref());
+    let Some((path, text)) = path.zip(instead) else { return (setup, confirmation) };
+    let read = Document::parse(&path, &text).map_err(|errors| errors.to_string());
+    let previous = read.and_then(|document| match (document, &setup) {
+        (Document::Own(config), Setup::Own { .. }) => Ok(Setup::Own { path, config }),
+        (Document::Calico { calico, host }, Setup::Node { .. }) => {
+            let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process());
+            let settings = settings.map_err(|error| error.to_string())?;
+            let settings = settings.ok_or("the environment says that this node speaks no BGP")?;
+            Ok(Setup::Node { path: Some(path), settings: Box::new(settings) })
+        }
+        _ => Err("[calico] was added or removed".to_owned()),
+    });
+    match previous {
+        Ok(previous) => (previous, confirmation),
+        Err(text) => {
+            warn!(
+                event = RELOAD_REFUSED,
+                reason = text,
+                "the configuration from before the unconfirmed reload cannot be applied, that of the \
+                 file is: {text}"
+            );
+            (setup, confirmation)
+        }
+    }
+}
+
+impl Daemon {
+    /// Reloads the file, and undoes that after `time` unless it is confirmed.
+    ///
+    /// # Errors
+    /// As [`Daemon::reload`]; or it could not be undone.
+    pub(super) fn reload_until(&mut self, time: Duration) -> Result<Changes, String> {
+        let Some(before) = self.confirmation.in_force.clone().filter(|_| self.path.is_some())
+        else {
+            return Err("there is no configuration file: nothing to reload, and to undo".into());
+        };
+        if self.changes_of_file()?.restart_needed.contains(&"control.socket") {
+            return Err("control.socket differs: what is to be undone is kept beside it, and a \
+                 restart would not find it. Change it without --confirm"
+                .into());
+        }
+        let earlier = self.confirmation.unconfirmed.clone();
+        let awaited = earlier.clone().filter(|e| matches!(e.condition, Condition::Until(_)));
+        let previous = awaited.map_or(before, |awaited| awaited.previous);
+        let condition = Condition::Until(SystemTime::now() + time);
+        // Before the reload: whatever ends this run during it, the next one knows. The reload itself
+        // notes what it has applied.
+        let applied = previous.clone();
+        self.confirmation.keep(Unconfirmed { condition, previous, applied });
+        let reloaded = self.reload();
+        if reloaded.is_err() {
+            match earlier {
+                Some(earlier) => self.confirmation.keep(earlier),
+                None => self.confirmation.forget(),
+            }
+        }
+        let changes = reloaded?;
+        self.show_confirmation();
+        info!(
+            event = RELOAD_UNCONFIRMED,
+            "the reload is undone in {} s unless margay confirm comes first",
+            time.as_secs()
+        );
+        Ok(changes)
+    }
+
+    /// Confirms a reload.
+    ///
+    /// # Errors
+    /// None is to be confirmed.
+    pub(super) fn confirm(&mut self) -> Result<(), String> {
+        match self.confirmation.condition() {
+            Some(Condition::Until(_)) => {}
+            Some(Condition::Undone(_)) => {
+                return Err(
+                    "too late: the reload was undone; margay reload applies the file".into()
+                );
+            }
+            None => return Err("no reload is to be confirmed".into()),
+        }
+        self.confirmation.forget();
+        self.show_confirmation();
+        info!(event = RELOAD_CONFIRMED, "the reload is confirmed");
+        Ok(())
+    }
+
+    /// Undoes a reload that was not confirmed in time. Returns when that is due.
+    pub(super) fn check_confirmation(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if self.confirmation.due.is_some_and(|due| due <= now) {
+            self.undo(now);
+        }
+        self.confirmation.due
+    }
+
+    fn undo(&mut self, now: Instant) {
+        let Some(unconfirmed) = self.confirmation.unconfirmed.clone() else {
+            self.confirmation.due = None;
+            return;
+        };
+        match self.apply_text(&unconfirmed.previous) {
+            Ok(changes) => {
+                let changes = changes.lines().len();
+                warn!(
+                    event = RELOAD_UNDONE,
+                    "the reload was not confirmed in time: undone, {changes} changes; the file still \
+                     has it"
+                );
+                self.confirmation.in_force = Some(unconfirmed.previous.clone());
+                // What is in the file now is what the next start must not apply.
+                let there = self.path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+                let applied = there.unwrap_or(unconfirmed.applied);
+                let condition = Condition::Undone(SystemTime::now());
+                self.confirmation.keep(Unconfirmed {
+                    condition,
+                    applied,
+                    previous: unconfirmed.previous,
+                });
+                self.show_confirmation();
+            }
+            Err(text) => {
+                warn!(
+                    event = RELOAD_REFUSED,
+                    reason = text,
+                    "the unconfirmed reload cannot be undone, tried again in {} s: {text}",
+                    UNDO_AGAIN.as_secs()
+                );
+                self.confirmation.due = Some(now + UNDO_AGAIN);
+            }
+        }
+    }
+
+    fn apply_text(&mut self, text: &str) -> Result<Changes, String> {
+        let Some(path) = self.path.clone() else { return Err("there is no file".into()) };
+        let document = Document::parse(&path, text).map_err(|errors| errors.to_string())?;
+        let fresh = self.fresh(document)?;
+        self.apply_fresh(fresh)
+    }
+
+    /// Publishes whether a reload is unconfirmed.
+    pub(super) fn show_confirmation(&self) {
+        let condition = self.confirmation.condition();
+        self.views.publish(|state| state.unconfirmed = condition);
+    }
+}
+
+/// What an undo does not bring back, for the operator.
+pub(in crate::daemon) fn not_undone(changes: &Changes) -> Vec<String> {
+    let ended = changes.peers_restarted.len() + changes.peers_removed.len();
+    let sessions = ended + changes.dynamic_ended.len();
+    let mut texts = Vec::new();
+    if sessions > 0 {
+        texts.push(format!("{sessions} sessions that ended begin anew, with routes sent again"));
+    }
+    if !changes.restart_needed.is_empty() {
+        let keys = changes.restart_needed.join(", ");
+        texts.push(format!("{keys}: not in force before a restart, and so never undone"));
+    }
+    if changes.calico_changed {
+        texts.push("Calico's objects: only the file is undone".to_owned());
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left_over(condition: Condition, in_file: &str) -> (Confirmation, Option<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("margay.sock");
+        let config = folder.path().join("margay.toml");
+        std::fs::write(&config, in_file).unwrap();
+        let (mut first, none) = Confirmation::of_last_run(&socket, Some(&config));
+        assert_eq!((first.condition(), none), (None, None));
+        let (previous, applied) = ("old".to_owned(), "new".to_owned());
+        first.keep(Unconfirmed { condition, previous, applied });
+        Confirmation::of_last_run(&socket, Some(&config))
+    }
+
+    #[test]
+    fn a_restart_neither_confirms_nor_forgets() {
+        let now = SystemTime::now();
+        let ahead = Condition::Until(now + Duration::from_secs(60));
+        let past = Condition::Until(now - Duration::from_secs(1));
+        let (next, instead) = left_over(ahead, "new");
+        assert_eq!((next.condition(), instead), (Some(ahead), None), "time is left");
+        assert!(next.due.is_some());
+        for in_file in ["new", "changed meanwhile"] {
+            let (next, instead) = left_over(past, in_file);
+            assert_eq!(instead.as_deref(), Some("old"), "the time is over");
+            assert!(matches!(next.condition(), Some(Condition::Undone(_))) && next.due.is_none());
+        }
+        let undone = Condition::Undone(now);
+        assert_eq!(left_over(undone, "new").1.as_deref(), Some("old"));
+        let (next, instead) = left_over(undone, "changed since");
+        assert_eq!((next.condition(), instead), (None, None), "the operator has changed the file");
+    }
+
+    #[test]
+    fn a_reload_meanwhile_keeps_what_an_undo_returns_to() {
+        let ahead = Condition::Until(SystemTime::now() + Duration::from_secs(60));
+        let (mut confirmation, _) = left_over(ahead, "new");
+        confirmation.note_applied("newer".to_owned());
+        let left = confirmation.unconfirmed.clone().unwrap();
+        assert_eq!((&*left.previous, &*left.applied, left.condition), ("old", "newer", ahead));
+        let (mut confirmation, _) = left_over(Condition::Undone(SystemTime::now()), "new");
+        confirmation.note_applied("new".to_owned());
+        assert_eq!(confirmation.condition(), None, "a reload after an undo stands");
+    }
+}

@@ -1,0 +1,23 @@
+//! Commands of clients to the daemon's loop.
+
+use super::answer::Order;
+use super::{Daemon, Stop};
+
+impl Daemon {
+    /// Carries out a command; returns how the daemon is to end, if it is.
+    pub(super) fn carry_out(&mut self, order: Order) -> Option<Stop> {
+        // Clients may have disconnected: then nobody receives the reply.
+        match order {
+            Order::Reload(reply) => drop(reply.send(self.reload())),
+            Order::ReloadUntil(time, reply) => drop(reply.send(self.reload_until(time))),
+            Order::Confirm(reply) => drop(reply.send(self.confirm())),
+            Order::Rehearse(reply) => drop(reply.send(self.rehearse())),
+            Order::Drain(order, reply) => drop(reply.send(self.drain(&order))),
+            Order::Stop(stop, reply) => {
+                let _ = reply.send(());
+                return Some(stop);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,164 @@
+//! Reloads: what a dry run says and what then happens, and reloads that undo themselves. Two instances on
+//! loopback addresses.
+
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[path = "support/running.rs"]
+mod running;
+
+use running::{Running, margay, text, wait};
+
+/// Two speakers in 127.NET.0.0/16. The first originates some prefixes, and exports by its policy
+/// `out`, which has these rules.
+fn pair(folder: &TempDir, net: u8, rules: &str) -> (Running, Running) {
+    let speaker = |own: u8, other: u8, export: &str| {
+        format!(
+            "[bgp]\nasn = 6451{own}\nrouter-id = \"10.0.0.{own}\"\n\
+             listen = [\"127.{net}.0.{own}:1790\"]\nconnect-retry-time = 1\n\
+             [[bgp.peers]]\nname = \"p{other}\"\naddress = \"127.{net}.0.{other}\"\nport = 1790\n\
+             remote-asn = 6451{other}\nsource-address = \"127.{net}.0.{own}\"\nimport = \"all\"\n\
+             export = \"{export}\"\n"
+        )
+    };
+    let own = |n: u8| format!("[[originate]]\nprefix = \"10.{n}.0.0/16\"\nkind = \"none\"\n");
+    let origins: String = (1..=20).map(own).collect();
+    let a = Running::start(folder, "a", &(speaker(1, 2, "out") + &origins + &policy(rules)), None);
+    let b = Running::start(folder, "b", &speaker(2, 1, "all"), None);
+    wait("routes", || routes(&b, &[]) == 20);
+    (a, b)
+}
+
+fn policy(rules: &str) -> String {
+    // No address of 127.0.0.0/8 is a next hop.
+    let reachable = "[[policy.rules]]\nset.next-hop = \"192.0.2.1\"\nthen = \"next\"\n";
+    format!("[[policy]]\nname = \"out\"\ndefault = \"accept\"\n{reachable}# rules\n{rules}# end\n")
+}
+
+const NO_RULES: &str = "";
+/// One of twenty is rejected, and two get a community.
+const RULES: &str = "[[policy.rules]]\nname = \"not seven\"\n\
+     match.prefixes = [\"10.7.0.0/16\"]\nthen = \"reject\"\n\
+     [[policy.rules]]\nname = \"tag\"\nmatch.prefixes = [\"10.8.0.0/15 ge 16\"]\n\
+     add-communities = [\"64512:7\"]\nthen = \"next\"\n";
+
+/// Replaces the rules in the file of the first speaker.
+fn write(folder: &TempDir, rules: &str) {
+    let file = folder.path().join("a.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let (head, rest) = before.split_once("# rules\n").unwrap();
+    let (_, tail) = rest.split_once("# end\n").unwrap();
+    std::fs::write(file, format!("{head}# rules\n{rules}# end\n{tail}")).unwrap();
+}
+
+/// How many prefixes a speaker has.
+fn routes(of: &Running, selected: &[&str]) -> usize {
+    let asked = [&["show", "routes"][..], selected, &["--count"]].concat();
+    let said = text(&of.ask(&asked).stdout);
+    said.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(usize::MAX)
+}
+
+fn json(of: &Running, arguments: &[&str]) -> Value {
+    let answer = of.ask(&[arguments, &["--json"]].concat());
+    serde_json::from_slice(&answer.stdout).unwrap_or_else(|e| panic!("{e}: {answer:?}"))
+}
+
+#[test]
+fn a_dry_run_counts_the_routes_that_a_reload_then_changes() {
+    let folder = TempDir::new().unwrap();
+    let (a, b) = pair(&folder, 121, NO_RULES);
+    write(&folder, RULES);
+    let said = text(&a.ask(&["reload", "--dry-run"]).stdout);
+    for line in [
+        "routes to p2: 2 sent with other attributes, 1 withdrawn\n",
+        "  - 10.7.0.0/16 rejected by export policy \"out\" rule 2 \"not seven\"\n",
+        "  ~ 10.8.0.0/16 communities 64512:7;\n",
+    ] {
+        assert!(said.contains(line), "no {line}: {said}");
+    }
+    assert_eq!((routes(&b, &[]), routes(&b, &["--community", "64512:7"])), (20, 0));
+    let dry = json(&a, &["reload", "--dry-run"]);
+    let of_peer = &dry["routes"]["peers"][0];
+    assert_eq!((&of_peer["peer"], &of_peer["withdrawn"]), (&"p2".into(), &1.into()), "{dry}");
+    assert_eq!(dry["routes"]["changed_meanwhile"], false, "{dry}");
+    assert!(a.ask(&["reload"]).status.success());
+    wait("the new routes", || {
+        (routes(&b, &[]), routes(&b, &["--community", "64512:7"])) == (19, 2)
+    });
+    assert_eq!(text(&a.ask(&["reload", "--dry-run"]).stdout).lines().count(), 2, "nothing differs");
+
+    // Of the routes that a peer sent, and of a session that ends.
+    let file = folder.path().join("b.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, good.replace("import = \"all\"", "import = \"none\"")).unwrap();
+    let said = text(&b.ask(&["reload", "--dry-run"]).stdout);
+    assert!(said.contains("routes from p1: 19 rejected that were accepted\n"), "{said}");
+    let many = good + "[[originate]]\nprefix = \"10.99.0.0/16\"\nkind = \"none\"\n";
+    std::fs::write(&file, many).unwrap();
+    let said = text(&b.ask(&["reload", "--dry-run", "--all"]).stdout);
+    assert!(said.contains("routes to p1: 1 announced\n  + 10.99.0.0/16 "), "{said}");
+    assert!(!a.ask(&["reload", "--all"]).status.success(), "--all is of a dry run");
+}
+
+#[test]
+fn an_unconfirmed_reload_is_undone_and_a_confirmed_one_stays() {
+    let folder = TempDir::new().unwrap();
+    let (a, b) = pair(&folder, 122, NO_RULES);
+    let status = || text(&a.ask(&["show", "status"]).stdout);
+    assert_eq!(a.ask(&["confirm"]).status.code(), Some(1), "there is nothing to confirm");
+
+    write(&folder, RULES);
+    let said = text(&a.ask(&["reload", "--confirm", "8"]).stdout);
+    assert!(said.contains("undone in 8 s unless margay confirm comes first\n"), "{said}");
+    wait("the new routes", || routes(&b, &[]) == 19);
+    assert!(status().contains(" unless margay confirm comes first"), "{}", status());
+    // A reload meanwhile does not confirm, and the file may hold anything by then.
+    write(&folder, "nonsense = 1\n");
+    assert_eq!(a.ask(&["reload"]).status.code(), Some(2));
+    wait("the undo", || routes(&b, &[]) == 20);
+    assert!(status().contains("last reload     undone at "), "{}", status());
+    assert_eq!(a.ask(&["confirm"]).status.code(), Some(1), "too late");
+    let events = text(&a.ask(&["events"]).stdout);
+    for event in ["reload-unconfirmed", "reload-refused", "reload-undone"] {
+        assert!(events.contains(event), "no {event}: {events}");
+    }
+
+    write(&folder, RULES);
+    assert!(a.ask(&["reload", "--confirm", "1m"]).status.success());
+    let said = text(&a.ask(&["confirm"]).stdout);
+    assert_eq!(said, "the reload is confirmed: it stays\n");
+    wait("the new routes", || routes(&b, &[]) == 19);
+    assert!(json(&a, &["show", "status"])["reload_unconfirmed"].is_null());
+    assert!(!folder.path().join("a.unconfirmed").exists());
+}
+
+#[test]
+fn a_restart_does_not_confirm_a_reload() {
+    let folder = TempDir::new().unwrap();
+    let (mut a, b) = pair(&folder, 123, NO_RULES);
+    write(&folder, RULES);
+    assert!(a.ask(&["reload", "--confirm", "3"]).status.success());
+    wait("the new routes", || routes(&b, &[]) == 19);
+    let mut again = |a: &mut Running| {
+        a.child.kill().unwrap();
+        a.child.wait().unwrap();
+        let mut command: Command = margay();
+        command.args(["run", "--config"]).arg(folder.path().join("a.toml"));
+        a.child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait("the control socket", || a.ask(&["show", "status"]).status.success());
+    };
+    again(&mut a);
+    wait("the undo", || json(&a, &["show", "status"])["reload_unconfirmed"]["undone"] == true);
+    wait("the routes from before", || routes(&b, &[]) == 20);
+    // The file still has what was undone: the next run does not apply it either, a reload does.
+    again(&mut a);
+    assert_eq!(json(&a, &["show", "status"])["reload_unconfirmed"]["undone"], true);
+    wait("the routes from before", || routes(&b, &[]) == 20);
+    assert!(a.ask(&["reload"]).status.success());
+    wait("the new routes", || routes(&b, &[]) == 19);
+    assert!(json(&a, &["show", "status"])["reload_unconfirmed"].is_null());
+}
