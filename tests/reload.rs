@@ -143,7 +143,7 @@ fn a_restart_does_not_confirm_a_reload() {
     write(&folder, RULES);
     assert!(a.ask(&["reload", "--confirm", "3"]).status.success());
     wait("the new routes", || routes(&b, &[]) == 19);
-    let mut again = |a: &mut Running| {
+    let again = |a: &mut Running| {
         a.child.kill().unwrap();
         a.child.wait().unwrap();
         let mut command: Command = margay();

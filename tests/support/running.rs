@@ -1,5 +1,7 @@
 //! A daemon for tests, on loopback addresses, which does not write kernel routes.
 
+#![allow(dead_code)] // each user needs some of it
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bgp_proto::session::State;
-use bgp_proto::types::{FamilyMap, Time};
+use bgp_proto::types::{FamilyMap, Prefix, Time};
 
 use super::bfd::BfdView;
 use super::contested::contested;
@@ -24,8 +24,8 @@ use crate::config::Config;
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, Health, PerFamily, Status, Stopping};
 use crate::ctl::{
-    Backend, Cursor, Page, PeerFacts, Refusal, Request, RouteSelection, StopMode, WallClock,
-    rfc3339,
+    Backend, Cursor, Lookup, Page, PeerFacts, Refusal, Request, RouteSelection, StopMode,
+    WallClock, rfc3339,
 };
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
@@ -218,6 +218,18 @@ impl ControlView {
         record.is_some_and(|record| self.debugging.is_on(&record.name))
     }
 
+    /// A destination in a VRF, from a vantage, and what a peer is sent of it.
+    async fn explain(
+        &self,
+        asked: (Prefix, Lookup),
+        (vantage, vrf, peer): (Option<String>, Option<&str>, Option<&str>),
+    ) -> Result<Page, Refusal> {
+        let peer = peer.map(|name| self.find(name)).transpose()?;
+        let vrf = peer.as_ref().and_then(|peer| peer.session.vrf.as_deref()).or(vrf);
+        let sources = self.sources.in_vrf(vrf)?;
+        explain(&sources, &self.bfd, asked, (vantage, vrf, peer.as_deref())).await
+    }
+
     fn log_level(&self, level: Option<&str>) -> Result<Page, Refusal> {
         let before = match level {
             None => None,
@@ -300,12 +312,8 @@ impl Backend for ControlView {
             Request::ShowGroups => self.groups().await,
             Request::Health => Page::last([self.health().await]),
             Request::Explain { prefix, lookup, vantage, vrf, peer } => {
-                let peer = peer.as_deref().map(|name| self.find(name)).transpose()?;
-                let vrf =
-                    peer.as_ref().and_then(|peer| peer.session.vrf.as_deref()).or(vrf.as_deref());
-                let sources = self.sources.in_vrf(vrf)?;
-                let place = (vantage.clone(), vrf, peer.as_deref());
-                explain(&sources, &self.bfd, (*prefix, *lookup), place).await
+                let place = (vantage.clone(), vrf.as_deref(), peer.as_deref());
+                self.explain((*prefix, *lookup), place).await
             }
             Request::LogLevel { level } => self.log_level(level.as_deref()),
             Request::Peer { action, peers, rehearsal } => {

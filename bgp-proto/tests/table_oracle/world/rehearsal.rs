@@ -67,7 +67,8 @@ impl World {
                         == route.as_ref().map(|sent| (&sent.attrs, sent.next_hop))
                 };
                 let is_new = route.before.is_none() && route.path_id.is_none();
-                !(is(&before[peer], &route.before) && is(&after[peer], &route.after)) && !is_new
+                let is_so = is(&before[peer], &route.before) && is(&after[peer], &route.after);
+                !(is_so || is_new)
             });
             assert!(listed.is_empty(), "peer {peer}: {listed:?} were listed, and not so");
         }
