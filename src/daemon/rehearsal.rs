@@ -1,44 +1,14 @@
 //! What a reload would change, in the terms of the tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bgp_proto::policy::Source;
-use bgp_proto::table::{LocalRoute, PeerRoutes, TableConfig};
-use bgp_proto::types::{PeerId, Prefix};
 
 use super::Daemon;
+use super::answer::Rehearsed;
 use super::reload::originated;
 use crate::config::{Changes, PeerEntry};
-
-/// The result of a dry run, and what the tables are asked to evaluate.
-pub(in crate::daemon) struct Rehearsed {
-    /// The differences from the configuration in force.
-    pub(in crate::daemon) changes: Changes,
-    /// The parameters of every table.
-    pub(in crate::daemon) config: Arc<TableConfig>,
-    /// The parameters of peers whose sessions stay, where they differ.
-    pub(in crate::daemon) routes: BTreeMap<PeerId, Arc<PeerRoutes>>,
-    /// Peers whose sessions end, for good or to begin again.
-    pub(in crate::daemon) ending: BTreeSet<PeerId>,
-    /// Parameters of peers whose sessions begin.
-    pub(in crate::daemon) joining: Vec<Arc<PeerRoutes>>,
-    /// Local routes of the default VRF that are added, changed or withdrawn.
-    pub(in crate::daemon) local: BTreeMap<(Prefix, Source), Option<LocalRoute>>,
-    /// Changes whose effect on routes the tables cannot evaluate.
-    pub(in crate::daemon) not_counted: Vec<String>,
-}
-
-impl Rehearsed {
-    /// Whether some route may be advertised differently.
-    pub(in crate::daemon) fn concerns_routes(&self) -> bool {
-        self.changes.table.is_some()
-            || !self.routes.is_empty()
-            || !self.ending.is_empty()
-            || !self.joining.is_empty()
-            || !self.local.is_empty()
-    }
-}
 
 impl Daemon {
     /// What a reload would change. Nothing is changed, bound or logged.

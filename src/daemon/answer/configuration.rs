@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::control::ControlView;
 use super::rehearsed::rehearsed_routes;
 use super::sources::is_stopping;
 use crate::config::{self, Changes, Difference};
-use crate::ctl::item::{
-    ChangedKey, Confirmed, Reloaded, ReloadedSession, Section, Setting, UnconfirmedReload,
-};
-use crate::ctl::{Cursor, ErrorKind, Page, Refusal, rfc3339, state_name};
-use crate::daemon::confirmation::{Condition, not_undone};
+use crate::ctl::item::{ChangedKey, Confirmed, Reloaded, ReloadedSession, Section, Setting};
+use crate::ctl::{Cursor, ErrorKind, Page, Refusal, state_name};
+use crate::daemon::confirmation::not_undone;
 
 /// Maximum number of sections of the configuration on one page.
 const SECTIONS: usize = 100;
@@ -114,17 +112,6 @@ impl ControlView {
         let next = at.saturating_add(u32::try_from(SECTIONS).unwrap_or(u32::MAX));
         Page::new(page, (!is_last).then_some(Cursor::Index(next)))
     }
-}
-
-/// An unconfirmed reload as an item.
-pub(super) fn unconfirmed(condition: Condition) -> UnconfirmedReload {
-    let (undone, at) = match condition {
-        Condition::Until(at) => (false, at),
-        Condition::Undone(at) => (true, at),
-    };
-    let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-    let seconds_left = if undone { 0 } else { left.as_secs() };
-    UnconfirmedReload { undone, at: rfc3339(at), seconds_left }
 }
 
 /// The sessions that end.

@@ -20,6 +20,7 @@ use super::readiness::ReadinessView;
 use super::routes::{Listed, RoutesView};
 use super::sources::{PAGE, Sources, is_stopping};
 use super::steering::Steering;
+use super::unconfirmed::unconfirmed;
 use crate::config::Config;
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, Health, PerFamily, Status, Stopping};
@@ -119,7 +120,7 @@ impl ControlView {
                 at: rfc3339(clock.wall(refused.at)),
                 text: refused.text.clone(),
             }),
-            reload_unconfirmed: state.unconfirmed.map(super::configuration::unconfirmed),
+            reload_unconfirmed: state.unconfirmed.map(unconfirmed),
             http,
             calico: node.zip(contested).map(|(node, contested)| {
                 super::calico::describe(&node, liveness, &state.parting, contested)

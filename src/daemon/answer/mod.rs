@@ -27,6 +27,7 @@ mod routes;
 mod sources;
 mod state;
 mod steering;
+mod unconfirmed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ use crate::node::{Environment, Follower};
 
 pub(super) use http::HttpView;
 pub(super) use orders::{DrainOrder, Order};
+pub(super) use rehearsed::Rehearsed;
 pub(super) use state::{Publisher, ReloadRefused, RunState};
 
 use bfd::BfdView;

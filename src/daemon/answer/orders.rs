@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::rehearsed::Rehearsed;
 use super::sources::is_stopping;
 use crate::config::Changes;
 use crate::ctl::{Refusal, Selection};
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
-use crate::daemon::rehearsal::Rehearsed;
 
 /// A command of a client to the daemon's loop.
 pub(in crate::daemon) enum Order {

@@ -3,21 +3,54 @@
 //! Every table evaluates the intended parameters in slices between its turns. What a slice needs is
 //! sent to the table and back, so that nothing is kept there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
-use bgp_proto::table::{Intended, Pace, Rehearsal, RouteDifference, SentRoute};
-use bgp_proto::types::{Family, NextHop, PeerId};
+use bgp_proto::policy::Source;
+use bgp_proto::table::{
+    Intended, LocalRoute, Pace, PeerRoutes, Rehearsal, RouteDifference, SentRoute, TableConfig,
+};
+use bgp_proto::types::{Family, NextHop, PeerId, Prefix};
 use bgp_proto::wire::AttrView;
 
 use super::sources::{Sources, is_stopping};
+use crate::config::Changes;
 use crate::ctl::item::{RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 use crate::ctl::{Names, Refusal, attribute_changes};
-use crate::daemon::rehearsal::Rehearsed;
 use crate::engine::Handle;
 
 /// Maximum number of routes listed in one answer.
 const LISTED_MAX: usize = 20_000;
+
+/// The result of a dry run, and what the tables are asked to evaluate.
+pub(in crate::daemon) struct Rehearsed {
+    /// The differences from the configuration in force.
+    pub(in crate::daemon) changes: Changes,
+    /// The parameters of every table.
+    pub(in crate::daemon) config: Arc<TableConfig>,
+    /// The parameters of peers whose sessions stay, where they differ.
+    pub(in crate::daemon) routes: BTreeMap<PeerId, Arc<PeerRoutes>>,
+    /// Peers whose sessions end, for good or to begin again.
+    pub(in crate::daemon) ending: BTreeSet<PeerId>,
+    /// Parameters of peers whose sessions begin.
+    pub(in crate::daemon) joining: Vec<Arc<PeerRoutes>>,
+    /// Local routes of the default VRF that are added, changed or withdrawn.
+    pub(in crate::daemon) local: BTreeMap<(Prefix, Source), Option<LocalRoute>>,
+    /// Changes whose effect on routes the tables cannot evaluate.
+    pub(in crate::daemon) not_counted: Vec<String>,
+}
+
+impl Rehearsed {
+    /// Whether some route may be advertised differently.
+    pub(in crate::daemon) fn concerns_routes(&self) -> bool {
+        self.changes.table.is_some()
+            || !self.routes.is_empty()
+            || !self.ending.is_empty()
+            || !self.joining.is_empty()
+            || !self.local.is_empty()
+    }
+}
 
 /// What peers would be sent differently, with at most `list` routes for each.
 pub(super) async fn rehearsed_routes(
