@@ -1,5 +1,5 @@
-//! Reloads: what a dry run says and what then happens, and reloads that undo themselves. Two instances on
-//! loopback addresses.
+//! Reloads: what a dry run says and what then happens, and reloads that undo themselves; policies. Two
+//! instances on loopback addresses.
 
 #![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
@@ -102,6 +102,42 @@ fn a_dry_run_counts_the_routes_that_a_reload_then_changes() {
     let said = text(&b.ask(&["reload", "--dry-run", "--all"]).stdout);
     assert!(said.contains("routes to p1: 1 announced\n  + 10.99.0.0/16 "), "{said}");
     assert!(!a.ask(&["reload", "--all"]).status.success(), "--all is of a dry run");
+}
+
+#[test]
+fn policies_are_counted_by_rule_and_tested_on_routes() {
+    let folder = TempDir::new().unwrap();
+    let (a, b) = pair(&folder, 124, NO_RULES);
+    write(&folder, RULES);
+    assert!(a.ask(&["reload"]).status.success());
+    wait("the new routes", || routes(&b, &[]) == 19);
+    let said = |arguments: &[&str]| text(&a.ask(arguments).stdout);
+    let counted = said(&["show", "policy", "out"]);
+    for line in [
+        "policy out: export of p2\n",
+        "    2          1          1  reject  not seven\n",
+        "    3          2          0  next    tag\n",
+        "other         19         19  accept\n",
+    ] {
+        assert!(counted.contains(line), "no {line}: {counted}");
+    }
+    let tagged = said(&["policy", "test", "out", "10.8.0.0/16", "--to", "p2"]);
+    assert!(
+        tagged.starts_with("10.8.0.0/16 to p2: accepted by policy \"out\" default\n"),
+        "{tagged}"
+    );
+    let all = "  changes in all: next_hop 192.0.2.1; communities 64512:7;\n";
+    assert!(tagged.ends_with(all), "{tagged}");
+    let described = ["policy", "test", "out", "10.7.0.0/16", "--route", "--as-path", "65001 3356"];
+    let rejected = said(&described);
+    assert!(rejected.starts_with("10.7.0.0/16: rejected by policy \"out\" rule 2"), "{rejected}");
+    let sent = said(&["explain", "10.8.0.0/16", "--peer", "p2"]);
+    assert!(
+        sent.contains("  sent        next_hop 192.0.2.1; origin igp; as_path 64511; "),
+        "{sent}"
+    );
+    let unknown = a.ask(&["show", "policy", "ot"]);
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
 }
 
 #[test]
