@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use bgp_proto::types::{NextHop, off_interface};
+use bgp_proto::types::{Community, NextHop, off_interface};
 use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind, attr};
 
 use super::item::AttributeChange;
@@ -55,7 +55,7 @@ fn described(attrs: AttrView<'_>, next_hop: Option<NextHop>) -> Vec<(String, Str
         number.into_iter().for_each(|number| add(name, number.to_string()));
     }
     let lists = [
-        ("communities", listed(attrs.communities())),
+        ("communities", listed(attrs.communities().map(community))),
         ("large_communities", listed(attrs.large_communities())),
         ("extended_communities", listed(attrs.ext_communities())),
         ("originator_id", listed(attrs.originator_id())),
@@ -91,6 +91,11 @@ fn described(attrs: AttrView<'_>, next_hop: Option<NextHop>) -> Vec<(String, Str
     texts
 }
 
+/// Well-known communities by name.
+fn community(community: Community) -> String {
+    community.name().map_or_else(|| community.to_string(), str::to_owned)
+}
+
 fn listed<T: Display>(values: impl IntoIterator<Item = T>) -> Option<String> {
     let all: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
     (!all.is_empty()).then(|| all.join(" "))
@@ -112,7 +117,7 @@ fn as_path(path: AsPath<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bgp_proto::types::{Asn, Community};
+    use bgp_proto::types::Asn;
     use bgp_proto::wire::AttrEdit;
 
     use super::*;
