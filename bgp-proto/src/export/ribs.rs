@@ -16,7 +16,7 @@ use super::{
     AdjRibOut, Advertised, Batch, CoveredRanges, ExportId, ExportState, ExportTable, Group,
     GroupKey, Log, MemberEvent, MemberKey, Reader, Resync, ResyncEnd, Subscription,
 };
-use crate::rib::{Decided, DestId, Destinations, LocRib, Meter, Parts, SourceId};
+use crate::rib::{Choices, Decided, DestId, Destinations, LocRib, Meter, Parts, SourceId, Vantage};
 use crate::types::{Family, PeerId, Time};
 
 /// Maximum number of octets that the fastest readers of all logs together have yet to read.
@@ -163,19 +163,34 @@ impl AdjRibsOut {
     }
 
     /// Marks decided destinations pending in the groups that may advertise them.
-    pub(crate) fn mark(&mut self, family: Family, decided: &[Decided], meter: &mut Meter) {
+    pub(crate) fn mark(
+        &mut self,
+        family: Family,
+        decided: &[Decided],
+        choices: &Choices,
+        meter: &mut Meter,
+    ) {
         for group in self.groups.values_mut().filter(|group| group.key.family == family) {
-            let all_paths = group.key.looks_at_all_paths();
-            let mut any = false;
-            for change in decided.iter().filter(|change| change.best_changed || all_paths) {
-                group.mark(change.dest);
-                any = true;
-            }
+            let vantage = group.key.vantage.as_ref().filter(|_| group.key.is_decided_by_vantage());
+            let any = match vantage.and_then(|vantage| choices.of(vantage.id)) {
+                Some(choices) => group.mark_chosen(decided, choices, &self.exported),
+                None => group.mark_decided(decided),
+            };
             meter.spend(1 + decided.len() as u32 / 16);
             if any {
                 enqueue(group, &mut self.ready);
             }
         }
+    }
+
+    /// The vantages from which the best path decides what some group is sent.
+    pub(crate) fn deciding_vantages(&self, family: Family) -> Vec<Arc<Vantage>> {
+        let groups = self.groups.values().filter(|group| group.key.family == family);
+        let deciding = groups.filter(|group| group.key.is_decided_by_vantage());
+        let mut vantages: Vec<_> = deciding.filter_map(|g| g.key.vantage.clone()).collect();
+        vantages.sort_by_key(|vantage| vantage.id);
+        vantages.dedup_by_key(|vantage| vantage.id);
+        vantages
     }
 
     /// Re-exports these destinations although no decision changed; without a list, all of the

@@ -61,6 +61,11 @@ impl GroupKey {
         self.add_path.is_some() || self.vantage.is_some() || self.drain == Drain::Withdraw
     }
 
+    /// Whether the best path from the vantage decides what is sent, and no other path does.
+    pub(crate) fn is_decided_by_vantage(&self) -> bool {
+        self.vantage.is_some() && self.add_path.is_none() && self.drain != Drain::Withdraw
+    }
+
     /// Whether the export policy may set a next hop.
     pub(crate) fn sets_next_hop(&self) -> bool {
         let mut changes = self.export.rules.iter().flat_map(|rule| &rule.changes);

@@ -225,6 +225,13 @@ impl AttrTable {
         &self.sets.get(id.0).key
     }
 
+    /// What the decision process reads of a set: its key, and its preference.
+    #[inline]
+    pub(crate) fn ranked(&self, id: AttrId) -> (&AttrKey, u16) {
+        let set = self.sets.get(id.0);
+        (&set.key, set.local.preference)
+    }
+
     pub(crate) fn view(&self, id: AttrId) -> AttrView<'_> {
         AttrView::new(&self.sets.get(id.0).bytes)
     }

@@ -81,7 +81,7 @@ fn compare_forwarding(a: &Rank, b: &Rank) -> (Ordering, Reason) {
 }
 
 /// The steps that only break ties.
-fn compare_tail(a: &Rank, b: &Rank) -> (Ordering, Reason) {
+pub(super) fn compare_tail(a: &Rank, b: &Rank) -> (Ordering, Reason) {
     first_difference([
         (a.router_id.cmp(&b.router_id), Reason::RouterId),
         (a.cluster_list_len.cmp(&b.cluster_list_len), Reason::ClusterListLength),

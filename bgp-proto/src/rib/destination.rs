@@ -5,7 +5,7 @@ use hashbrown::hash_table::Entry;
 
 use super::arena::{Arena, IdSet, RUN_MAX, Run, Runs};
 use super::hash::Seeded;
-use super::{Path, SourceCounts, SourceId};
+use super::{Path, PathFlags, SourceCounts, SourceId};
 use crate::types::{Family, PathId, Prefix, Prefix4, Prefix6};
 
 /// A destination's index within its family; reused only once no group and no peer refers to it.
@@ -42,6 +42,8 @@ const BEST_TOUCHED: u8 = 2;
 const LIVE: u8 = 4;
 /// The best path was removed since the last decision.
 const LOST_BEST: u8 = 8;
+/// Something else than single paths has changed since the last decision.
+const ALL_TOUCHED: u8 = 16;
 
 impl Destination {
     fn run(&self) -> Run {
@@ -227,7 +229,7 @@ impl Destinations {
         let Entry::Vacant(place) = entry else { return None };
         place.insert(id);
         let run = self.paths.store(&[path]);
-        self.fill_slot(id, prefix, run, LIVE | BEST_TOUCHED);
+        self.fill_slot(id, prefix, run, LIVE | BEST_TOUCHED | ALL_TOUCHED);
         self.path_count += 1;
         self.note_indexed(probe.hash, id);
         Some(DestId(id))
@@ -437,7 +439,8 @@ impl Destinations {
     }
 
     /// Adds a path or replaces the one with the same source and identifier.
-    pub(crate) fn store(&mut self, id: DestId, path: Path) -> Stored {
+    pub(crate) fn store(&mut self, id: DestId, mut path: Path) -> Stored {
+        path.flags.set(PathFlags::WRITTEN);
         let dest = self.dests.get_mut(id.0);
         let run = dest.run();
         let paths = self.paths.get_mut(run);
@@ -473,13 +476,33 @@ impl Destinations {
             }
             dest.flags = (dest.flags | BEST_TOUCHED) & !HAS_BEST;
         }
+        // Another path of the source may take its place, which does not count as written.
+        if path.path_id != 0 {
+            dest.flags |= ALL_TOUCHED;
+        }
         self.path_count -= 1;
         path
     }
 
     /// Makes the best path count as changed at the next decision, whatever that selects.
     pub(crate) fn touch_best(&mut self, id: DestId) {
-        self.dests.get_mut(id.0).flags |= BEST_TOUCHED;
+        self.dests.get_mut(id.0).flags |= BEST_TOUCHED | ALL_TOUCHED;
+    }
+
+    /// Makes every path count as changed at the next decision, though the best one may stay.
+    pub(crate) fn touch_all(&mut self, id: DestId) {
+        self.dests.get_mut(id.0).flags |= ALL_TOUCHED;
+    }
+
+    /// Whether more than single paths has changed since the last call. Paths no longer count as
+    /// written.
+    pub(crate) fn take_touched(&mut self, id: DestId) -> bool {
+        let dest = self.dests.get_mut(id.0);
+        let is_touched = dest.flags & ALL_TOUCHED != 0;
+        dest.flags &= !ALL_TOUCHED;
+        let run = dest.run();
+        self.paths.get_mut(run).iter_mut().for_each(|path| path.flags.clear(PathFlags::WRITTEN));
+        is_touched
     }
 
     /// As [`Destinations::set_best`], for a destination with exactly one path, from `source`.

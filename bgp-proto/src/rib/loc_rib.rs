@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::{
-    AttrId, AttrTable, DestId, Destinations, IdSet, LocalRoute, Meter, Moved, MultipathAsPath,
-    NextHopId, NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet,
-    Stored, ViaDefault, WorkSet, compare, select, select_multipath,
+    AttrId, AttrTable, Choices, DestId, Destinations, IdSet, LocalRoute, Meter, Moved,
+    MultipathAsPath, NextHopId, NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId,
+    Sources, SparseSet, Stored, ViaDefault, WorkSet, compare, select, select_multipath,
 };
 use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix, Recursion, Source};
 
@@ -95,6 +95,8 @@ pub(crate) struct Decided {
     pub(crate) dest: DestId,
     /// Whether the best path changed, or its interface, which policies may match.
     pub(crate) best_changed: bool,
+    /// Whether any path, or what is sent of it, may have changed.
+    pub(crate) all_touched: bool,
 }
 
 /// The parts of the Loc-RIB that export of one family borrows.
@@ -333,6 +335,7 @@ impl LocRib {
                     }
                     if through.count() > 0 {
                         rib.touched.insert(id);
+                        rib.dests.touch_all(dest);
                         if changed.moved == Moved::Elsewhere {
                             rib.moved.insert(id);
                         }
@@ -379,6 +382,7 @@ impl LocRib {
         wanted: WantedChanges,
         meter: &mut Meter,
         decided: &mut Vec<Decided>,
+        choices: &mut Choices,
     ) {
         let rib = &mut self.ribs[family.index()];
         let at_once = (MARKED_AT_ONCE / wanted.groups.max(1)).clamp(8, DECIDED_AT_ONCE);
@@ -390,8 +394,18 @@ impl LocRib {
             let paths = rib.dests.paths(dest);
             meter.spend(1 + paths.len() as u32 / 2);
             let is_empty = paths.is_empty();
+            let mut all_touched = true;
             let changed = match paths {
-                [] => rib.dests.set_best(dest, None),
+                [] if choices.vantages.is_empty() => rib.dests.set_best(dest, None),
+                _ if !choices.vantages.is_empty() => {
+                    let (sources, attrs, hops) = (&self.sources, &self.attrs, &self.hops);
+                    let mut finalists = sources.finalists(paths, attrs, hops);
+                    meter.spend((choices.vantages.len() * (1 + finalists.len()) / 16) as u32);
+                    let best = sources.best_of(&finalists, paths, attrs);
+                    sources.choose(&mut finalists, (paths, attrs, hops), choices);
+                    all_touched = rib.dests.take_touched(dest);
+                    rib.dests.set_best(dest, best)
+                }
                 // Most destinations have one path, which has nothing to be compared with.
                 [only] => {
                     let usable = self.sources.is_usable(only, &self.hops);
@@ -410,8 +424,8 @@ impl LocRib {
                     rib.dests.set_best(dest, best)
                 }
                 _ => {
-                    let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
-                    let best = select(&candidates).map(|at| candidates[at].0);
+                    let finalists = self.sources.finalists(paths, &self.attrs, &self.hops);
+                    let best = self.sources.best_of(&finalists, paths, &self.attrs);
                     rib.dests.set_best(dest, best)
                 }
             };
@@ -424,7 +438,7 @@ impl LocRib {
             } else {
                 rib.empty.remove(id);
             }
-            decided.push(Decided { dest, best_changed: changed || moved });
+            decided.push(Decided { dest, best_changed: changed || moved, all_touched });
         }
     }
 

@@ -8,6 +8,7 @@ mod arena;
 mod attrs;
 mod decision;
 mod destination;
+mod finalists;
 mod hash;
 mod loc_rib;
 mod meter;
@@ -25,6 +26,7 @@ pub(crate) use attrs::{
 };
 pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
 pub(crate) use destination::{DestId, Destinations, Probe, Stored};
+pub(crate) use finalists::{Choice, Choices};
 pub(crate) use hash::{Indexed, Seeded};
 pub(crate) use loc_rib::{
     Decided, LocRib, MultipathLimit, Parts, Rib, Version, WantedChanges, generation_in,

@@ -101,6 +101,9 @@ impl PathFlags {
     /// Long-lived stale: as if it carried LLGR_STALE (RFC 9494 §4.2).
     pub(crate) const LONG_LIVED: PathFlags = PathFlags(64);
 
+    /// Written since the last decision that looked at it for a vantage.
+    pub(crate) const WRITTEN: PathFlags = PathFlags(128);
+
     const REFUSAL: u8 = 15;
 
     pub(crate) fn has(self, flag: PathFlags) -> bool {
@@ -109,6 +112,15 @@ impl PathFlags {
 
     pub(crate) fn set(&mut self, flag: PathFlags) {
         self.0 |= flag.0;
+    }
+
+    pub(crate) fn clear(&mut self, flag: PathFlags) {
+        self.0 &= !flag.0;
+    }
+
+    /// Whether import gave both paths the same flags.
+    pub(crate) fn is_same_import(self, other: PathFlags) -> bool {
+        (self.0 ^ other.0) & !Self::WRITTEN.0 == 0
     }
 
     pub(crate) fn refuse(&mut self, why: Refusal) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, PathFlags, Rank, Reach, SourceId,
-    Vantage, VantageId, ViaDefault, select,
+    Vantage, VantageId, ViaDefault,
 };
 use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
@@ -158,7 +158,7 @@ impl Sources {
 
     /// The IGP metric of a path's next hop, or `None` if it is not usable.
     #[inline]
-    fn metric_to(&self, path: &Path, hops: &NextHops) -> Option<u32> {
+    pub(super) fn metric_to(&self, path: &Path, hops: &NextHops) -> Option<u32> {
         match hops.reach(path.next_hop) {
             Reach::Metric(metric) => Some(metric),
             Reach::OverDefault(metric) => self.takes_default(path.source).then_some(metric),
@@ -222,18 +222,5 @@ impl Sources {
             }
         }
         candidates
-    }
-
-    /// The position of the best path as seen from a vantage.
-    #[inline]
-    pub(crate) fn best_from(
-        &self,
-        vantage: &Vantage,
-        paths: &[Path],
-        attrs: &AttrTable,
-        hops: &NextHops,
-    ) -> Option<usize> {
-        let candidates = self.candidates_from(Some(vantage), paths, attrs, hops);
-        select(&candidates).map(|at| candidates[at].0)
     }
 }

@@ -543,7 +543,7 @@ impl Table {
             let path = self.loc_rib.dests(family).paths(dest)[at];
             let same = path.attrs == imported.attrs
                 && path.next_hop == imported.next_hop
-                && path.flags == imported.flags;
+                && path.flags.is_same_import(imported.flags);
             let name = (family, dest, source, path_id.0);
             if same && self.loc_rib.received(&name) == imported.received {
                 if path.stamp != stamp {

@@ -69,7 +69,7 @@ pub use view::{
 };
 
 use crate::export::{AdjRibsOut, Merging, NOTES_MAX, Reader};
-use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, WantedChanges};
+use crate::rib::{Barrier, Choices, Decided, DestId, LocRib, Meter, NextHopState, WantedChanges};
 use crate::session::Close;
 use crate::types::{ClusterId, Family, FamilyMap, FibChange, PeerId, Prefix, SessionId, Time};
 use import::LookedUp;
@@ -287,6 +287,7 @@ pub struct Table {
     fresh: Vec<DestId>,
     found: Vec<LookedUp>,
     decided: Vec<Decided>,
+    choices: Choices,
 }
 
 /// An End-of-RIB that waits for the routes before it.
@@ -332,6 +333,7 @@ impl Table {
             found: Vec::new(),
             undecided_turns: 0,
             decided: Vec::new(),
+            choices: Choices::default(),
             config,
         }
     }
@@ -500,6 +502,7 @@ impl Table {
         self.loc_rib.next_generation();
         let mut count = 0;
         let mut decided = std::mem::take(&mut self.decided);
+        let mut choices = std::mem::take(&mut self.choices);
         for family in Family::ALL {
             let groups = self.adj_ribs_out.groups.values().filter(|g| g.key.family == family);
             let wanted = groups.fold(WantedChanges::default(), |wanted, group| WantedChanges {
@@ -507,8 +510,9 @@ impl Table {
                 interfaces: wanted.interfaces || group.key.export.looks_at_interface(),
                 groups: wanted.groups + 1,
             });
+            choices.vantages = self.adj_ribs_out.deciding_vantages(family);
             loop {
-                self.loc_rib.decide(family, wanted, meter, &mut decided);
+                self.loc_rib.decide(family, wanted, meter, &mut decided, &mut choices);
                 if decided.is_empty() {
                     break;
                 }
@@ -517,11 +521,12 @@ impl Table {
                     decided.iter().for_each(|change| self.kernel.mark(family, change.dest));
                 }
                 decided.iter().for_each(|change| self.leaks.mark(family, change.dest));
-                self.adj_ribs_out.mark(family, &decided, meter);
+                self.adj_ribs_out.mark(family, &decided, &choices, meter);
                 decided.clear();
+                choices.rows.clear();
             }
         }
-        self.decided = decided;
+        (self.decided, self.choices) = (decided, choices);
         count
     }
 

@@ -3,10 +3,44 @@
 use smallvec::SmallVec;
 
 use super::{ADVERTISED_PATHS_MAX, Group};
-use crate::export::{AddPathSend, ExportState, ExportView, GroupKey};
-use crate::rib::{DestId, Path, order};
+use crate::export::{AddPathSend, ExportState, ExportTable, ExportView, GroupKey};
+use crate::rib::{Choice, Decided, DestId, Path, order};
 
 impl Group {
+    /// Marks decided destinations pending whose best path changed, or all if others decide too.
+    /// Returns whether there is one.
+    pub(crate) fn mark_decided(&mut self, decided: &[Decided]) -> bool {
+        let all_paths = self.key.looks_at_all_paths();
+        let mut any = false;
+        for change in decided.iter().filter(|change| change.best_changed || all_paths) {
+            self.mark(change.dest);
+            any = true;
+        }
+        any
+    }
+
+    /// Marks decided destinations pending unless the best path from the vantage is the advertised
+    /// one, unchanged. Returns whether there is one.
+    pub(crate) fn mark_chosen(
+        &mut self,
+        decided: &[Decided],
+        choices: impl Iterator<Item = Choice>,
+        exported: &ExportTable,
+    ) -> bool {
+        let mut any = false;
+        for (change, choice) in decided.iter().zip(choices) {
+            let is_kept = !change.all_touched && {
+                let advertised = exported.except(self.advertised_paths.best(change.dest)).source;
+                choice == Choice::Kept(advertised)
+            };
+            if !is_kept {
+                self.mark(change.dest);
+                any = true;
+            }
+        }
+        any
+    }
+
     /// The path that members without ADD-PATH are sent, unless it is withheld: the best one from the
     /// group's vantage. It is computed when it is asked for; nothing is stored per vantage.
     #[inline]

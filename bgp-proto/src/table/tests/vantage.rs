@@ -129,3 +129,70 @@ fn the_decision_at_a_vantage_is_explained() {
     assert_eq!(table.explain_from("x", prefix, Time::ZERO), None);
     assert_eq!(table.vantages().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "c"]);
 }
+
+/// Paths of an ended session have the default cost until they are withdrawn. A group that is sent one
+/// of them meanwhile is not merged with one that never was.
+#[test]
+fn groups_that_become_alike_wait_for_paths_of_an_ended_session() {
+    let to_others = BTreeMap::from([("b".into(), 1500), ("c".into(), 5000)]);
+    let stated = BTreeMap::from([("a".into(), to_others)]);
+    let vantages = Arc::new(VantageCosts { stated, ..VantageCosts::default() });
+    let config = TableConfig { vantages, ..TableConfig::new(ASN, RouterId(1)) };
+    let mut table = Table::new(Arc::new(config), 1, Waker::noop().clone());
+    let with_med = || {
+        let policy = exporting(6, changing(vec![Change::Med(1)]));
+        PeerRoutes { reflection: CLIENT, vantage: Some("a".into()), ..policy }
+    };
+    let _far = up(&mut table, 2, ASN.0, client(2, "c"));
+    let _near = up(&mut table, 3, ASN.0, client(3, "b"));
+    let mut one = up(&mut table, 5, ASN.0, client(5, "a"));
+    let mut other = up(&mut table, 6, ASN.0, with_med());
+    let prefixes: Vec<String> = (0..200).map(|n| format!("10.2.{n}.0/24")).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    for from in [2, 3] {
+        announce_with(&mut table, from, &prefixes, &AttrEdit::originate(Origin::Igp));
+        settle(&mut table);
+    }
+    let mut last_hops = || [&mut one, &mut other].map(|reader| next_hops(reader).last().copied());
+    assert_eq!(last_hops(), [Some(3), Some(3)]);
+    table.peer_down(PeerId(2), SessionId(1), None);
+    table.peer_configure(PeerId(6), Arc::new(client(6, "a")));
+    // Turns so short that paths are withdrawn in many of them.
+    let turns = (0..).take_while(|_| table.turn(Time::ZERO, Work(150)).next == NextTurn::Now);
+    assert!(turns.count() > 10, "all is done in fewer turns");
+    settle(&mut table);
+    assert_eq!(last_hops(), [None, Some(3)]);
+    let group = |id| table.counts(PeerId(id)).group[Family::Ipv4];
+    assert_eq!(group(5), group(6), "they are merged in the end");
+}
+
+/// A path takes the place of another one of the same source, and counts as a change though it was not
+/// written itself.
+#[test]
+fn another_path_of_the_same_source_is_sent() {
+    let mut table = table_with_costs();
+    let add_path_rx = FamilySet::only(Family::Ipv4);
+    table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(client(2, "a")));
+    let _feed = table.up_now(2, Negotiated { add_path_rx, ..session(2, ASN.0) });
+    let mut at_a = up(&mut table, 5, ASN.0, client(5, "a"));
+    let send = |table: &mut Table, id: u32, hop: Option<u8>| {
+        let mut bytes = Vec::new();
+        Nlri::push(&mut bytes, Some(PathId(id)), PREFIX.parse().unwrap());
+        let nlri = Nlri::parse(Family::Ipv4, true, &bytes).unwrap();
+        let edit = AttrEdit::originate(Origin::Igp);
+        let hop = hop.map(|hop| IpAddr::from([192, 0, 2, hop]).into());
+        let mut batch = RouteBatch::default();
+        batch.push(nlri, hop.map(|hop| (edit.view().as_bytes(), hop)));
+        table.apply_now(2, batch);
+        settle(table);
+    };
+    send(&mut table, 0, Some(10));
+    send(&mut table, 1, Some(11));
+    assert_eq!(next_hops(&mut at_a), [10], "the lower identifier decides");
+    send(&mut table, 0, None);
+    assert_eq!(next_hops(&mut at_a), [11]);
+    send(&mut table, 0, Some(10));
+    assert_eq!(next_hops(&mut at_a), [10]);
+    send(&mut table, 1, None);
+    assert_eq!(next_hops(&mut at_a), []);
+}
