@@ -52,6 +52,8 @@ names! {
     RELOAD_UNCONFIRMED = "reload-unconfirmed", "a configuration was applied, to be undone unless it is confirmed";
     RELOAD_CONFIRMED = "reload-confirmed", "a reload was confirmed";
     RELOAD_UNDONE = "reload-undone", "a reload was not confirmed in time, and was undone";
+    SECRET_CHANGED = "secret-changed", "a file with a secret has changed, and the new secret is in force";
+    SECRET_LOST = "secret-lost", "a file with a secret cannot be used; the last secret stays in force";
     DATASTORE_LOST = "datastore-lost", "a source of Calico's objects cannot be read";
     DATASTORE_BACK = "datastore-back", "a source of Calico's objects is read again";
     OBJECT_PROBLEM = "object-problem", "a Calico object cannot be used as it is";

@@ -24,7 +24,7 @@ use super::plan::{
 };
 use crate::config::{
     BgpConfig, CalicoLimits, Config, Fallover, FibSettings, HostRoute, HostSettings, Originate,
-    PeerEntry, Redistribute, RedistributeFrom,
+    PeerEntry, ReadFrom, Redistribute, RedistributeFrom,
 };
 
 /// Hold time that BIRD offers.
@@ -138,6 +138,7 @@ impl Converter {
             drain: plan.drain.clone(),
             fib,
             host: host.clone(),
+            origin: ReadFrom::default(),
         })
     }
 

@@ -25,6 +25,7 @@ mod password;
 mod peer;
 mod policy;
 mod reader;
+mod secret;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -53,9 +54,11 @@ pub use error::{Error, Errors};
 pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;
 pub(crate) use reader::closest;
+pub use secret::{ReadFrom, Secrets, Stamp};
 pub use vrf::{ImportVrf, Vrf};
 
 use reader::{Parsed, Table};
+use secret::Reading;
 
 /// The complete configuration of the daemon.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +91,8 @@ pub struct Config {
     pub fib: FibSettings,
     /// Settings that concern this machine only.
     pub host: HostSettings,
+    /// What it was read from.
+    pub origin: ReadFrom,
 }
 
 /// Settings that concern this machine only, and never follow from Calico's objects.
@@ -551,6 +556,7 @@ impl Config {
             drain: None,
             fib,
             host,
+            origin: ReadFrom::default(),
         }
     }
 }
@@ -594,7 +600,17 @@ impl Document {
     /// # Errors
     /// See [`Document::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Document, Errors> {
-        let parsed = Parsed::parse(path, text);
+        Document::read(path, text, Reading::default())
+    }
+
+    /// Like [`Document::parse`]; of a file with a secret that cannot be read or is empty, what is kept
+    /// stays in force.
+    fn parse_keeping(path: &Path, text: &str, kept: &Secrets) -> Result<Document, Errors> {
+        Document::read(path, text, Reading::keeping(kept))
+    }
+
+    fn read(path: &Path, text: &str, secrets: Reading) -> Result<Document, Errors> {
+        let parsed = Parsed::parse(path, text, secrets);
         let base = path.parent().unwrap_or(Path::new(""));
         let document = parsed.root().and_then(|root| {
             let document = if root.get("calico").is_some() {
@@ -610,7 +626,11 @@ impl Document {
             root.finish();
             document
         });
-        parsed.finish(document)
+        let (mut document, secrets) = parsed.finish(document)?;
+        if let Document::Own(config) = &mut document {
+            config.origin = ReadFrom::new(text, secrets);
+        }
+        Ok(document)
     }
 }
 
@@ -657,5 +677,6 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         drain: None,
         fib: fib.settings,
         host,
+        origin: ReadFrom::default(),
     })
 }

@@ -20,7 +20,7 @@ pub(super) fn read_password<'a>(table: &Table<'a>, folder: &Path) -> Option<(Val
         }
         (None, Some(value)) => {
             let path = folder.join(value.text()?);
-            match std::fs::read(&path) {
+            match value.read_secret(&path) {
                 Ok(octets) => {
                     let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
                     let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();

@@ -14,11 +14,16 @@ use bgp_proto::types::is_direction_mark;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::secret::{Reading, Secrets};
 use super::{Error, Errors};
 
-/// Collects faults, each with its offset, so that they can be reported in the order of the file.
+/// Collects faults, each with its offset, so that they can be reported in the order of the file; and
+/// the secrets that were read from other files.
 #[derive(Default)]
-pub(super) struct Faults(RefCell<Vec<Fault>>);
+pub(super) struct Faults {
+    list: RefCell<Vec<Fault>>,
+    secrets: Reading,
+}
 
 struct Fault {
     offset: usize,
@@ -29,7 +34,7 @@ struct Fault {
 
 impl Faults {
     fn note(&self, offset: usize, key: &str, what: impl Display, remedy: impl Display) {
-        self.0.borrow_mut().push(Fault {
+        self.list.borrow_mut().push(Fault {
             offset,
             key: key.to_owned(),
             what: what.to_string(),
@@ -47,8 +52,8 @@ pub(super) struct Parsed<'a> {
 }
 
 impl<'a> Parsed<'a> {
-    pub(super) fn parse(file: &Path, text: &'a str) -> Self {
-        let faults = Faults::default();
+    pub(super) fn parse(file: &Path, text: &'a str, secrets: Reading) -> Self {
+        let faults = Faults { secrets, ..Faults::default() };
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             // The message alone: the error's own text quotes the line, which may hold a password.
@@ -65,14 +70,14 @@ impl<'a> Parsed<'a> {
         Some(Table::new(&self.faults, String::new(), root.span(), root.get_ref()))
     }
 
-    /// Returns `result` if there were no faults.
-    pub(super) fn finish<T>(self, result: Option<T>) -> Result<T, Errors> {
-        let mut faults = self.faults.0.into_inner();
+    /// Returns `result` and the secrets that were read if there were no faults.
+    pub(super) fn finish<T>(self, result: Option<T>) -> Result<(T, Secrets), Errors> {
+        let mut faults = std::mem::take(&mut *self.faults.list.borrow_mut());
         faults.sort_by_key(|f| f.offset);
         // A value that is read for two purposes has its fault once.
         faults.dedup_by(|a, b| (a.offset, &a.key, &a.what) == (b.offset, &b.key, &b.what));
         if let (Some(result), true) = (result, faults.is_empty()) {
-            return Ok(result);
+            return Ok((result, self.faults.secrets.into_secrets()));
         }
         let errors = faults.into_iter().map(|fault| {
             let before = self.text.get(..fault.offset).unwrap_or(self.text);
@@ -189,6 +194,11 @@ pub(super) struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// The content of a file with a secret, which is followed for changes from then on.
+    pub(super) fn read_secret(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.faults.secrets.read(path)
+    }
+
     /// Notes a fault of this value.
     pub(super) fn fault(&self, what: impl Display, remedy: impl Display) {
         self.faults.note(self.value.span().start, &self.path, what, remedy);

@@ -1,8 +1,10 @@
 //! The limit of file descriptors, and how they are divided among peers and other uses.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::info;
 
 use crate::config::Config;
 
@@ -80,6 +82,27 @@ impl Descriptors {
 
 fn as_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Logs the memory limits at start, so that a session closed by a default limit is no surprise.
+pub(super) fn say_memory_limits(config: &Config, key: &str) {
+    match config.bgp.memory_max {
+        Some(octets) => info!("routes hold at most {} MiB ({key})", octets >> 20),
+        None => info!("no limit to the memory of routes ({key})"),
+    }
+    let peers = config.peers.iter().map(|peer| &peer.routes);
+    let ranges = config.dynamic.iter().map(|range| &range.routes);
+    let mut bounds: BTreeMap<u64, usize> = BTreeMap::new();
+    for octets in peers.chain(ranges).filter_map(|routes| routes.limits.memory_max) {
+        *bounds.entry(octets).or_default() += 1;
+    }
+    for (octets, entries) in bounds {
+        info!(
+            "routes of one neighbour hold at most {} MiB in {entries} of the peers and ranges \
+             (memory-max)",
+            octets >> 20
+        );
+    }
 }
 
 #[cfg(test)]

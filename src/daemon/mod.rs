@@ -33,6 +33,8 @@ mod registry;
 mod rehearsal;
 mod reload;
 mod running;
+mod secret_watch;
+mod secrets;
 mod selection;
 mod service_manager;
 mod shutdowns;
@@ -78,7 +80,7 @@ use deferral::{Deferral, FirstExport};
 use drains::Drains;
 use fallover::Fallover;
 use last_run::RunFile;
-use limits::Descriptors;
+use limits::{Descriptors, say_memory_limits};
 use link_watch::LinkWatch;
 use neighbors::Neighbors;
 use next_hops::NextHops;
@@ -86,6 +88,8 @@ use node::{Node, NodeInput};
 use peers::{Peers, Shared};
 use redistribution::Redistribution;
 use registry::Place;
+use secret_watch::SecretWatch;
+use secrets::SecretFaults;
 use service_manager::ServiceManager;
 use shutdowns::Shutdowns;
 use sockets::Sockets;
@@ -199,6 +203,8 @@ struct Daemon {
     listen_again: Option<Instant>,
     /// Neighbours that cannot connect because the kernel rejected their TCP MD5 key.
     key_faults: Vec<reload::KeyFaultIn>,
+    secret_watch: SecretWatch,
+    secret_faults: SecretFaults,
     log: Log,
     service_manager: ServiceManager,
     signals: Signals,
@@ -215,6 +221,8 @@ struct Inbox {
     bfd: crate::bfd::Handle,
     /// Notified when router discovery has found another neighbour.
     discovery: Arc<Notify>,
+    /// Notified when a file with a secret has changed.
+    secrets: Arc<Notify>,
     /// Probes whether this loop still runs.
     liveness: Liveness,
 }
@@ -243,6 +251,7 @@ enum Input {
     Node(NodeInput),
     LinksChanged,
     NeighborsChanged,
+    SecretsChanged,
     BfdChanged,
     Liveness,
     Reload,
@@ -316,6 +325,7 @@ impl Daemon {
         let state = RunState::new(described, Arc::clone(&config), table.clock().now());
         let views = Views::new(parts, state);
         let node = settings.map(|settings| Node::start(*settings));
+        let secret_watch = SecretWatch::start();
         if let Some(node) = &node {
             views.set_node(node.follower());
         }
@@ -350,6 +360,7 @@ impl Daemon {
             listen_fault: None,
             listen_again: None,
             key_faults: Vec::new(),
+            secret_faults: SecretFaults::default(),
             log,
             service_manager: ServiceManager::of_process(),
             signals: Signals::listen()?,
@@ -361,8 +372,10 @@ impl Daemon {
                 links,
                 bfd: bfd.handle().clone(),
                 discovery: discovery.changed(),
+                secrets: secret_watch.changed(),
                 liveness,
             },
+            secret_watch,
             bfd,
             neighbors: Neighbors::new(discovery),
             fallover: Fallover::default(),
@@ -370,6 +383,7 @@ impl Daemon {
             link_watch: LinkWatch::default(),
         };
         daemon.review_descriptors();
+        daemon.follow_secrets();
         daemon.show_confirmation();
         daemon.open_servers(sockets);
         // Before any session: our OPENs announce whether forwarding state was preserved, which
@@ -485,7 +499,8 @@ impl Daemon {
         if let Some(text) = &shortage {
             warn!("{text}");
         }
-        let problems = self.run_fault.iter().cloned().chain(shortage).collect();
+        let faults = self.run_fault.iter().cloned().chain(shortage);
+        let problems = faults.chain(self.secret_faults.problems()).collect();
         self.views.publish(|state| state.problems = problems);
     }
 
@@ -522,6 +537,7 @@ impl Daemon {
                 Input::Node(input) => self.on_node_input(input),
                 Input::LinksChanged => self.on_links(),
                 Input::NeighborsChanged => self.review_neighbors(),
+                Input::SecretsChanged => self.on_secrets_changed(),
                 Input::BfdChanged => self.on_bfd_changes(),
                 Input::Liveness => self.inbox.liveness.answer(self.inbox.liveness.question()),
                 Input::Deadline => {}
@@ -530,7 +546,7 @@ impl Daemon {
     }
 
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders, links, bfd, discovery, liveness } =
+        let Inbox { table, peers, dynamic, orders, links, bfd, discovery, secrets, liveness } =
             &mut self.inbox;
         tokio::select! {
             // Peers before the table: a session's establishment is handled before its End-of-RIB.
@@ -548,6 +564,7 @@ impl Daemon {
             input = node::next_input(&mut self.node) => Input::Node(input),
             () = links.notified() => Input::LinksChanged,
             () = discovery.notified() => Input::NeighborsChanged,
+            () = secrets.notified() => Input::SecretsChanged,
             () = sleep_until(deadline) => Input::Deadline,
         }
     }
@@ -742,27 +759,6 @@ async fn stop_fibs(fibs: &[Fib], leave: Leave) {
         if stop.await.is_err() {
             warn!("the kernel's thread ended by a panic");
         }
-    }
-}
-
-/// Logs the memory limits at start, so that a session closed by a default limit is no surprise.
-fn say_memory_limits(config: &Config, key: &str) {
-    match config.bgp.memory_max {
-        Some(octets) => info!("routes hold at most {} MiB ({key})", octets >> 20),
-        None => info!("no limit to the memory of routes ({key})"),
-    }
-    let peers = config.peers.iter().map(|peer| &peer.routes);
-    let ranges = config.dynamic.iter().map(|range| &range.routes);
-    let mut bounds: BTreeMap<u64, usize> = BTreeMap::new();
-    for octets in peers.chain(ranges).filter_map(|routes| routes.limits.memory_max) {
-        *bounds.entry(octets).or_default() += 1;
-    }
-    for (octets, entries) in bounds {
-        info!(
-            "routes of one neighbour hold at most {} MiB in {entries} of the peers and ranges \
-             (memory-max)",
-            octets >> 20
-        );
     }
 }
 

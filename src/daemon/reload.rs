@@ -68,10 +68,22 @@ impl Daemon {
     /// # Errors
     /// An address cannot be bound.
     pub(super) fn apply_fresh(&mut self, fresh: Fresh) -> Result<Changes, String> {
-        let mut fresh = match fresh {
-            Fresh::Own(config) => *config,
+        let changes = match fresh {
+            Fresh::Own(config) => self.put_in_force(*config)?,
             Fresh::Calico(settings) => return Ok(self.reload_calico(*settings)),
         };
+        self.secret_faults.clear_refusal();
+        self.follow_secrets();
+        self.review_descriptors();
+        info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));
+        Ok(changes)
+    }
+
+    /// Applies what differs from the configuration in force.
+    ///
+    /// # Errors
+    /// An address cannot be bound; nothing is changed.
+    pub(super) fn put_in_force(&mut self, mut fresh: Config) -> Result<Changes, String> {
         let old = Arc::clone(&self.config);
         self.add_by_interface(&mut fresh);
         self.vrfs.show_absent(&mut fresh, &self.fib.links());
@@ -90,10 +102,7 @@ impl Daemon {
         if let Some(level) = changes.log_level {
             self.log.configure(level);
         }
-        let now = self.engine.handle().clock().now();
-        self.views.publish(|state| (state.config, state.read_at) = (Arc::clone(&self.config), now));
-        self.review_descriptors();
-        info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));
+        self.views.publish(|state| state.config = Arc::clone(&self.config));
         Ok(changes)
     }
 
@@ -310,7 +319,7 @@ const LOGGED_CHANGES_MAX: usize = 20;
 
 /// Summarises changes in one log line, because a line that names thousands of peers would be
 /// unreadable or truncated. `margay reload` prints them all.
-fn one_line(changes: &Changes) -> String {
+pub(super) fn one_line(changes: &Changes) -> String {
     let all = changes.to_string();
     let mut changes = all.lines();
     let mut line: Vec<String> =

@@ -34,6 +34,8 @@ use crate::calico::model::{Decoded, ObjectId};
 use crate::supervise::{self, Ending};
 use files::Layout;
 
+pub(crate) use files::{Folders, Watch as FileWatch, watch as watch_files};
+
 pub use etcd::{
     Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
 };

@@ -8,6 +8,8 @@ mod contents;
 mod scan;
 mod watch;
 
+pub(crate) use watch::{Folders, Watch, watch};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,6 @@ use super::{Event, PART, Sender, State};
 use crate::supervise;
 pub(super) use scan::Layout;
 use scan::{Held, Scanner};
-use watch::Watch;
 
 /// After a change, files are read once nothing has changed for this long …
 const QUIET: Duration = Duration::from_millis(5);
@@ -47,7 +48,7 @@ pub(super) async fn follow(layout: Layout, sender: Sender) {
 }
 
 async fn run(layout: Layout, sender: &Sender) {
-    let (mut watch, folders) = match watch::watch() {
+    let (mut watch, folders) = match watch() {
         Ok((watch, folders)) => (Some(watch), Some(folders)),
         Err(error) => {
             warn!(%error, "cannot watch files: polling them every 30 s instead");

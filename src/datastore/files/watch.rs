@@ -47,11 +47,11 @@ const EVENTS_MAX: usize = 4096;
 const WRITING_MAX: Duration = Duration::from_secs(10);
 
 /// An event of a file: the watch of its folder, its name in it, and whether it is being written.
-pub(super) type FileEvent = (WatchDescriptor, OsString, Writing);
+pub(crate) type FileEvent = (WatchDescriptor, OsString, Writing);
 
 /// Whether a file is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Writing {
+pub(crate) enum Writing {
     /// The file was written to.
     Begun,
     /// It was closed.
@@ -59,13 +59,13 @@ pub(super) enum Writing {
 }
 
 /// The stream of events.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     stream: EventStream<Vec<u8>>,
     events: Vec<FileEvent>,
 }
 
 /// The set of watched folders.
-pub(super) struct Folders {
+pub(crate) struct Folders {
     watches: Watches,
     /// Path of each folder, and whether it was added since [`Folders::begin`].
     watched: HashMap<WatchDescriptor, (PathBuf, Named)>,
@@ -84,7 +84,7 @@ enum Named {
 ///
 /// # Errors
 /// The kernel refuses, usually because the limit of inotify instances is reached.
-pub(super) fn watch() -> io::Result<(Watch, Folders)> {
+pub(crate) fn watch() -> io::Result<(Watch, Folders)> {
     let inotify = Inotify::init()?;
     let watches = inotify.watches();
     let stream = inotify.into_event_stream(vec![0; BUFFER])?;
@@ -98,7 +98,7 @@ impl Watch {
     ///
     /// # Errors
     /// Reading from inotify failed, which is not expected.
-    pub(super) async fn changed(&mut self) -> io::Result<()> {
+    pub(crate) async fn changed(&mut self) -> io::Result<()> {
         let event = match self.stream.next().await {
             Some(event) => event?,
             None => return Err(io::Error::other("inotify has ended")),
@@ -117,7 +117,7 @@ impl Watch {
     }
 
     /// The events up to now that were not taken yet. Does not wait.
-    pub(super) fn take_events(&mut self) -> Vec<FileEvent> {
+    pub(crate) fn take_events(&mut self) -> Vec<FileEvent> {
         while let Some(Ok(())) = self.changed().now_or_never() {}
         std::mem::take(&mut self.events)
     }
@@ -125,7 +125,7 @@ impl Watch {
 
 impl Folders {
     /// Begins a new set of folders to watch.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.watched.values_mut().for_each(|(_, named)| *named = Named::Before);
     }
 
@@ -142,7 +142,7 @@ impl Folders {
     }
 
     /// Watches a folder for everything, or its nearest existing ancestor for it to come.
-    pub(super) fn add_nearest(&mut self, folder: &Path) -> io::Result<()> {
+    pub(crate) fn add_nearest(&mut self, folder: &Path) -> io::Result<()> {
         self.add_for(or_current(folder), EVENTS).or_else(|_| self.add_above(folder))
     }
 
@@ -182,7 +182,7 @@ impl Folders {
     }
 
     /// Stops watching folders that were not added since [`Folders::begin`].
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let watches = &mut self.watches;
         self.watched.retain(|descriptor, (_, named)| {
             if *named == Named::Before {
