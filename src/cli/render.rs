@@ -443,7 +443,7 @@ fn path_row(route: &Route, index: usize, p: &Path, look: &Look) -> Vec<Cell> {
         Cell::from(if index == 0 { route.prefix.to_string() } else { String::new() }),
         text(&p.next_hop).into(),
         gateways(&p.gateway).into(),
-        p.peer.clone().unwrap_or_else(|| source(p)).into(),
+        peer_and_place(p).into(),
         text(&p.local_pref).into(),
         text(&p.med).into(),
         look.since(p.age_seconds).into(),
@@ -462,6 +462,12 @@ fn communities(p: &Path) -> String {
     };
     let others = p.large_communities.iter().chain(&p.extended_communities).cloned();
     p.communities.iter().map(named).chain(others).collect::<Vec<_>>().join(" ")
+}
+
+/// The peer, and the vantage to which the path leads where it has one.
+fn peer_and_place(p: &Path) -> String {
+    let peer = p.peer.clone().unwrap_or_else(|| source(p));
+    p.vantage.as_ref().map_or_else(|| peer.clone(), |at| format!("{peer} (at {at})"))
 }
 
 fn source(p: &Path) -> String {

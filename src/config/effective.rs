@@ -85,7 +85,8 @@ pub(super) fn differences(old: &PeerEntry, new: &PeerEntry) -> Vec<Difference> {
 }
 
 /// What is in force, in the order of the file's documentation, from the section with index `first`
-/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, every VRF, every peer and every range of dynamic peers.
+/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, every VRF, every peer, every range of dynamic
+/// peers and every vantage from which costs are stated.
 pub fn sections(config: &Config, first: usize) -> impl Iterator<Item = Section> + '_ {
     (first..).map_while(|index| section_at(config, index))
 }
@@ -107,7 +108,10 @@ fn section_at(config: &Config, index: usize) -> Option<Section> {
             }
             let index = index - config.vrfs.len();
             let Some(peer) = config.peers.get(index) else {
-                let range = config.dynamic.get(index - config.peers.len())?;
+                let index = index - config.peers.len();
+                let Some(range) = config.dynamic.get(index) else {
+                    return of_vantage(config, index - config.dynamic.len());
+                };
                 return Some(of_range(range, identity));
             };
             let list = section("bgp.peers", of_peer(peer), default_peer(peer, identity));
@@ -163,6 +167,15 @@ fn of_vrf(vrf: &Vrf) -> Section {
     let default = values(None, &super::vrf::default_listen(), &[]);
     let list = section("vrfs", values(text(&vrf.name), &vrf.listen, &vrf.import), default);
     Section { is_list: true, ..list }
+}
+
+/// The costs that are stated from one vantage.
+fn of_vantage(config: &Config, index: usize) -> Option<Section> {
+    let (name, costs) = config.table.vantages.stated.iter().nth(index)?;
+    let costs: Vec<String> = costs.iter().map(|(to, cost)| format!("{to:?} = {cost}")).collect();
+    let costs = Some(format!("{{ {} }}", costs.join(", ")));
+    let list = section("bgp.vantages", vec![("name", text(name)), ("costs", costs)], Vec::new());
+    Some(Section { is_list: true, ..list })
 }
 
 fn of_bgp(config: &Config) -> Values {
@@ -412,6 +425,18 @@ mod tests {
         assert_eq!(of("", "password = \"s3cret\"\n"), ["password none → (hidden)"]);
         let other = of("password = \"s3cret\"\n", "password = \"0ther\"\n");
         assert_eq!(other, ["password changed"]);
+    }
+
+    #[test]
+    fn vantages_are_shown_with_the_costs_that_are_stated() {
+        let text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[bgp.vantages]]\nname = \"a\"\n\
+                    costs = { b = 10, c = 20 }\n";
+        let config = Config::parse(Path::new("m.toml"), text).unwrap();
+        let shown: Vec<Section> = sections(&config, 0).collect();
+        let last = shown.last().unwrap();
+        let values: Vec<Option<&str>> = last.settings.iter().map(|s| s.value.as_deref()).collect();
+        assert_eq!((last.table, last.is_list), ("bgp.vantages", true));
+        assert_eq!(values, [Some("\"a\""), Some("{ \"b\" = 10, \"c\" = 20 }")]);
     }
 
     #[test]

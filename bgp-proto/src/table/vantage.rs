@@ -50,6 +50,8 @@ impl VantageCosts {
 /// The vantages in use, by name.
 pub(super) struct Vantages {
     known: BTreeMap<Arc<str>, Arc<Vantage>>,
+    /// By [`VantageId`].
+    names: Vec<Option<Arc<str>>>,
     /// Whether some may have gone out of use.
     may_shrink: bool,
     /// Whether it has been reported that there are too many.
@@ -58,8 +60,12 @@ pub(super) struct Vantages {
 
 impl Vantages {
     pub(super) fn new(costs: &VantageCosts) -> Self {
-        let mut vantages =
-            Vantages { known: BTreeMap::new(), may_shrink: false, is_limit_noted: false };
+        let mut vantages = Vantages {
+            known: BTreeMap::new(),
+            names: Vec::new(),
+            may_shrink: false,
+            is_limit_noted: false,
+        };
         vantages.rebuild(costs, &[]);
         vantages
     }
@@ -67,6 +73,18 @@ impl Vantages {
     /// The vantage with this name, if it is in use.
     pub(super) fn of(&self, name: Option<&Arc<str>>) -> Option<Arc<Vantage>> {
         self.known.get(name?).map(Arc::clone)
+    }
+
+    fn name_of(&self, id: VantageId) -> Option<Arc<str>> {
+        self.names.get(usize::from(id.0))?.clone()
+    }
+
+    fn set_name(&mut self, id: VantageId, name: &Arc<str>) {
+        let at = usize::from(id.0);
+        if self.names.len() <= at {
+            self.names.resize(at + 1, None);
+        }
+        self.names[at] = Some(Arc::clone(name));
     }
 
     /// A peer has left a vantage.
@@ -107,6 +125,8 @@ impl Vantages {
             (Arc::clone(&vantage.name), Arc::new(vantage))
         };
         self.known = ids.iter().map(vantage).collect();
+        self.names.clear();
+        ids.iter().for_each(|(name, id)| self.set_name(*id, name));
     }
 
     /// Adds a vantage that no cost is stated for.
@@ -117,6 +137,7 @@ impl Vantages {
         let name = Arc::clone(name);
         let vantage =
             Vantage { id, name: Arc::clone(&name), default_cost: costs.default, costs: row };
+        self.set_name(id, &name);
         self.known.insert(name, Arc::new(vantage));
         id
     }
@@ -171,8 +192,7 @@ impl Table {
     /// The name of the vantage to which a path leads.
     pub(super) fn place_of(&self, path: &Path) -> Option<Arc<str>> {
         let place = self.loc_rib.sources.place(path, &self.loc_rib.hops)?;
-        let found = self.vantages.known.values().find(|vantage| vantage.id == place);
-        found.map(|vantage| Arc::clone(&vantage.name))
+        self.vantages.name_of(place)
     }
 
     /// The costs changed: the vantages of all peers get new rows.
@@ -231,6 +251,8 @@ mod tests {
         let before = row(&vantages, "b").0;
         let other = vantages.add(&fewer, &"other".into());
         assert_eq!(row(&vantages, "rack"), (added, [1000, 3, 0, 1000]));
+        assert_eq!(vantages.name_of(added).as_deref(), Some("rack"));
+        assert_eq!(vantages.name_of(other).as_deref(), Some("other"));
         assert!(other != added && other != before, "{other:?} is taken");
     }
 
