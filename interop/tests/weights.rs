@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use interop::cpu_time::CpuTime;
 use interop::daemon::Daemon;
+use interop::frr::Frr;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control, control_section};
+use interop::matrix::neighbor;
+use interop::speaker::{Config, Kind};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};
 
@@ -209,6 +212,58 @@ fn a_tor_sends_each_node_the_share_of_its_endpoints() -> Result<()> {
         wait_weights(&tor, &hosts, changed)?;
         expect_shares(&client, &nodes, changed)
     })
+}
+
+/// FRR as ToR reads the same bandwidths, without any setting. Its kernel weights are whole percents of
+/// the sum, rounded down, at least 1: shares are up to a percentage point off.
+#[test]
+#[ignore = "needs root, FRR and nftables"]
+fn frr_as_tor_weights_by_the_percentages_of_the_endpoints() -> Result<()> {
+    lab::run_margay("weights-frr", &[Kind::Frr], &["nft"], |lab: &mut Lab| {
+        let tor = lab.host("tor")?;
+        let hosts = [lab.host("n1")?, lab.host("n2")?, lab.host("n3")?];
+        let config = Config {
+            asn: TOR_AS,
+            router_id: tor.router_id(),
+            port: 179,
+            neighbors: hosts.iter().map(|n| neighbor(n.v4(), tor.v4(), NODE_AS)).collect(),
+            origins: Vec::new(),
+        };
+        let mut text = format!(
+            "router bgp {TOR_AS}\n bgp router-id {}\n no bgp ebgp-requires-policy\n",
+            tor.router_id()
+        );
+        for host in &hosts {
+            text.push_str(&format!(
+                " neighbor {0} remote-as {NODE_AS}\n neighbor {0} timers connect 1\n",
+                host.v4()
+            ));
+        }
+        let frr = Frr::start_text(&tor, &config, &text)?;
+        let begin = web(&hosts, ENDPOINTS);
+        let mut nodes = Vec::new();
+        for host in &hosts {
+            nodes.push(Node::start(host, &tor, &begin)?);
+        }
+        wait_weights(&tor, &hosts, percents(ENDPOINTS))?;
+        let shown = frr.ask(&[&format!("show bgp ipv4 unicast {SERVICE}/32")])?;
+        // 5 endpoints of 10 Mbit/s, as an IEEE 754 number of AS 64512.
+        ensure!(shown.contains("LB:64512:6250000"), "{shown}");
+        // One goes, others change; then only a path changes that need not be the best one.
+        for changed in [[3, 0, 4], [3, 0, 9], [12, 0, 9]] {
+            hosts
+                .iter()
+                .try_for_each(|host| put(host, "slice", &slice("web", &hosts, &changed)))?;
+            wait_weights(&tor, &hosts, percents(changed))?;
+        }
+        Ok(())
+    })
+}
+
+/// FRR's weights for these numbers of endpoints.
+fn percents(endpoints: [u64; 3]) -> [u64; 3] {
+    let total: u64 = endpoints.iter().sum();
+    endpoints.map(|count| count * 100 / total)
 }
 
 /// What 100 changed weights a second cost, in files, which are read from the disk at each change.
