@@ -134,6 +134,7 @@ impl Route {
             interface: self.interface.as_deref(),
             metric: self.metric,
             peer_type,
+            shared_bandwidth: None,
         });
         let is_accepted = verdict.decision == Decision::Accept;
         Ok(Answer {

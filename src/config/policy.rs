@@ -302,6 +302,7 @@ fn read_changes(table: &Table<'_>, asn: Asn) -> Vec<Change> {
             matches!(
                 change,
                 Change::SetLinkBandwidth(_)
+                    | Change::SumLinkBandwidth(..)
                     | Change::ClearLinkBandwidth
                     | Change::ScaleLinkBandwidth(_)
             )
@@ -371,7 +372,7 @@ fn read_set(set: Table<'_>, asn: Asn) -> Vec<Change> {
     changes
 }
 
-/// Reads what happens to Link Bandwidth communities: replaced, removed or scaled.
+/// Reads what happens to Link Bandwidth communities: replaced, summed, removed or scaled.
 fn read_link_bandwidth(set: &Table<'_>, asn: Asn) -> Option<Change> {
     let types = [
         ("transitive", BandwidthScope::Transitive),
@@ -389,10 +390,13 @@ fn read_link_bandwidth(set: &Table<'_>, asn: Asn) -> Option<Change> {
         }
         return percent?.integer(1..=10_000u16).map(Change::ScaleLinkBandwidth);
     };
+    let scope = scope.map_or(Some(BandwidthScope::Transitive), |v| v.choice(&types))?;
     if !value.is_integer() {
-        return value.choice(&[("none", Change::ClearLinkBandwidth)]);
+        return value.choice(&[
+            ("none", Change::ClearLinkBandwidth),
+            ("cumulative", Change::SumLinkBandwidth(asn, scope)),
+        ]);
     }
     let octets = value.integer(1..=1_000_000_000_000_000u64)?;
-    let scope = scope.map_or(Some(BandwidthScope::Transitive), |v| v.choice(&types))?;
     Some(Change::SetLinkBandwidth(ExtCommunity::of_link_bandwidth(asn, octets, scope)))
 }

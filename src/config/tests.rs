@@ -238,7 +238,9 @@ fn rules_become_conditions_and_changes_in_order() {
     // 10 Gbit/s, of our AS 64512.
     let set = "0x4004fc004e9502f9".parse().unwrap();
     assert_eq!(bandwidth(2), [Change::SetLinkBandwidth(set)]);
-    assert_eq!(bandwidth(3), [Change::ClearLinkBandwidth]);
+    let transitive = bgp_proto::types::BandwidthScope::Transitive;
+    assert_eq!(bandwidth(3), [Change::SumLinkBandwidth(Asn(64512), transitive)]);
+    assert_eq!(bandwidth(4), [Change::ClearLinkBandwidth]);
     let kernel = &config.redistribute[0].policy.as_ref().unwrap().rules[0];
     assert_eq!(kernel.matches, [Match::Interface(vec!["cali*".into()]), Match::Metric(0..=100)]);
 }

@@ -142,6 +142,7 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
         interface: route.interface.as_deref(),
         metric,
         peer_type: None,
+        shared_bandwidth: None,
     });
     if verdict.decision != Decision::Accept {
         return None;

@@ -56,14 +56,25 @@ impl GroupKey {
     }
 
     /// Whether paths other than the best one decide what is sent: all may be (ADD-PATH), another may be
-    /// the best one from the vantage, or routes of ours give way to them.
+    /// the best one from the vantage, routes of ours give way to them, or their bandwidths are summed.
     pub(crate) fn looks_at_all_paths(&self) -> bool {
-        self.add_path.is_some() || self.vantage.is_some() || self.drain == Drain::Withdraw
+        self.add_path.is_some()
+            || self.vantage.is_some()
+            || self.drain == Drain::Withdraw
+            || self.sums_bandwidth()
+    }
+
+    /// Whether the bandwidths of several paths are sent with one of them.
+    pub(crate) fn sums_bandwidth(&self) -> bool {
+        self.add_path.is_none() && self.export.sums_bandwidth()
     }
 
     /// Whether the best path from the vantage decides what is sent, and no other path does.
     pub(crate) fn is_decided_by_vantage(&self) -> bool {
-        self.vantage.is_some() && self.add_path.is_none() && self.drain != Drain::Withdraw
+        self.vantage.is_some()
+            && self.add_path.is_none()
+            && self.drain != Drain::Withdraw
+            && !self.sums_bandwidth()
     }
 
     /// Whether the export policy may set a next hop.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Change, Decision, METRIC_MIRROR, RouteRef, Verdict};
-use crate::types::{Asn, Community, Family, NextHop, Prefix};
+use crate::types::{Asn, Community, ExtCommunity, Family, NextHop, Prefix};
 use crate::wire::{AttrEdit, AttrView, attr};
 
 /// First of the well-known standard communities (RFC 1997: 0xFFFF0000 to 0xFFFFFFFF).
@@ -123,6 +123,7 @@ impl<'a> Working<'a> {
                 }
             }
             Change::SetLinkBandwidth(_)
+            | Change::SumLinkBandwidth(..)
             | Change::ClearLinkBandwidth
             | Change::ScaleLinkBandwidth(_) => self.change_bandwidth(change),
             Change::ClearCommunities => {
@@ -158,6 +159,13 @@ impl<'a> Working<'a> {
         let others = || before.iter().copied().filter(|c| !c.is_link_bandwidth());
         let after: List<_> = match *change {
             Change::SetLinkBandwidth(bandwidth) => others().chain([bandwidth]).collect(),
+            Change::SumLinkBandwidth(asn, scope) => match self.original.shared_bandwidth {
+                Some(0) => others().collect(),
+                Some(sum) => {
+                    others().chain([ExtCommunity::of_link_bandwidth(asn, sum, scope)]).collect()
+                }
+                None => return,
+            },
             Change::ClearLinkBandwidth => others().collect(),
             Change::ScaleLinkBandwidth(percent) => {
                 before.iter().map(|c| c.scaled_link_bandwidth(percent)).collect()
@@ -204,7 +212,10 @@ impl Change {
     pub(super) fn is_prefix_independent(&self) -> bool {
         !matches!(
             self,
-            Change::NextHop(IpAddr::V4(_)) | Change::LocalPrefFromMetric | Change::Source(_)
+            Change::NextHop(IpAddr::V4(_))
+                | Change::LocalPrefFromMetric
+                | Change::Source(_)
+                | Change::SumLinkBandwidth(..)
         )
     }
 }

@@ -26,7 +26,9 @@ pub use prefix_set::{PrefixMatch, PrefixSet};
 
 use action::Working;
 
-use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, NextHop, PeerType, Prefix};
+use crate::types::{
+    Asn, BandwidthScope, Community, ExtCommunity, LargeCommunity, NextHop, PeerType, Prefix,
+};
 use crate::wire::{AttrEdit, AttrView};
 
 /// The route that a policy evaluates.
@@ -48,6 +50,10 @@ pub struct RouteRef<'a> {
     /// The type of the peer that the policy is applied for: sender on import, receiver on export.
     /// `None` if no peer is involved.
     pub peer_type: Option<PeerType>,
+    /// On export: the Link Bandwidth of all paths that share the destination's traffic together, octets
+    /// per second; 0 if one of them has none. `None` where it does not count: elsewhere, for one of
+    /// several paths that are sent (ADD-PATH), and for a path that does not share.
+    pub shared_bandwidth: Option<u64>,
 }
 
 /// One condition. All conditions of a rule must hold; a list inside a condition matches if any
@@ -126,6 +132,9 @@ pub enum Change {
     /// Replaces all Link Bandwidth communities (draft-ietf-idr-link-bandwidth), of either type, by this
     /// one.
     SetLinkBandwidth(ExtCommunity),
+    /// Replaces all Link Bandwidth communities by one with [`RouteRef::shared_bandwidth`], of this AS and
+    /// type; removes them where that is 0. Without it the route is unchanged.
+    SumLinkBandwidth(Asn, BandwidthScope),
     /// Removes all Link Bandwidth communities, of either type.
     ClearLinkBandwidth,
     /// Multiplies the bandwidth of each Link Bandwidth community by this many percent, at least 1
@@ -308,6 +317,12 @@ impl Policy {
     /// their next hop is reached through another one.
     pub fn looks_at_interface(&self) -> bool {
         self.rules.iter().flat_map(|rule| &rule.matches).any(Match::looks_at_interface)
+    }
+
+    /// Whether the verdict on export may depend on the other paths of the destination.
+    pub(crate) fn sums_bandwidth(&self) -> bool {
+        let mut changes = self.rules.iter().flat_map(|rule| &rule.changes);
+        changes.any(|change| matches!(change, Change::SumLinkBandwidth(..)))
     }
 
     /// The name of a rule for `explain`, counted from one: `policy "pods" rule 2 "own blocks"`, or

@@ -39,6 +39,7 @@ impl Route {
             interface: self.interface,
             metric: self.metric,
             peer_type: self.peer_type,
+            shared_bandwidth: None,
         }
     }
 
@@ -667,7 +668,8 @@ impl Model {
                     self.own_source = Some(source);
                 }
             }
-            Change::KeepInstalled => {}
+            // Without the sum there is no change.
+            Change::SumLinkBandwidth(..) | Change::KeepInstalled => {}
         }
     }
 

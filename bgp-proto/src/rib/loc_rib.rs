@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::{
     AttrId, AttrTable, Choices, DestId, Destinations, IdSet, LocalRoute, Meter, Moved,
     MultipathAsPath, NextHopId, NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId,
-    Sources, SparseSet, Stored, ViaDefault, WorkSet, compare, select, select_multipath,
+    Sources, SparseSet, Stored, ViaDefault, WorkSet, compare, select,
 };
 use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix, Recursion, Source};
 
@@ -22,7 +22,7 @@ pub(crate) type Version = u64;
 pub(crate) type PathName = (Family, DestId, SourceId, u32);
 
 /// Which paths may share a destination's traffic with the best one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MultipathLimit {
     pub(crate) max: usize,
     pub(crate) as_path: MultipathAsPath,
@@ -491,22 +491,7 @@ impl LocRib {
 
     /// Positions of the paths of the multipath set, best first.
     pub(crate) fn multipath(&self, paths: &[Path], limit: MultipathLimit) -> Vec<usize> {
-        let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
-        let mut equal = select_multipath(&candidates);
-        if let Some(best) = equal.first().copied() {
-            let as_path = |at: usize| {
-                let path = &paths[candidates[at].0];
-                self.attrs.view(path.attrs).as_path()
-            };
-            let asn = |at: usize| candidates[at].1.neighbor_asn;
-            match limit.as_path {
-                MultipathAsPath::EqualLength => {}
-                MultipathAsPath::SameNeighborAs => equal.retain(|at| asn(*at) == asn(best)),
-                MultipathAsPath::Identical => equal.retain(|at| as_path(*at) == as_path(best)),
-            }
-        }
-        equal.truncate(limit.max.max(1));
-        equal.into_iter().map(|at| candidates[at].0).collect()
+        self.sources.multipath(paths, limit, &self.attrs, &self.hops)
     }
 
     /// The kernel's hops towards a BGP next hop's address.

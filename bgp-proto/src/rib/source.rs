@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, PathFlags, Rank, Reach, SourceId,
-    Vantage, VantageId, ViaDefault,
+    AttrTable, Candidate, MultipathAsPath, MultipathLimit, NextHops, PREFERENCE_BGP, Path,
+    PathFlags, Rank, Reach, SourceId, Vantage, VantageId, ViaDefault, select_multipath,
 };
-use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
+use crate::types::{Asn, ClusterId, ExtCommunity, NextHop, PeerType, RouterId, Source};
 
 /// One peer as a source of routes. Kept as long as the peer has stale routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(crate) fn default_preference(source: Source) -> u16 {
 pub(crate) struct Sources {
     peers: Vec<Option<SourceFacts>>,
     via_default: ViaDefault,
+    /// Which paths share a destination's traffic, for export.
+    multipath: MultipathLimit,
 }
 
 /// A counter for each source, by [`SourceId`].
@@ -94,7 +96,11 @@ impl SourceCounts {
 
 impl Sources {
     pub(crate) fn new(via_default: ViaDefault) -> Sources {
-        Sources { peers: Vec::new(), via_default }
+        Sources { peers: Vec::new(), via_default, multipath: MultipathLimit::default() }
+    }
+
+    pub(crate) fn set_multipath(&mut self, multipath: MultipathLimit) {
+        self.multipath = multipath;
     }
 
     pub(crate) fn set_via_default(&mut self, via_default: ViaDefault) {
@@ -190,6 +196,60 @@ impl Sources {
             }
         }
         candidates
+    }
+
+    /// Positions of the paths of the multipath set, best first.
+    pub(crate) fn multipath(
+        &self,
+        paths: &[Path],
+        limit: MultipathLimit,
+        attrs: &AttrTable,
+        hops: &NextHops,
+    ) -> Vec<usize> {
+        let candidates = self.candidates(paths, attrs, hops);
+        let mut equal = select_multipath(&candidates);
+        if let Some(best) = equal.first().copied() {
+            let as_path = |at: usize| attrs.view(paths[candidates[at].0].attrs).as_path();
+            let asn = |at: usize| candidates[at].1.neighbor_asn;
+            match limit.as_path {
+                MultipathAsPath::EqualLength => {}
+                MultipathAsPath::SameNeighborAs => equal.retain(|at| asn(*at) == asn(best)),
+                MultipathAsPath::Identical => equal.retain(|at| as_path(*at) == as_path(best)),
+            }
+        }
+        equal.truncate(limit.max.max(1));
+        equal.into_iter().map(|at| candidates[at].0).collect()
+    }
+
+    /// The Link Bandwidth of all paths that share the destination's traffic together, each next hop
+    /// counted once; 0 if one of them has none. `None` if `path` is not among them.
+    pub(crate) fn shared_bandwidth(
+        &self,
+        path: &Path,
+        paths: &[Path],
+        attrs: &AttrTable,
+        hops: &NextHops,
+    ) -> Option<u64> {
+        let sharing = self.multipath(paths, self.multipath, attrs, hops);
+        let name = |path: &Path| (path.source, path.path_id);
+        if !sharing.iter().any(|at| name(&paths[*at]) == name(path)) {
+            return None;
+        }
+        let mut counted: smallvec::SmallVec<[Option<IpAddr>; 8]> = smallvec::SmallVec::new();
+        let mut sum = 0u64;
+        for path in sharing.into_iter().map(|at| &paths[at]) {
+            let hop = hops.hop(path.next_hop).map(NextHop::addr);
+            if counted.contains(&hop) {
+                continue;
+            }
+            counted.push(hop);
+            let mut communities = attrs.view(path.attrs).ext_communities();
+            match communities.find_map(ExtCommunity::link_bandwidth) {
+                Some(bandwidth) => sum = sum.saturating_add(bandwidth),
+                None => return Some(0),
+            }
+        }
+        Some(sum)
     }
 
     /// Where the traffic of a path goes: the vantage of the neighbour that is its next hop (RFC 9107

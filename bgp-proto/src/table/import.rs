@@ -390,6 +390,7 @@ impl Table {
             interface: self.loc_rib.hops.interface(hop),
             metric: None,
             peer_type: Some(context.session.peer_type),
+            shared_bandwidth: None,
         };
         let verdict = context.routes.import.policy.evaluate(&route);
         if verdict.decision != Decision::Accept {

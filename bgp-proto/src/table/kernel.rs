@@ -414,5 +414,6 @@ fn verdict_of(
         },
         metric: local.and_then(|local| local.metric).or(rib.attrs.local(path.attrs).metric),
         peer_type: rib.sources.get(path.source).map(|facts| facts.peer_type),
+        shared_bandwidth: None,
     }))
 }

@@ -308,9 +308,11 @@ impl Table {
     /// results do not depend on it. `waker` is woken from other threads when a group's readers have
     /// room again or a member needs resynchronisation: the host then calls [`Table::turn`].
     pub fn new(config: Arc<TableConfig>, seed: u64, waker: Waker) -> Self {
+        let mut loc_rib = LocRib::new(seed, config.via_default);
+        loc_rib.sources.set_multipath(config.multipath_limit());
         Table {
             peers: Peers::default(),
-            loc_rib: LocRib::new(seed, config.via_default),
+            loc_rib,
             adj_ribs_out: AdjRibsOut::new(seed, waker, config.log_bytes_max),
             kernel: KernelView::default(),
             leaks: Leaks::default(),
@@ -352,6 +354,14 @@ impl Table {
             || before.backup_paths != config.backup_paths
         {
             self.kernel.mark_all(&self.loc_rib);
+        }
+        if before.multipath_limit() != config.multipath_limit() {
+            self.loc_rib.sources.set_multipath(config.multipath_limit());
+            if self.adj_ribs_out.groups.values().any(|group| group.key.sums_bandwidth()) {
+                for family in Family::ALL {
+                    self.adj_ribs_out.export_again(family, None, &mut self.loc_rib);
+                }
+            }
         }
         if before.via_default != config.via_default {
             self.loc_rib.set_via_default(config.via_default);

@@ -15,6 +15,12 @@ pub(super) struct Received {
     withdrawn: Vec<u32>,
 }
 
+impl Received {
+    pub(super) fn has_withdrawn(&self) -> bool {
+        !self.withdrawn.is_empty()
+    }
+}
+
 pub(super) fn receive(reader: &mut Reader, add_path: FamilySet) -> Received {
     let context = UpdateContext { add_path, ..UpdateContext::new(PeerType::Internal, ASN) };
     let octets = read(reader);
@@ -185,7 +191,7 @@ fn stale_routes_that_are_withdrawn_are_reported_to_the_host() {
     }
 }
 
-fn withdraw(table: &mut Table, from: u32, prefix: &str) {
+pub(super) fn withdraw(table: &mut Table, from: u32, prefix: &str) {
     let mut bytes = Vec::new();
     Nlri::push(&mut bytes, None::<PathId>, prefix.parse().unwrap());
     let mut batch = RouteBatch::default();
