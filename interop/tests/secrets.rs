@@ -11,7 +11,7 @@ use interop::bird2::Bird2;
 use interop::lab::{self, Host};
 use interop::margay::{self, Control};
 use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Kind, Origin, Speaker as _};
+use interop::speaker::{Config, Kind, Origin};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::Value;
 
@@ -100,9 +100,9 @@ fn a_changed_file_rekeys_its_peer_alone() -> Result<()> {
         for n in 0..OTHERS {
             let file = plain.join(format!("{n}"));
             fs::write(&file, format!("secret {}\n", n / 500))?;
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "{}passive = true\n",
+                "{}passive = true",
                 peer(&format!("10.77.{}.{}", n / 250, n % 250 + 1), &file)
             );
         }
