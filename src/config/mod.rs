@@ -600,16 +600,16 @@ impl Document {
     /// # Errors
     /// See [`Document::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Document, Errors> {
-        Document::read(path, text, Reading::default())
+        Document::parse_with(path, text, Reading::default())
     }
 
     /// Like [`Document::parse`]; of a file with a secret that cannot be read or is empty, what is kept
     /// stays in force.
     fn parse_keeping(path: &Path, text: &str, kept: &Secrets) -> Result<Document, Errors> {
-        Document::read(path, text, Reading::keeping(kept))
+        Document::parse_with(path, text, Reading::keeping(kept))
     }
 
-    fn read(path: &Path, text: &str, secrets: Reading) -> Result<Document, Errors> {
+    fn parse_with(path: &Path, text: &str, secrets: Reading) -> Result<Document, Errors> {
         let parsed = Parsed::parse(path, text, secrets);
         let base = path.parent().unwrap_or(Path::new(""));
         let document = parsed.root().and_then(|root| {

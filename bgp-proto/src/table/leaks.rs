@@ -51,6 +51,7 @@ impl Offered {
             interface: self.interface.as_deref(),
             metric: self.metric,
             peer_type: self.peer_type,
+            shared_bandwidth: None,
         });
         if verdict.decision != Decision::Accept {
             return None;

@@ -248,6 +248,7 @@ impl Table {
             interface: self.loc_rib.hops.interface(hop),
             metric: None,
             peer_type: Some(context.session.peer_type),
+            shared_bandwidth: None,
         }
     }
 }

@@ -134,6 +134,7 @@ pub(super) async fn test(
                         interface: None,
                         metric: None,
                         peer_type: kind,
+                        shared_bandwidth: None,
                     },
                 )]
             }
