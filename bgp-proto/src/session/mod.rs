@@ -36,6 +36,7 @@ mod collision;
 mod config;
 mod conn;
 mod intake;
+mod key_chain;
 mod negotiate;
 mod offer;
 mod peer;
@@ -46,6 +47,7 @@ pub use config::{
     AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RemoteAsn,
     RoleMode, TransportSecurity,
 };
+pub use key_chain::{ChainKey, HeldKeys, KeyChain, KeyChainFault, KeyLifetime, KeyStep};
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};
 pub use peer::{Action, BfdPath, Command, Keep, Peer, Slot, State, Stats, Timers};
