@@ -10,6 +10,7 @@
 #                            600 MB), for interop/current.sh and compare --current
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
+#   interop/setup.sh tcp-ao  qemu, a kernel with TCP-AO for it, and BIRD 3
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
 #                            of cargo's, built from source once (minutes), umoci, rpm, qemu, a root to install in
 #   interop/setup.sh confd   the confd and calicoctl of a Calico release, built from source once (two minutes)
@@ -28,6 +29,8 @@ RUST_TOOLCHAIN=1.95.0
 BIRD16=/opt/interop/bird16
 BIRD16_SOURCE=b/bird/bird_1.6.8.orig.tar.gz
 BIRD16_SUM=6c61ab5d2ef59d2559a8735b8252b5a0238013b43e5fb8a96c5d9d06e7bc00b2
+BIRD3=/opt/interop/bird3
+BIRD3_VERSION=3.1
 KUBERNETES=/opt/interop/kubernetes
 GO_MINIMUM=1.24
 GO_MINIMUM_OF_137=1.26
@@ -183,6 +186,33 @@ setup_vm() {
     "$(dirname "$0")/vm.sh" fetch > /tmp/margay-setup.log 2>&1 ||
         { tail -n 20 /tmp/margay-setup.log >&2; die "User Mode Linux cannot be fetched"; }
     touch "$vm/uml/complete"
+}
+
+# BIRD 3.1 of Debian 13 with its libraries. Kernel and daemon are only unpacked, never installed.
+setup_tcp_ao() {
+    local vm=${VM:-/var/cache/vmlab} script dir
+    script=$(cd "$(dirname "$0")" && pwd)/vm.sh
+    install_packages qemu-system-x86 xz-utils kmod iproute2
+    if ! "$script" has-qemu; then
+        echo "setup: fetching a kernel for qemu into $vm"
+        apt_update
+        "$script" fetch-qemu > /tmp/margay-setup.log 2>&1 ||
+            { tail -n 20 /tmp/margay-setup.log >&2; die "the kernel cannot be fetched"; }
+    fi
+    [ -e $BIRD3/complete ] && return 0
+    [ "$(id -u)" = 0 ] || die "not root, and BIRD 3 is missing in $BIRD3"
+    echo "setup: unpacking BIRD 3 into $BIRD3"
+    apt_update
+    dir=$(mktemp -d)
+    (cd "$dir" && "$script" suite trixie bird3 libc6 libssh-4 > /tmp/margay-setup.log 2>&1) ||
+        { tail -n 20 /tmp/margay-setup.log >&2; rm -rf "$dir"; die "BIRD 3 cannot be fetched"; }
+    compgen -G "$dir/bird3_$BIRD3_VERSION*.deb" > /dev/null ||
+        { rm -rf "$dir"; die "Debian 13 has another BIRD 3 than $BIRD3_VERSION: adapt BIRD3_VERSION"; }
+    rm -rf $BIRD3
+    mkdir -p $BIRD3
+    for package in "$dir"/*.deb; do dpkg -x "$package" $BIRD3; done
+    rm -rf "$dir"
+    touch $BIRD3/complete
 }
 
 # Puts Go of this version or newer into PATH.
@@ -376,7 +406,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, tcp-ao, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -387,11 +417,12 @@ for what; do
         current) setup_current ;;
         monitor) setup_monitor ;;
         vm) setup_vm ;;
+        tcp-ao) setup_tcp_ao ;;
         package) setup_package ;;
         confd) setup_confd ;;
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

@@ -6,6 +6,7 @@
 #   interop/vm.sh fetch               as `interop/setup.sh vm` does, once: 40 MB. Needs kmod
 #   interop/vm.sh uml SCRIPT [ARGS]   User Mode Linux: near native speed, IPIP, VRF, dummy, netem, MPLS
 #   interop/vm.sh fetch-qemu          for the next one, 140 MB. Needs qemu-system-x86, xz-utils, kmod
+#   interop/vm.sh has-qemu            whether that has been done
 #   interop/vm.sh run SCRIPT [ARGS]   qemu with emulated CPUs and Debian's kernel: everything, slow
 #
 #   VM=DIR        where the kernels are, default /var/cache/vmlab
@@ -110,4 +111,5 @@ I
   TMPDIR=/dev/shm timeout --foreground -k 5 "$LIMIT" "$VM/uml/usr/bin/linux.uml" mem="${MEM}M" rootfstype=hostfs rootflags=/ ro \
     init="$out/.init" quiet loglevel=3 panic=-1 con=null con0=null,fd:3 con1=null,fd:4 ${VM_APPEND:-} </dev/null 3>"$out/kernel.log" 4> >(cat) >>"$out/kernel.log" 2>&1
   local q=$?; rm -f "$out/.init"; end $q; }
-case ${1:-} in fetch|fetch-qemu|initrd|run|uml) "$@";; *) sed -n '2,13p' "$0"; exit 2;; esac
+has-qemu() { [ -s "$INITRD" ] && [ -s "$KIMG" ]; }
+case ${1:-} in fetch|fetch-qemu|has-qemu|suite|initrd|run|uml) "$@";; *) sed -n '2,14p' "$0"; exit 2;; esac

@@ -1,7 +1,7 @@
 //! Runs tests under another kernel: User Mode Linux with IPIP, VRF, dummy, netem and MPLS, which
-//! the machine's kernel may lack.
+//! the machine's kernel may lack, or an emulated machine whose kernel has TCP-AO.
 //!
-//! `interop/setup.sh vm` fetches it, `interop/vm.sh` starts it. A test runs its own binary again
+//! `interop/setup.sh vm` and `tcp-ao` fetch them, `interop/vm.sh` starts them. A test runs its own binary again
 //! inside, with the machine's file system, except that writes go to memory.
 
 use std::env;
@@ -21,16 +21,64 @@ pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
+/// Which kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Machine {
+    /// User Mode Linux, nearly as fast as the machine's own.
+    Uml,
+    /// qemu with emulated processors, about ten times slower.
+    Qemu,
+}
+
+impl Machine {
+    /// Whether it is there.
+    fn check(self) -> Result<()> {
+        match self {
+            Machine::Uml => {
+                let cache = env::var("VM").unwrap_or_else(|_| "/var/cache/vmlab".to_owned());
+                let kernel = Path::new(&cache).join("uml/usr/bin/linux.uml");
+                ensure!(
+                    kernel.exists(),
+                    "{} is missing: run `interop/setup.sh vm`",
+                    kernel.display()
+                );
+            }
+            Machine::Qemu => {
+                let found = Command::new("bash").args([VM, "has-qemu"]).status()?;
+                ensure!(found.success(), "no kernel for qemu: run `interop/setup.sh tcp-ao`");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs `body` under the full kernel. `test` is the path of the test.
 ///
 /// # Errors
 /// When the test fails inside, or the kernel is not available.
 pub fn run(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    run_on(Machine::Uml, test, Duration::from_secs(180), body)
+}
+
+/// As [`run`], under the kernel that has TCP-AO.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_emulated(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    run_on(Machine::Qemu, test, Duration::from_secs(600), body)
+}
+
+fn run_on(
+    machine: Machine,
+    test: &str,
+    limit: Duration,
+    body: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     if is_inside() {
         return body();
     }
     let arguments = ["--exact", test, "--include-ignored", "--nocapture"];
-    let text = start(&arguments, Duration::from_secs(180))?;
+    let text = start_on(machine, &arguments, limit)?;
     ensure!(text.contains("1 passed"), "under the full kernel:\n{text}");
     Ok(())
 }
@@ -40,9 +88,11 @@ pub fn run(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
 /// # Errors
 /// When a test fails there, on a timeout, or when the kernel is not available.
 pub fn start(arguments: &[&str], limit: Duration) -> Result<String> {
-    let cache = env::var("VM").unwrap_or_else(|_| "/var/cache/vmlab".to_owned());
-    let kernel = Path::new(&cache).join("uml/usr/bin/linux.uml");
-    ensure!(kernel.exists(), "{} is missing: run `interop/setup.sh vm`", kernel.display());
+    start_on(Machine::Uml, arguments, limit)
+}
+
+fn start_on(machine: Machine, arguments: &[&str], limit: Duration) -> Result<String> {
+    machine.check()?;
     let exe = env::current_exe()?;
     let script = env::temp_dir().join(format!(
         "full-kernel-{}-{:?}",
@@ -54,7 +104,7 @@ pub fn start(arguments: &[&str], limit: Duration) -> Result<String> {
     fs::write(&script, format!("export {INSIDE}=1\n{binary}exec \"$@\"\n"))?;
     let output = Command::new("bash")
         .arg(VM)
-        .arg("uml")
+        .arg(if machine == Machine::Uml { "uml" } else { "run" })
         .args([&script, &exe])
         .args(arguments)
         .env("VM_TIMEOUT", limit.as_secs().to_string())

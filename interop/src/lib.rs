@@ -20,6 +20,7 @@
 
 pub mod bird16;
 pub mod bird2;
+pub mod bird3;
 pub mod calico;
 pub mod cases;
 pub mod cpu_time;

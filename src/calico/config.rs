@@ -134,6 +134,7 @@ impl Converter {
             originate,
             redistribute: redistribute(&plan.families.ipv4),
             vrfs: Vec::new(),
+            key_chains: Vec::new(),
             host_routes,
             drain: plan.drain.clone(),
             fib,
@@ -321,6 +322,7 @@ fn peer_entry(
         keepalive_time: session.keepalive_time.filter(|s| *s > 0).map(Duration::from_secs),
         security: TransportSecurity {
             md5: session.key.clone(),
+            ao: None,
             ttl_security_hops: session.ttl_security,
         },
         graceful_restart_time: Some(Duration::from_secs(session.graceful_restart_time)),
@@ -598,7 +600,10 @@ mod tests {
             graceful_restart_time: Some(Duration::from_secs(90)),
             // GTSM determines how many hops away the neighbour may be.
             multihop_ttl: None,
-            security: TransportSecurity { md5: None, ttl_security_hops: Some(1) },
+            security: TransportSecurity {
+                ttl_security_hops: Some(1),
+                ..TransportSecurity::default()
+            },
             ..of_calico("192.0.2.1", 65001, identity)
         };
         let six = PeerConfig { port: 1790, ..of_calico("fd00::9", 64512, identity) };

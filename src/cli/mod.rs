@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bgp_proto::types::Prefix;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -32,6 +32,7 @@ use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{Lookup, Request, RouteSelection, StopMode};
 use crate::kernel;
+use crate::net::try_key_chain;
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -636,8 +637,13 @@ fn settings_of(
 }
 
 fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
+    let (mut warnings, mut lacks) = (Vec::new(), Vec::new());
     let loaded = load(path, None, &Environment::of_process()).map(|setup| match setup {
         Setup::Own { config, .. } => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            warnings = config.key_chain_gaps(now.map_or(0, |since| since.as_secs()));
+            let tried = config.key_chains.iter().map(|chain| try_key_chain(chain));
+            lacks.extend(tried.filter_map(Result::err));
             let shared = if config.vrfs.is_empty() { Vec::new() } else { kernel::shared_sockets() };
             let note = |text: String| format!("note: {text}\n");
             (config.to_string() + &shared.into_iter().map(note).collect::<String>(), None)
@@ -653,12 +659,14 @@ fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
         _ => Vec::new(),
     };
     let is_read = tried.iter().all(|source| source.objects.is_ok());
-    let done = if is_read { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+    let done = if is_read && lacks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
     let (text, code) = match (json, loaded) {
         (false, Err(unusable)) => return unusable.say(),
         (false, Ok((text, _))) => {
-            let tried: String = tried.iter().map(ToString::to_string).collect();
-            (text + &tried, done)
+            let tried = tried.iter().map(ToString::to_string);
+            let warned = warnings.iter().map(|text| format!("warning: {text}\n"));
+            let lacking = lacks.iter().map(|text| format!("will not work here: {text}\n"));
+            (tried.chain(warned).chain(lacking).fold(text, |all, more| all + &more), done)
         }
         (true, loaded) => {
             let (runs, faults, code) = match loaded {
@@ -668,6 +676,11 @@ fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
             };
             let valid = faults.is_empty();
             let mut answer = serde_json::json!({"valid": valid, "runs": runs, "faults": faults});
+            for (key, lines) in [("warnings", &warnings), ("lacking", &lacks)] {
+                if !lines.is_empty() {
+                    answer[key] = lines.iter().cloned().collect();
+                }
+            }
             if connect {
                 answer["sources"] = tried.iter().map(Tried::to_json).collect();
             }

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use bgp_proto::session::{LocalIdentity, PassiveMode};
+use bgp_proto::session::{KeyChain, LocalIdentity, PassiveMode};
 use bgp_proto::table::{RouteLimits, VantageCosts};
 use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
 use super::bfd;
 use super::interface;
+use super::key_chain;
 use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
@@ -42,6 +43,7 @@ pub(super) fn read(
     policies: &Policies,
     folder: &Path,
     vrfs: &[Vrf],
+    key_chains: &[Arc<KeyChain>],
 ) -> Option<Bgp> {
     let table = root.require("bgp", "begin with asn and router-id")?.table()?;
     let asn = table.require("asn", "set it to our AS number").and_then(|v| read_usable_asn(&v));
@@ -61,14 +63,15 @@ pub(super) fn read(
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
     let identity =
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
-    let cx =
-        peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd, vrfs };
+    let (identity, bfd) = (&identity, &bfd);
+    let cx = peer::Context { identity, timers, limits, policies, folder, bfd, vrfs, key_chains };
     let dynamic = read_dynamic(&table, &cx, &listen);
     let (peers, interfaces) = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();
 
     let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
     asn.zip(router_id)?;
+    let identity = identity.clone();
     let groups_max = groups_max.unwrap_or(GROUPS_MAX);
     let global = BgpConfig { identity, cluster_id, listen, import, groups_max, memory_max };
     Some(Bgp { global, peers, interfaces, dynamic, vantages })
@@ -180,6 +183,8 @@ fn read_peers(
         }
         check_listens(&table, vrf.as_ref(), listen, entry.session.passive);
         let host = Prefix::host(entry.session.address);
+        let place = (vrf, host);
+        key_chain::check_around(&table, "address", dynamic, place, &entry.session.security);
         let has_range = dynamic.iter().any(|r| r.prefix == host && r.session.vrf == *vrf);
         if entry.session.security.md5.is_none()
             && !has_range
@@ -288,6 +293,8 @@ fn read_dynamic(
                 "give it a password of its own, or choose prefixes that do not overlap",
             );
         }
+        let place = (&range.session.vrf, range.prefix);
+        key_chain::check_around(&table, "prefix", &ranges, place, &range.session.security);
         table.finish();
     }
     ranges

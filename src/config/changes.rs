@@ -24,8 +24,8 @@ pub struct Changes {
     /// Peers whose session parameters differ: their sessions restart. Their routing parameters may
     /// differ too.
     pub peers_restarted: Vec<PeerEntry>,
-    /// Peers of whose session parameters only timers differ: sessions stay, and the new timers apply
-    /// from the next one on. Their routing parameters may differ too.
+    /// Peers of whose session parameters only timers and keys of TCP-AO differ: sessions stay, and the new
+    /// timers apply from the next one on. Their routing parameters may differ too.
     pub peers_retimed: Vec<PeerEntry>,
     /// Peers of which only routing parameters differ: sessions stay.
     pub peers_reconfigured: Vec<PeerEntry>,
@@ -326,6 +326,13 @@ impl Changes {
         }
     }
 
+    /// Whether a peer whose session stays differs in nothing but this key.
+    fn differs_only_in(&self, peer: &str, key: &str) -> bool {
+        let stays = self.peers_retimed.iter().any(|entry| *entry.name == *peer);
+        let keys = self.differences.get(peer).filter(|_| stays);
+        keys.is_some_and(|keys| keys.iter().all(|difference| difference.key == key))
+    }
+
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
@@ -342,11 +349,14 @@ impl Changes {
             (&self.peers_added, "added"),
         ];
         for (peers, what) in peers {
-            lines.extend(
-                peers.iter().map(|peer| {
-                    format!("peer {}: {what}{}", peer.name, self.which_keys(&peer.name))
-                }),
-            );
+            lines.extend(peers.iter().map(|peer| {
+                let what = if self.differs_only_in(&peer.name, "tcp-ao") {
+                    "keys of TCP-AO changed, session stays"
+                } else {
+                    what
+                };
+                format!("peer {}: {what}{}", peer.name, self.which_keys(&peer.name))
+            }));
         }
         let renamed = self.peers_renamed.iter();
         lines.extend(

@@ -72,6 +72,7 @@ pub(super) fn differences(old: &PeerEntry, new: &PeerEntry) -> Vec<Difference> {
     let (a, b) = (&old.session, &new.session);
     let hidden = [
         ("password", a.security.md5 != b.security.md5),
+        ("tcp-ao", a.security.ao != b.security.ao),
         ("import", old.routes.import.policy != new.routes.import.policy),
         ("export", old.routes.export.policy != new.routes.export.policy),
         ("bfd", old.bfd != new.bfd),
@@ -306,6 +307,7 @@ fn of_session(session: &PeerConfig, values: &mut Values) {
         ("source-address", session.source_address.and_then(|own| text(off_interface(own).0))),
         ("passive", boolean(session.passive.is_passive())),
         ("password", session.security.md5.as_ref().map(|_| "(hidden)".to_owned())),
+        ("tcp-ao", session.security.ao.as_ref().and_then(|chain| text(chain.name()))),
         ("ttl-security", session.security.ttl_security_hops.and_then(number)),
         ("multihop-ttl", session.multihop_ttl.and_then(number)),
         ("families", Some(format!("[{}]", families.join(", ")))),

@@ -19,6 +19,7 @@ mod effective;
 mod error;
 mod host;
 mod interface;
+mod key_chain;
 mod local;
 mod long_lived;
 mod password;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::rib::{MultipathAsPath, ViaDefault};
-use bgp_proto::session::{LocalIdentity, PeerConfig};
+use bgp_proto::session::{KeyChain, LocalIdentity, PeerConfig};
 use bgp_proto::table::{MultipathWeights, PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, ExtCommunity, FibKind, Prefix, RouterId, off_interface};
 use bgp_proto::wire::Origin;
@@ -82,6 +83,8 @@ pub struct Config {
     /// VRFs, each with its own table, in the order of the file. Peers, ranges and routes elsewhere in
     /// this configuration name one of them or are in the default VRF.
     pub vrfs: Vec<Vrf>,
+    /// Key chains of TCP-AO, in the order of the file. Sessions have those that they use.
+    pub key_chains: Vec<Arc<KeyChain>>,
     /// Our host routes to neighbours, in no particular order, each destination once.
     pub host_routes: Vec<HostRoute>,
     /// Why every peer is drained by configuration; `None`: it is not. Follows from Calico's objects
@@ -552,6 +555,7 @@ impl Config {
             originate: Vec::new(),
             redistribute: Vec::new(),
             vrfs: Vec::new(),
+            key_chains: Vec::new(),
             host_routes: Vec::new(),
             drain: None,
             fib,
@@ -645,7 +649,8 @@ fn read_host(root: &Table<'_>) -> HostSettings {
 fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let policies = policy::read(root);
     let mut vrfs = vrf::read(root, &|name| policies.named(name));
-    let bgp = bgp::read(root, &policies, base, &vrfs);
+    let key_chains = key_chain::read(root, base);
+    let bgp = bgp::read(root, &policies, base, &vrfs, &key_chains);
     let originate = local::read_originate(root, &vrfs);
     let fib = host::read_fib(root, &policies);
     let redistribute = local::read_redistribute(root, &policies, &fib.settings, &vrfs);
@@ -673,6 +678,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         originate,
         redistribute,
         vrfs,
+        key_chains,
         host_routes: Vec::new(),
         drain: None,
         fib: fib.settings,

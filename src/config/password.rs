@@ -7,10 +7,19 @@ use super::reader::{Table, Value};
 /// Reads `password` or `password-file`. Returns the octets, and the value to which faults belong.
 /// No fault ever contains the password.
 pub(super) fn read_password<'a>(table: &Table<'a>, folder: &Path) -> Option<(Value<'a>, Vec<u8>)> {
-    let password = table.get("password");
-    let file = table.get("password-file");
+    read_secret(table, folder, ["password", "password-file"])
+}
+
+/// Like [`read_password`], with these names of the keys.
+pub(super) fn read_secret<'a>(
+    table: &Table<'a>,
+    folder: &Path,
+    [inline, in_file]: [&'static str; 2],
+) -> Option<(Value<'a>, Vec<u8>)> {
+    let password = table.get(inline);
+    let file = table.get(in_file);
     if let (Some(_), Some(file)) = (&password, &file) {
-        file.fault_key("excludes password", "keep one of them");
+        file.fault_key(format_args!("excludes {inline}"), "keep one of them");
         return None;
     }
     match (password, file) {
@@ -27,8 +36,10 @@ pub(super) fn read_password<'a>(table: &Table<'a>, folder: &Path) -> Option<(Val
                     Some((value, line))
                 }
                 Err(error) => {
-                    let remedy = "name a readable file that holds the password";
-                    value.fault(format_args!("{} cannot be read: {error}", path.display()), remedy);
+                    value.fault(
+                        format_args!("{} cannot be read: {error}", path.display()),
+                        format_args!("name a readable file that holds the {inline}"),
+                    );
                     None
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::session::{
-    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RemoteAsn, RoleMode,
+    AuthKey, HoldExpiry, KeyChain, LocalIdentity, PassiveMode, PeerConfig, RemoteAsn, RoleMode,
     TransportSecurity,
 };
 use bgp_proto::table::{
@@ -21,6 +21,7 @@ use bgp_proto::wire::AddPathMode;
 
 use super::bfd::{self, BfdSettings, BfdTemplate};
 use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
+use super::key_chain;
 use super::long_lived::{self, LongLived};
 use super::password::read_password;
 use super::policy::Policies;
@@ -42,6 +43,7 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
     pub(super) bfd: &'a BfdTemplate,
     pub(super) vrfs: &'a [Vrf],
+    pub(super) key_chains: &'a [Arc<KeyChain>],
 }
 
 /// Timers that `[bgp]` sets for all peers and each peer may set for itself.
@@ -327,8 +329,10 @@ fn read_session(
         None => nature.families,
     };
     let add_path = table.get("add-path").and_then(|v| read_add_path(&v)).unwrap_or_default();
+    let md5 = read_key(table, cx.folder);
     let security = TransportSecurity {
-        md5: read_key(table, cx.folder),
+        ao: key_chain::read_use(table, cx.key_chains, md5.as_ref()),
+        md5,
         ttl_security_hops: table.get("ttl-security").and_then(|v| v.integer(1..=254)),
     };
     let multihop_ttl = table.get("multihop-ttl").and_then(|v| read_multihop_ttl(&v, &security));

@@ -231,6 +231,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A date, or a string that holds one.
+    pub(super) fn date_or_text(&self) -> Option<String> {
+        match self.value.get_ref() {
+            DeValue::Datetime(date) => Some(date.to_string()),
+            DeValue::String(text) => Some(text.to_string()),
+            _ => self.kind_fault("a date such as 2026-12-01T00:00:00Z"),
+        }
+    }
+
     pub(super) fn boolean(&self) -> Option<bool> {
         match self.value.get_ref() {
             DeValue::Boolean(b) => Some(*b),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use bgp_proto::rib::MultipathAsPath;
-use bgp_proto::session::{BfdMode, PassiveMode, PeerConfig};
+use bgp_proto::session::{BfdMode, ChainKey, KeyChain, PassiveMode, PeerConfig};
 use bgp_proto::table::{MultipathWeights, PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
@@ -60,6 +60,9 @@ impl fmt::Display for Config {
             let vrf = InVrf(range.session.vrf.as_deref());
             writeln!(f, "dynamic peers {prefix}{vrf}: at most {max}{terms}{bfd}")?;
         }
+        for chain in &self.key_chains {
+            writeln!(f, "{}", Keys(chain))?;
+        }
         write_local(f, None, &self.originate, &self.redistribute)?;
         for vrf in &self.vrfs {
             write_local(f, Some(&vrf.name), &vrf.originate, &vrf.redistribute)?;
@@ -93,6 +96,21 @@ impl fmt::Display for Listens<'_> {
         }
         let list: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         write!(f, "listens on {}", list.join(", "))
+    }
+}
+
+/// A key chain, without its secrets.
+struct Keys<'a>(&'a KeyChain);
+
+impl fmt::Display for Keys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key chain {}:", self.0.name())?;
+        for (number, key) in self.0.keys().iter().enumerate() {
+            let ChainKey { send_id, receive_id, algorithm, .. } = key;
+            let comma = if number == 0 { "" } else { "," };
+            write!(f, "{comma} key {send_id}/{receive_id} {algorithm}")?;
+        }
+        Ok(())
     }
 }
 
@@ -194,6 +212,9 @@ impl fmt::Display for Terms<'_> {
         write!(f, "{}", Limits(&routes.limits))?;
         if session.security.md5.is_some() {
             f.write_str(", TCP MD5")?;
+        }
+        if let Some(chain) = &session.security.ao {
+            write!(f, ", TCP-AO with key chain {}", chain.name())?;
         }
         if let Some(hops) = session.security.ttl_security_hops {
             write!(f, ", TTL security {hops}")?;

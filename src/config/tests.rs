@@ -103,6 +103,13 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(auth.accept.iter().map(|key| key.id).collect::<Vec<_>>(), [2]);
 
     let client = &config.peers[1];
+    let chain = client.session.security.ao.as_ref().unwrap();
+    assert!(std::sync::Arc::ptr_eq(chain, &config.key_chains[0]));
+    let [first, second] = chain.keys() else { panic!("{chain:?}") };
+    assert_eq!((first.send_id, first.receive_id, &*first.algorithm), (1, 101, "hmac(sha1)"));
+    assert_eq!((second.send.from, second.send.until), (Some(1_798_761_600), None));
+    assert_eq!(second.algorithm, "cmac(aes128)");
+    assert_eq!(config.key_chain_gaps(1_790_000_000), [""; 0]);
     assert_eq!(client.session.multihop_ttl, Some(5));
     assert_eq!(client.session.hold_time, Duration::from_secs(30), "inherited");
     assert_eq!(client.session.keepalive_time, Some(Duration::from_secs(10)));
@@ -327,6 +334,12 @@ fn a_reload_changes_only_what_differs() {
         "peer tor-1: session parameters changed, session restarts (extended-messages false → true)";
     assert_eq!(c.to_string(), expected);
 
+    let c = changed("id = 2\n", "id = 3\n");
+    assert!(!c.peers_restarted.is_empty(), "id 102 is that of another key");
+    let c = changed("2027-01-02", "2027-01-01");
+    let said =
+        "peer 2001:db8::7: keys of TCP-AO changed, session stays (tcp-ao changed)".to_owned();
+    assert_eq!(c.lines(), [said]);
     let c = changed("secret", "other");
     assert_eq!(names(&c.peers_restarted), ["tor-1"], "a new key restarts");
     assert!(c.to_string().ends_with("session restarts (password changed)"), "{c}");

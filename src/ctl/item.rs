@@ -340,6 +340,9 @@ pub struct Peer {
     /// Its last ten events, oldest first; only in the answer for one peer.
     #[serde(default)]
     pub events: Option<Vec<Event>>,
+    /// TCP-AO (RFC 5925); only in the answer for one peer, if it has a key chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_ao: Option<TcpAo>,
     /// Why the last session ended, or the last failure since then for which there was a
     /// NOTIFICATION: failures of TCP do not replace it.
     #[serde(default)]
@@ -369,6 +372,59 @@ pub struct Unacknowledged {
     pub segments: u32,
     /// How often the first of them was sent again in a row.
     pub retransmissions: u32,
+}
+
+/// TCP-AO with a peer. Secrets are never shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpAo {
+    /// The name of the key chain.
+    pub chain: String,
+    /// Its keys.
+    pub keys: Vec<TcpAoKey>,
+    /// Received segments of the connection; `null` without one.
+    pub connection: Option<TcpAoCounters>,
+    /// Received segments of the listening sockets of the address family, from all neighbours.
+    pub listeners: TcpAoCounters,
+}
+
+/// A key of a chain, on the connection and on the listening sockets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpAoKey {
+    /// KeyID of what we sign with it.
+    pub id: u8,
+    /// KeyID of what the neighbour signs with it.
+    pub receive_id: u8,
+    /// The algorithm, as the kernel names it.
+    pub algorithm: String,
+    /// Whether the connection has it.
+    pub held: bool,
+    /// Whether we sign with it.
+    pub current: bool,
+    /// Whether we ask the neighbour to sign with it (RNextKeyID).
+    pub next: bool,
+    /// Segments of the connection that the neighbour has signed with it.
+    pub good: u64,
+    /// Segments of the connection with a wrong signature.
+    pub bad: u64,
+    /// Segments of attempts to connect, of the neighbour or of its range, that were signed with it.
+    pub attempts_good: u64,
+    /// Segments of such attempts with a wrong signature.
+    pub attempts_bad: u64,
+}
+
+/// Received segments by the outcome of their check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpAoCounters {
+    /// The signature was right.
+    pub good: u64,
+    /// The signature was wrong.
+    pub bad: u64,
+    /// There was no key with their KeyID.
+    pub key_not_found: u64,
+    /// They were not signed.
+    pub unsigned: u64,
+    /// ICMP errors that were ignored.
+    pub dropped_icmp: u64,
 }
 
 /// Whole seconds until a timer of a session expires; `null` if it is not running.

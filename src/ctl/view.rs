@@ -111,6 +111,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         }),
         // Set by the caller.
         events: None,
+        tcp_ao: None,
         shutdown: None,
         drained: None,
         unacknowledged: None,

@@ -16,6 +16,7 @@ mod drains;
 mod fallover;
 mod handover;
 mod held_back;
+mod key_chains;
 mod last_run;
 mod leaks;
 mod limits;
@@ -205,6 +206,8 @@ struct Daemon {
     key_faults: Vec<reload::KeyFaultIn>,
     secret_watch: SecretWatch,
     secret_faults: SecretFaults,
+    /// When a lifetime of a key begins or ends.
+    keys_due: Option<Instant>,
     log: Log,
     service_manager: ServiceManager,
     signals: Signals,
@@ -361,6 +364,7 @@ impl Daemon {
             listen_again: None,
             key_faults: Vec::new(),
             secret_faults: SecretFaults::default(),
+            keys_due: None,
             log,
             service_manager: ServiceManager::of_process(),
             signals: Signals::listen()?,
@@ -428,6 +432,7 @@ impl Daemon {
         }
         self.apply_local(&Config::idle(config.host.clone()).changes_to(&config));
         self.set_keys();
+        self.note_key_chains();
         // Before any peer is added: if listening fails permanently, nothing is dialled.
         self.listen_first()?;
         self.peers.set_ranges(&config.dynamic);
@@ -519,6 +524,7 @@ impl Daemon {
                 self.check_listening(),
                 self.check_drains(),
                 self.check_confirmation(),
+                self.check_keys(),
             ];
             match self.wait(deadlines.into_iter().flatten().min()).await {
                 Input::Table(event) => self.on_table_event(event),

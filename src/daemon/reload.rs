@@ -94,6 +94,7 @@ impl Daemon {
         self.note_missing(&missing);
         fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
+        self.note_key_chains();
         self.name_vrfs();
         self.apply(&changes, &HashSet::new());
         self.review_vrfs();
@@ -221,8 +222,9 @@ impl Daemon {
         added
     }
 
-    /// Puts the TCP MD5 keys of the configuration in force on every listening socket.
+    /// Puts the keys of the configuration in force on every listening socket.
     pub(super) fn set_keys(&mut self) {
+        self.keys_due = None;
         self.listeners.set_keys(key_entries(&self.config, None));
         self.vrfs.set_keys(|vrf| key_entries(&self.config, Some(vrf)));
         self.review_keys();
@@ -249,7 +251,7 @@ impl Daemon {
             warn!("and {} more, for the same reasons", new - LOGGED_CHANGES_MAX);
         }
         if faults.is_empty() && !self.key_faults.is_empty() {
-            info!("every TCP MD5 key is set");
+            info!("every key of TCP MD5 and TCP-AO is set");
         }
         self.key_faults = faults;
         self.show_key_faults();
@@ -310,8 +312,16 @@ pub(super) fn key_entries(config: &Config, vrf: Option<&Arc<str>>) -> KeyEntries
     let ranges = ranges.map(|range| (range.prefix, &range.session));
     let peers = config.peers.iter().filter(|peer| peer.session.vrf.as_ref() == vrf);
     let hosts = peers.map(|p| (Prefix::host(off_interface(p.session.address).0), &p.session));
+    let mut entries = KeyEntries::default();
     // Later entries replace earlier ones: a peer takes precedence over a range of one address.
-    ranges.chain(hosts).map(|(prefix, s)| (prefix, s.security.md5.clone())).collect()
+    for (prefix, session) in ranges.chain(hosts) {
+        entries.md5.insert(prefix, session.security.md5.clone());
+        match &session.security.ao {
+            Some(chain) => entries.ao.insert(prefix, Arc::clone(chain)),
+            None => entries.ao.remove(&prefix),
+        };
+    }
+    entries
 }
 
 /// Most changes that one log line names.

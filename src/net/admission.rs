@@ -20,7 +20,7 @@ use super::{dial, sockopt};
 pub enum Refusal {
     /// No peer is configured at the address, and no range covers it.
     Stranger,
-    /// The peer has a password, and the connection was not signed with it.
+    /// The peer has a password or a key chain, and the connection was not signed accordingly.
     Unsigned,
     /// It crossed more routers than `ttl-security` allows.
     TooFar,
@@ -28,7 +28,7 @@ pub enum Refusal {
     OtherAddress,
     /// The peer has a `bind-interface`, and the connection came over another interface.
     OtherInterface,
-    /// A password or `ttl-security` must be checked, and the kernel did not keep the SYN.
+    /// A signature or `ttl-security` must be checked, and the kernel did not keep the SYN.
     Unknown,
     /// Too many connections from the address are already waiting.
     QueueFull,
@@ -79,14 +79,16 @@ impl Refusal {
     pub fn text(self) -> &'static str {
         match self {
             Refusal::Stranger => "no peer is configured at this address",
-            Refusal::Unsigned => "it is not signed with the peer's password (TCP MD5)",
+            Refusal::Unsigned => {
+                "it is not signed as the peer's password (TCP MD5) or tcp-ao (TCP-AO) asks"
+            }
             Refusal::TooFar => "its TTL is too small for ttl-security",
             Refusal::OtherAddress => "it is to another address than the peer's source-address",
             Refusal::OtherInterface => {
                 "it came over another interface than the peer's bind-interface"
             }
             Refusal::Unknown => {
-                "its SYN was not kept, so that the peer's password or ttl-security cannot be \
+                "its SYN was not kept, so that the peer's password, tcp-ao or ttl-security cannot be \
                  checked (SYN cookies?)"
             }
             Refusal::QueueFull => "earlier connections from this address are still waiting",
@@ -142,12 +144,16 @@ fn judge(syn: Option<Syn>, local: Option<IpAddr>, config: &PeerConfig) -> Result
         return Err(Refusal::OtherAddress);
     }
     let min_ttl = dial::min_ttl(config);
-    let has_key = config.security.md5.is_some();
-    if min_ttl.is_none() && !has_key {
+    let wanted = match (&config.security.md5, &config.security.ao) {
+        (None, None) => None,
+        (Some(_), _) => Some(Signature::Md5),
+        (None, Some(_)) => Some(Signature::Ao),
+    };
+    if min_ttl.is_none() && wanted.is_none() {
         return Ok(());
     }
     let syn = syn.ok_or(Refusal::Unknown)?;
-    if has_key && !syn.is_signed {
+    if wanted.is_some() && syn.signature != wanted {
         return Err(Refusal::Unsigned);
     }
     if min_ttl.is_some_and(|min| syn.ttl < min) {
@@ -161,9 +167,18 @@ fn judge(syn: Option<Syn>, local: Option<IpAddr>, config: &PeerConfig) -> Result
 struct Syn {
     /// TTL or hop limit on arrival.
     ttl: u8,
-    /// Whether it carried an MD5 signature (RFC 2385). The kernel drops segments whose signature is
-    /// wrong, or for which it has no key.
-    is_signed: bool,
+    /// How it was signed. The kernel drops segments whose signature is wrong, or for which it has no
+    /// key.
+    signature: Option<Signature>,
+}
+
+/// A signature in a TCP option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signature {
+    /// RFC 2385.
+    Md5,
+    /// RFC 5925.
+    Ao,
 }
 
 /// IP protocol numbers.
@@ -175,6 +190,7 @@ const DESTINATION: u8 = 60;
 const OPTION_END: u8 = 0;
 const OPTION_PAD: u8 = 1;
 const OPTION_MD5: u8 = 19;
+const OPTION_AO: u8 = 29;
 
 impl Syn {
     /// Parses the network and TCP headers; `None` if they are malformed.
@@ -189,7 +205,13 @@ impl Syn {
         };
         let len = usize::from(tcp.get(12)? >> 4) * 4;
         let options = tcp.get(20..len)?;
-        Some(Syn { ttl, is_signed: has_option(options, OPTION_MD5) })
+        // No segment may have both (RFC 5925 §2.2).
+        let signature = if has_option(options, OPTION_MD5) {
+            Some(Signature::Md5)
+        } else {
+            has_option(options, OPTION_AO).then_some(Signature::Ao)
+        };
+        Some(Syn { ttl, signature })
     }
 }
 
@@ -254,16 +276,18 @@ mod tests {
     fn ttl_and_signature_are_read_from_both_families() {
         let md5 = [2, 4, 5, 0xb4, 1, 1, 19, 18, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
         let plain = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 19, 0, 0, 0, 19, 1, 3, 3, 7];
+        let ao = [2, 4, 5, 0xb4, 29, 16, 1, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
         let (signed, unsigned) = (tcp(&md5), tcp(&plain));
-        let syn = |ttl, is_signed| Some(Syn { ttl, is_signed });
-        assert_eq!(Syn::parse(&ipv4(254, &signed)), syn(254, true));
-        assert_eq!(Syn::parse(&ipv4(64, &unsigned)), syn(64, false));
-        assert_eq!(Syn::parse(&ipv6(255, &[], &signed)), syn(255, true));
+        let syn = |ttl, signature| Some(Syn { ttl, signature });
+        assert_eq!(Syn::parse(&ipv4(254, &signed)), syn(254, Some(Signature::Md5)));
+        assert_eq!(Syn::parse(&ipv4(254, &tcp(&ao))), syn(254, Some(Signature::Ao)));
+        assert_eq!(Syn::parse(&ipv4(64, &unsigned)), syn(64, None));
+        assert_eq!(Syn::parse(&ipv6(255, &[], &signed)), syn(255, Some(Signature::Md5)));
         let extensions = [DESTINATION, 0, 0, 0, 0, 0, 0, 0, TCP, 1, 0, 0, 0, 0, 0, 0];
         let extensions = [&extensions[..], &[0; 8]].concat();
-        assert_eq!(Syn::parse(&ipv6(255, &extensions, &unsigned)), syn(255, false));
+        assert_eq!(Syn::parse(&ipv6(255, &extensions, &unsigned)), syn(255, None));
         // Nothing after the end of the options counts.
-        assert_eq!(Syn::parse(&ipv4(1, &tcp(&[0, 19, 18, 0]))), syn(1, false));
+        assert_eq!(Syn::parse(&ipv4(1, &tcp(&[0, 19, 18, 0]))), syn(1, None));
         assert_eq!(Syn::parse(&[]), None);
         assert_eq!(Syn::parse(&ipv4(64, &[])), None);
     }
@@ -278,15 +302,23 @@ mod tests {
         let mut gtsm = plain.clone();
         gtsm.security.ttl_security_hops = Some(2);
         let bound = PeerConfig { source_address: Some(ours), ..plain.clone() };
-        let syn = |ttl, is_signed| Some(Syn { ttl, is_signed });
+        let mut chained = plain.clone();
+        chained.security.ao = Some(crate::net::testing::key_chain());
+        let syn = |ttl, signature| Some(Syn { ttl, signature });
+        let (md5, ao) = (Some(Signature::Md5), Some(Signature::Ao));
         let cases = [
             (&plain, None, Ok(())),
-            (&keyed, syn(1, true), Ok(())),
-            (&keyed, syn(255, false), Err(Refusal::Unsigned)),
+            (&keyed, syn(1, md5), Ok(())),
+            (&keyed, syn(255, None), Err(Refusal::Unsigned)),
+            (&keyed, syn(255, ao), Err(Refusal::Unsigned)),
             (&keyed, None, Err(Refusal::Unknown)),
-            (&gtsm, syn(255, false), Ok(())),
-            (&gtsm, syn(254, false), Ok(())),
-            (&gtsm, syn(253, true), Err(Refusal::TooFar)),
+            (&chained, syn(1, ao), Ok(())),
+            (&chained, syn(1, md5), Err(Refusal::Unsigned)),
+            (&chained, syn(1, None), Err(Refusal::Unsigned)),
+            (&chained, None, Err(Refusal::Unknown)),
+            (&gtsm, syn(255, None), Ok(())),
+            (&gtsm, syn(254, None), Ok(())),
+            (&gtsm, syn(253, md5), Err(Refusal::TooFar)),
             (&gtsm, None, Err(Refusal::Unknown)),
             (&bound, None, Ok(())),
         ];

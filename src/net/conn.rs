@@ -58,7 +58,8 @@ pub(super) enum Flush {
 
 /// A connection, its partial input, and its pending output.
 pub(super) struct Conn {
-    /// Shared with [`PeerHandle`](super::PeerHandle) by a weak reference.
+    /// Shared with [`PeerHandle`](super::PeerHandle) by a weak reference: whoever shows its state may
+    /// hold it for a moment.
     pub(super) stream: Arc<TcpStream>,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,

@@ -10,6 +10,7 @@ use bgp_proto::types::{PeerType, Prefix, off_interface};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::key_chains::{self, unix_now};
 use super::signature_drops::SignatureDrops;
 use super::sockopt;
 
@@ -25,8 +26,9 @@ const PROBES: u32 = 3;
 /// TTL for internal peers, which may be several hops away.
 const TTL_INTERNAL: u8 = 64;
 
-/// Dials a peer from its source address, with its key and TTL in place.
-pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
+/// Dials a peer from its source address, with its keys and TTL in place. `failures`: how many attempts in
+/// a row have failed before.
+pub(super) async fn connect(config: &PeerConfig, failures: usize) -> io::Result<TcpStream> {
     let remote = on_the_wire(config.address, config.port);
     let domain = match config.address {
         IpAddr::V4(_) => Domain::IPV4,
@@ -39,6 +41,10 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     }
     if let Some(key) = &config.security.md5 {
         sockopt::set_md5_key(socket.as_fd(), Prefix::host(remote.ip()), key.octets())?;
+    }
+    if let Some(chain) = &config.security.ao {
+        let peer = Prefix::host(remote.ip());
+        key_chains::prepare(socket.as_fd(), peer, chain, unix_now(), failures)?;
     }
     set_ttl(&socket, config)?;
     if let Some(min) = min_ttl(config) {
@@ -97,6 +103,10 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
         // A segment with another key is dropped without an answer (RFC 2385 §2.0).
         (io::ErrorKind::TimedOut, _) if config.security.md5.is_some() => {
             ": no answer: check the password on both sides".to_owned()
+        }
+        (io::ErrorKind::TimedOut, _) if config.security.ao.is_some() => {
+            ": no answer: compare the key chains of both sides (ids, algorithms, secrets)"
+                .to_owned()
         }
         _ => String::new(),
     };
@@ -161,6 +171,11 @@ pub(super) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
         // The key may have changed while the connection waited.
         let peer = off_interface(config.address).0;
         sockopt::set_md5_key(stream.as_fd(), Prefix::host(peer), key.octets())?;
+    }
+    if let Some(chain) = &config.security.ao {
+        // It has the keys that the listening socket had.
+        let peer = Prefix::host(off_interface(config.address).0);
+        key_chains::review(stream.as_fd(), peer, chain, unix_now(), |_| {})?;
     }
     mark(stream, config)
 }
@@ -315,7 +330,7 @@ mod tests {
                 stream.write_all(b"afar").unwrap();
                 stream
             });
-            let mut ours = connect(&near).await.unwrap();
+            let mut ours = connect(&near, 0).await.unwrap();
             let mut stream = peer.join().unwrap();
             let mut octets = [0; 8];
             let wait = Duration::from_millis(300);

@@ -1,6 +1,7 @@
 //! How a peer's task is started, commanded and queried: the other side of [`peer`](super::peer).
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::conn::Sent;
 use super::debug::DebugSwitch;
+use super::key_chains::SignedConnection;
 use super::mailbox::Mailbox;
 use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
@@ -275,6 +277,12 @@ impl PeerHandle {
     pub fn set_fault(&self, now: Time, fault: Option<String>) {
         let error = |text| LastError { at: now, origin: Origin::Local, code: None, text };
         self.lock().fault = fault.map(error);
+    }
+
+    /// The keys and counters of TCP-AO on the connection; `None` if there is none that uses it.
+    pub fn signed(&self) -> Option<SignedConnection> {
+        let socket = self.connection().upgrade()?;
+        SignedConnection::read(socket.as_fd()).ok()
     }
 
     /// The FSM's state at the end of the task's last turn.

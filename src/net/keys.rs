@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use bgp_proto::session::AuthKey;
 use bgp_proto::types::Prefix;
 
+use super::key_chains::ChainEntries;
 use super::sockopt;
 
 /// The sysctl that limits the memory of a socket's options.
@@ -21,7 +22,16 @@ const OCTETS_PER_KEY: u64 = 192;
 
 /// Every neighbour (as a host prefix) and range, with its key if it has one. Entries without a key
 /// matter as well: no key may cover their addresses.
-pub type KeyEntries = BTreeMap<Prefix, Option<AuthKey>>;
+pub type Md5Entries = BTreeMap<Prefix, Option<AuthKey>>;
+
+/// The keys of every neighbour and range.
+#[derive(Clone, Debug, Default)]
+pub struct KeyEntries {
+    /// Those of TCP MD5. A neighbour with a chain has none here.
+    pub md5: Md5Entries,
+    /// Those of TCP-AO.
+    pub ao: ChainEntries,
+}
 
 /// A neighbour or range that cannot connect to us, because its key is not on every listening
 /// socket.
@@ -46,7 +56,7 @@ pub(super) struct Installed {
 impl Installed {
     /// Sets the socket's keys to those that the entries, all of its family, need. If the exact keys
     /// do not fit the socket's memory, summarised ones are used instead.
-    pub(super) fn apply(&mut self, socket: BorrowedFd<'_>, entries: &KeyEntries) {
+    pub(super) fn apply(&mut self, socket: BorrowedFd<'_>, entries: &Md5Entries) {
         let exact = without_redundant(entries);
         let memory = optmem_max();
         let is_known_to_be_short =
@@ -62,7 +72,7 @@ impl Installed {
     }
 
     /// The entries whose key is not in place, and why.
-    pub(super) fn missing(&self, entries: &KeyEntries) -> Vec<(Prefix, io::Error)> {
+    pub(super) fn missing(&self, entries: &Md5Entries) -> Vec<(Prefix, io::Error)> {
         let error_of = |prefix: &Prefix| {
             let refused = self.refused.iter().find(|(refused, _)| refused.contains(*prefix));
             let code = refused.and_then(|(_, error)| error.raw_os_error());
@@ -142,12 +152,7 @@ impl Installed {
 pub(super) fn explain(prefix: Prefix, error: &io::Error, keys: usize) -> KeyFault {
     let text = match error.raw_os_error() {
         Some(libc::ENOMEM | libc::ENOBUFS) => {
-            let now = optmem_max();
-            let enough = (keys as u64 * OCTETS_PER_KEY).max(now * 2).next_multiple_of(1024);
-            format!(
-                "it cannot connect: its TCP MD5 key does not fit net.core.optmem_max, which is {now}; \
-                 set that sysctl to {enough} and reload"
-            )
+            format!("it cannot connect: its TCP MD5 key does not fit {}", optmem_advice(keys))
         }
         Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP) => {
             "it cannot connect: this kernel has no TCP MD5 (CONFIG_TCP_MD5SIG) for its password"
@@ -156,6 +161,13 @@ pub(super) fn explain(prefix: Prefix, error: &io::Error, keys: usize) -> KeyFaul
         _ => format!("it cannot connect: its TCP MD5 key cannot be set: {error}"),
     };
     KeyFault { prefix, text }
+}
+
+/// The limit that so many keys exceed, and what to do.
+pub(super) fn optmem_advice(keys: usize) -> String {
+    let now = optmem_max();
+    let enough = (keys as u64 * OCTETS_PER_KEY).max(now * 2).next_multiple_of(1024);
+    format!("net.core.optmem_max, which is {now}; set that sysctl to {enough} and reload")
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -169,7 +181,7 @@ fn optmem_max() -> u64 {
 }
 
 /// The shorter prefixes that contain `prefix`, the longest first.
-fn ancestors(prefix: &Prefix) -> impl Iterator<Item = Prefix> + use<> {
+pub(super) fn ancestors(prefix: &Prefix) -> impl Iterator<Item = Prefix> + use<> {
     let prefix = *prefix;
     (0..prefix.len()).rev().map(move |len| Prefix::new(prefix.addr(), len))
 }
@@ -180,7 +192,7 @@ fn longest<'a, T>(keys: &'a BTreeMap<Prefix, T>, prefix: &Prefix) -> Option<&'a 
 }
 
 /// The keys, without those that equal the key of the range around them.
-fn without_redundant(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
+fn without_redundant(entries: &Md5Entries) -> BTreeMap<Prefix, AuthKey> {
     let said = |prefix: &Prefix| ancestors(prefix).find_map(|outer| entries.get(&outer));
     let keyed = entries.iter().filter_map(|(prefix, key)| Some((prefix, key.as_ref()?)));
     keyed
@@ -191,7 +203,7 @@ fn without_redundant(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
 
 /// The smallest set of keys for neighbours with equal passwords: one prefix around them represents
 /// them all if no other known neighbour or range is inside it.
-fn summarised(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
+fn summarised(entries: &Md5Entries) -> BTreeMap<Prefix, AuthKey> {
     let has_range_around = |prefix: &Prefix| ancestors(prefix).any(|o| entries.contains_key(&o));
     let (inside, outside): (BTreeSet<&Prefix>, BTreeSet<&Prefix>) =
         entries.keys().partition(|prefix| has_range_around(prefix));

@@ -4,14 +4,14 @@
 //! queue, connections from unknown addresses are reset at once, and when descriptors run out,
 //! accepting pauses until some are free.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use bgp_proto::session::PeerConfig;
+use bgp_proto::session::{KeyChain, PeerConfig};
 use bgp_proto::types::{Family, Prefix, address_of, off_interface};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,10 +20,11 @@ use tracing::{info, warn};
 
 use super::admission::{Refusal, examine};
 use super::handle::PeerHandle;
+use super::key_chains::{InstalledChains, SignedAttempts, unix_now};
 use super::keys::{self, Installed, KeyEntries, KeyFault};
 use super::refusal_log::RefusalLog;
 use super::session_counters::SessionCounters;
-use super::sockopt;
+use super::sockopt::{self, AoDelete};
 use crate::supervise::{self, Ending};
 
 /// Connections that the kernel may complete before we accept them.
@@ -101,6 +102,8 @@ struct Known {
     ranges: Vec<(Prefix, Arc<PeerConfig>)>,
     /// The configured VRFs, which are other ones.
     vrfs: BTreeSet<Arc<str>>,
+    /// The listening sockets.
+    sockets: Vec<(Family, Weak<TcpListener>)>,
 }
 
 /// A peer, and the parameters that its connections must satisfy.
@@ -164,6 +167,23 @@ impl Directory {
         range.map(|(_, config)| Arc::clone(config))
     }
 
+    /// What the listening sockets have received with TCP-AO, and with the keys of `chain` for `address`.
+    pub fn signed_attempts(&self, address: IpAddr, chain: &KeyChain) -> SignedAttempts {
+        let host = Prefix::host(off_interface(address).0);
+        let mut prefixes = vec![host];
+        let mut sockets = Vec::new();
+        {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let around = known.ranges.iter().filter(|(range, _)| range.contains(host));
+            prefixes.extend(around.map(|(range, _)| *range));
+            let of_family = known.sockets.iter().filter(|(family, _)| *family == host.family());
+            sockets.extend(of_family.filter_map(|(_, socket)| socket.upgrade()));
+        }
+        let mut attempts = SignedAttempts::default();
+        sockets.iter().for_each(|socket| attempts.add(socket.as_fd(), &prefixes, chain));
+        attempts
+    }
+
     fn has_vrfs(&self) -> bool {
         !self.known.read().unwrap_or_else(PoisonError::into_inner).vrfs.is_empty()
     }
@@ -177,10 +197,38 @@ impl Directory {
     }
 }
 
+/// The keys on one socket.
+#[derive(Default)]
+struct SocketKeys {
+    md5: Installed,
+    chains: InstalledChains,
+}
+
+impl SocketKeys {
+    /// Sets the keys. The kernel takes one kind of key for an address, so that a neighbour that changes
+    /// from TCP-AO to TCP MD5 gets the new key once the old one is gone.
+    fn apply(&mut self, socket: BorrowedFd<'_>, entries: &KeyEntries, delete: AoDelete) {
+        self.md5.apply(socket, &entries.md5);
+        self.chains.apply(socket, &entries.ao, unix_now(), delete);
+        if !self.md5.missing(&entries.md5).is_empty() {
+            self.md5.apply(socket, &entries.md5);
+        }
+    }
+
+    fn faults(&self, entries: &KeyEntries) -> Vec<KeyFault> {
+        let count = entries.md5.len();
+        let missing = self.md5.missing(&entries.md5).into_iter();
+        let mut faults: Vec<KeyFault> =
+            missing.map(|(prefix, error)| keys::explain(prefix, &error, count)).collect();
+        faults.extend(self.chains.faults(&entries.ao));
+        faults
+    }
+}
+
 struct Bound {
     address: SocketAddr,
     socket: Arc<TcpListener>,
-    keys: Installed,
+    keys: SocketKeys,
     /// The accepting task. Until it is spawned, connections wait in the kernel's queue.
     task: Option<tokio::task::JoinHandle<()>>,
 }
@@ -242,7 +290,7 @@ impl Listeners {
         session_counters: SessionCounters,
         descriptors_max: u64,
     ) -> Self {
-        let (bound, keys) = (Vec::new(), KeyEntries::new());
+        let (bound, keys) = (Vec::new(), KeyEntries::default());
         Listeners {
             vrf: None,
             bound,
@@ -270,7 +318,7 @@ impl Listeners {
             siblings: self.siblings.clone(),
             directory,
             dynamic: self.dynamic.clone(),
-            keys: KeyEntries::new(),
+            keys: KeyEntries::default(),
             session_counters: self.session_counters.clone(),
             descriptors_max: self.descriptors_max,
         }
@@ -355,6 +403,9 @@ impl Listeners {
             self.siblings.add(bound.address, &bound.socket);
             self.bound.push(bound);
         }
+        let family = |bound: &Bound| Prefix::host(bound.address.ip()).family();
+        let sockets = self.bound.iter().map(|b| (family(b), Arc::downgrade(&b.socket))).collect();
+        self.directory.write(|known| known.sockets = sockets);
         Ok(missing)
     }
 
@@ -370,13 +421,13 @@ impl Listeners {
         self.bound = all;
     }
 
-    /// Sets the TCP MD5 keys: changed keys are replaced in place, keys that are not in `keys` are
+    /// Sets the keys of TCP MD5 and TCP-AO: changed keys are replaced, keys that are not in `keys` are
     /// deleted, and keys that the kernel rejected before are tried again.
     pub fn set_keys(&mut self, keys: KeyEntries) {
         self.keys = keys;
         for bound in &mut self.bound {
             let entries = of_family(&self.keys, bound.address);
-            bound.keys.apply(bound.socket.as_fd(), &entries);
+            bound.keys.apply(bound.socket.as_fd(), &entries, AoDelete::Later);
         }
     }
 
@@ -385,10 +436,7 @@ impl Listeners {
         let mut faults: Vec<KeyFault> = Vec::new();
         for bound in &self.bound {
             let entries = of_family(&self.keys, bound.address);
-            let missing = bound.keys.missing(&entries);
-            faults.extend(
-                missing.into_iter().map(|(prefix, e)| keys::explain(prefix, &e, entries.len())),
-            );
+            faults.extend(bound.keys.faults(&entries));
         }
         faults.sort_by_key(|fault| fault.prefix);
         faults.dedup_by_key(|fault| fault.prefix);
@@ -397,9 +445,12 @@ impl Listeners {
 }
 
 fn of_family(keys: &KeyEntries, address: SocketAddr) -> KeyEntries {
+    fn of<T: Clone>(entries: &BTreeMap<Prefix, T>, family: Family) -> BTreeMap<Prefix, T> {
+        let entries = entries.iter().filter(|(prefix, _)| prefix.family() == family);
+        entries.map(|(prefix, key)| (*prefix, key.clone())).collect()
+    }
     let ours = if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-    let entries = keys.iter().filter(|(prefix, _)| prefix.family() == ours);
-    entries.map(|(prefix, key)| (*prefix, key.clone())).collect()
+    KeyEntries { md5: of(&keys.md5, ours), ao: of(&keys.ao, ours) }
 }
 
 /// Whether a socket at one address keeps the other from being bound although they differ: the ports
@@ -417,13 +468,13 @@ fn bind(
     vrf: Option<&str>,
     keys: &KeyEntries,
     in_the_way: &[&TcpListener],
-) -> io::Result<(TcpListener, Installed)> {
+) -> io::Result<(TcpListener, SocketKeys)> {
     // SO_REUSEPORT is set only while binding. A socket without it, like that of any other BGP
     // speaker, still cannot bind the port.
     let share = |shared: bool| {
         in_the_way.iter().try_for_each(|socket| SockRef::from(*socket).set_reuse_port(shared))
     };
-    let open = || -> io::Result<(TcpListener, Installed)> {
+    let open = || -> io::Result<(TcpListener, SocketKeys)> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -442,8 +493,8 @@ fn bind(
         socket.set_reuse_port(!in_the_way.is_empty())?;
         socket.bind(&address.into())?;
         // Before `listen`, so that no connection can be established without its key.
-        let mut installed = Installed::default();
-        installed.apply(socket.as_fd(), &of_family(keys, address));
+        let mut installed = SocketKeys::default();
+        installed.apply(socket.as_fd(), &of_family(keys, address), AoDelete::AtOnce);
         // On a kernel without this option, each connection of a peer that needs the SYN is refused.
         let _ = sockopt::keep_syn(socket.as_fd());
         socket.listen(BACKLOG)?;

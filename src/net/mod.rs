@@ -13,6 +13,7 @@ mod debug;
 mod dial;
 mod grace;
 mod handle;
+mod key_chains;
 mod keys;
 mod listener;
 mod mailbox;
@@ -36,11 +37,13 @@ pub use handle::{
     FindOtherAddresses, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot,
     PeerSpec, RestartState, Unacknowledged,
 };
-pub use keys::{KeyEntries, KeyFault};
+pub use key_chains::{ChainEntries, SignedAttempts, SignedConnection, try_key_chain};
+pub use keys::{KeyEntries, KeyFault, Md5Entries};
 pub use listener::{Accepted, Directory, Listeners, Unbound};
 pub use peer::spawn_peer;
 pub use probe::{Finding, Interface, Outcome, Probe, Step};
 pub(crate) use refusal_log::RefusalLog;
 pub use session_counters::SessionCounters;
 pub use shutdown::AdminShutdown;
+pub use sockopt::{AoCounters, AoIds, HeldAoKey};
 pub(crate) use sockopt::{bind_to_interface, pass_router_discovery};

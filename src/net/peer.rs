@@ -1,12 +1,13 @@
 //! One task per peer: the FSM, its connections, its timer, its position in the update log.
 //!
-//! Submodules: `connections` (octets in and out), `report` (snapshot and log lines), `life`
-//! (restarting the task after a panic).
+//! Submodules: `connections` (octets in and out), `report` (snapshot and log lines), `rollover` (keys of
+//! TCP-AO), `life` (restarting the task after a panic).
 
 mod connections;
 mod hints;
 mod life;
 mod report;
+mod rollover;
 #[cfg(test)]
 mod tests;
 
@@ -94,6 +95,9 @@ pub fn spawn_peer(
         blocked: [false; 3],
         dial: None,
         drops: None,
+        dials_failed: 0,
+        keys_due: None,
+        keys_fault: None,
         stream: Stream::new(spec.id, table),
         readers: None,
         log_waker: Waker::from(Arc::new(NotifyWaker(Arc::clone(&log_ready)))),
@@ -155,6 +159,12 @@ struct PeerTask {
     dial: Option<Dial>,
     /// The counters of the kernel when the dialling began.
     drops: Option<SignatureDrops>,
+    /// Attempts to connect in a row that have led to no session.
+    dials_failed: usize,
+    /// When [`PeerTask::review_keys`] is next due.
+    keys_due: Option<Time>,
+    /// Why the keys of a connection could not be changed.
+    keys_fault: Option<String>,
     stream: Stream,
     readers: Option<(Slot, oneshot::Receiver<Vec<Reader>>)>,
     log_ready: Arc<Notify>,
@@ -284,6 +294,7 @@ impl PeerTask {
         }
         if let Some(config) = timers {
             self.session.set_timers(config);
+            self.review_keys();
         }
         if let Some((_, close)) = end.filter(|(session, _)| self.stream.is_current(*session)) {
             self.catch_up();
@@ -360,6 +371,9 @@ impl PeerTask {
         if self.rests_until.is_some_and(|at| at <= self.now()) {
             self.rests_until = None;
         }
+        if self.keys_due.is_some_and(|at| at <= self.now()) {
+            self.review_keys();
+        }
         for slot in Slot::ALL {
             if !self.stream.is_stalled() && self.conns[slot.index()].is_some() {
                 self.read(slot);
@@ -427,7 +441,10 @@ impl PeerTask {
                     let config = Arc::clone(self.session.config());
                     self.drops = SignatureDrops::read();
                     self.note_out_of_reach();
-                    self.dial = Some(Box::pin(async move { dial::connect(&config).await }));
+                    let failures = self.dials_failed;
+                    self.dials_failed += 1;
+                    self.dial =
+                        Some(Box::pin(async move { dial::connect(&config, failures).await }));
                 }
                 Action::AbortConnect => self.dial = None,
                 Action::Close { slot, abort } => self.close(slot, abort),
@@ -453,6 +470,7 @@ impl PeerTask {
 
     fn on_up(&mut self, slot: Slot, negotiated: Arc<Negotiated>) {
         self.log_up(&negotiated);
+        self.dials_failed = 0;
         let mut told = negotiated;
         let has_both = told.families.iter().count() > 1;
         let needs_other = has_both || !told.families.contains(of(told.local_addr));
@@ -475,7 +493,7 @@ impl PeerTask {
     fn arm_timer(&mut self) {
         let session = self.session.poll_timeout().map(|(at, _)| at);
         let early = self.early.as_ref().and_then(|_| self.session.paced_until(self.now()));
-        let deadlines = [session, self.grace.ends(), early, self.rests_until];
+        let deadlines = [session, self.grace.ends(), early, self.rests_until, self.keys_due];
         // A passive peer without a connection has no deadline. Its timer must not stay elapsed, or
         // the task would spin on it.
         let at = match deadlines.into_iter().flatten().min() {

@@ -1,9 +1,11 @@
-//! Socket options that no safe crate offers: TCP MD5, the minimum TTL for GTSM, the saved SYN of a
-//! connection, TCP_INFO, late binding of ports, the types that an ICMPv6 socket receives.
+//! Socket options that no safe crate offers: TCP MD5, TCP-AO, the minimum TTL for GTSM, the saved SYN
+//! of a connection, TCP_INFO, late binding of ports, the types that an ICMPv6 socket receives.
 //!
 //! The only `unsafe` code of the project. The result of every call is checked; the structures
 //! passed to the kernel are built here from scratch and their sizes are asserted at compile time.
 #![allow(unsafe_code)]
+
+mod ao;
 
 use std::io;
 use std::mem::size_of;
@@ -12,6 +14,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bgp_proto::types::Prefix;
 use libc::{c_int, c_void, socklen_t};
+
+pub use ao::{AoCounters, AoIds, HeldAoKey};
+pub(super) use ao::{
+    AoDelete, AoUse, add_ao_key, ao_counters, ao_key, ao_keys, delete_ao_key, select_ao_keys,
+};
+use ao::{TcpAoGet, TcpAoInfo};
 
 /// Longest TCP MD5 key that Linux accepts, in octets.
 const MD5_KEY_MAX: usize = libc::TCP_MD5SIG_MAXKEYLEN;
@@ -226,6 +234,50 @@ pub(super) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
 
 /// `linux/tcp.h`.
 const TCPI_OPT_TIMESTAMPS: u8 = 1;
+
+/// Reads `TCP_AO_INFO` into `info`.
+fn get_ao_info(socket: BorrowedFd<'_>, info: &mut TcpAoInfo) -> io::Result<()> {
+    let mut len = socklen_t::try_from(size_of::<TcpAoInfo>()).expect("48 octets");
+    // SAFETY: the kernel reads `len` octets of `info`, a live plain C structure, and writes as many.
+    // `len` is a live integer. The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            ao::TCP_AO_INFO,
+            std::ptr::from_mut(info).cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Reads the keys that the first element asks for into `room`; returns how many there are, which may be
+/// more than fit.
+fn get_ao_keys(socket: BorrowedFd<'_>, room: &mut [TcpAoGet]) -> io::Result<usize> {
+    let most = u32::try_from(room.len()).map_err(io::Error::other)?;
+    let Some(first) = room.first_mut() else { return Ok(0) };
+    first.keys = most;
+    // That of one element: the kernel writes as many as `keys` says.
+    let mut len = socklen_t::try_from(size_of::<TcpAoGet>()).expect("304 octets");
+    // SAFETY: the kernel reads `len` octets of the first element, and writes at most `keys` elements of
+    // `len` octets, which is the length of `room`. Elements are plain C structures without padding, of
+    // which all octets are valid. `len` is a live integer. The descriptor is open for as long as it is
+    // borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            ao::TCP_AO_GET_KEYS,
+            room.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(room.first().map_or(0, |first| first.keys as usize))
+}
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let len = socklen_t::try_from(size_of::<T>()).expect("socket options are a few hundred octets");

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, State};
+use bgp_proto::session::{
+    AuthKey, ChainKey, KeyChain, KeyLifetime, LocalIdentity, PassiveMode, PeerConfig, State,
+    TcpOptions,
+};
 use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, Family, FibChange, NextHop, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
@@ -46,6 +49,20 @@ pub(crate) fn engine() -> Engine {
 pub(crate) fn config(address: IpAddr) -> PeerConfig {
     let identity = LocalIdentity { asn: ASN, router_id: RouterId(1) };
     PeerConfig { passive: PassiveMode::Passive, ..PeerConfig::new(address, ASN, &identity) }
+}
+
+/// A chain of one key, which is always used.
+pub(super) fn key_chain() -> Arc<KeyChain> {
+    let key = ChainKey {
+        send_id: 1,
+        receive_id: 1,
+        algorithm: "hmac(sha1)".to_owned(),
+        tcp_options: TcpOptions::Covered,
+        secret: AuthKey::new("secret").unwrap(),
+        send: KeyLifetime::default(),
+        accept: KeyLifetime::default(),
+    };
+    Arc::new(KeyChain::new("fabric", vec![key]).unwrap())
 }
 
 /// Starts a peer's task and adds the peer to the table. Returns its handle and its events.

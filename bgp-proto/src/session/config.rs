@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::types::{Asn, FamilyMap, FamilySet, Role, RouterId};
 use crate::wire::AddPathMode;
 
+use super::key_chain::KeyChain;
+
 /// Our identity, the same for every session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalIdentity {
@@ -158,8 +160,10 @@ impl std::fmt::Debug for AuthKey {
 /// How the TCP connection is protected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransportSecurity {
-    /// TCP MD5 (RFC 2385). `None`, the default: segments are not signed.
+    /// TCP MD5 (RFC 2385). `None`, the default: segments are not signed with it.
     pub md5: Option<AuthKey>,
+    /// TCP-AO (RFC 5925), without `md5`. `None`, the default: segments are not signed with it.
+    pub ao: Option<Arc<KeyChain>>,
     /// GTSM (RFC 5082): packets must have crossed fewer than this many routers, 1-254: TTL ≥ 256 -
     /// hops. `None`, the default: not checked.
     pub ttl_security_hops: Option<u8>,
@@ -203,7 +207,7 @@ pub struct PeerConfig {
     /// Longest time without send progress (RFC 9687). `None`, the default: max(8 min, 2 × hold);
     /// zero: off.
     pub send_hold_time: Option<Duration>,
-    /// MD5 and GTSM.
+    /// MD5, TCP-AO and GTSM.
     pub security: TransportSecurity,
     /// ADD-PATH offer per family (RFC 7911). Default none.
     pub add_path: FamilyMap<AddPathMode>,
@@ -292,10 +296,12 @@ impl PeerConfig {
         self.bind_interface.as_ref().or(self.vrf.as_ref())
     }
 
-    /// Whether `other` differs, and in nothing but timers: hold time, keepalive interval, send hold
+    /// Whether `other` differs, and in nothing but timers and keys of TCP-AO: hold time, keepalive interval, send hold
     /// time, retry time, restart time, long-lived stale times and their limit. They belong to the
     /// OPEN or to the wait for a connection, so that
-    /// [`Peer::set_timers`](super::Peer::set_timers) can replace them without ending the session. Whether capabilities 64 and 71 are offered is no timer.
+    /// [`Peer::set_timers`](super::Peer::set_timers) can replace them without ending the session. Whether
+    /// capabilities 64 and 71 are offered is no timer. Keys may come and go on a connection
+    /// (RFC 5925 §3.1), unless an id would belong to another key ([`KeyChain::can_become`]).
     pub fn differs_only_in_timers(&self, other: &PeerConfig) -> bool {
         if self == other {
             return false;
@@ -303,7 +309,13 @@ impl PeerConfig {
         let offers_alike = self.graceful_restart_time.is_some()
             == other.graceful_restart_time.is_some()
             && self.long_lived_stale_time.is_some() == other.long_lived_stale_time.is_some();
+        let keys_fit = match (&self.security.ao, &other.security.ao) {
+            (Some(ours), Some(theirs)) => ours.can_become(theirs),
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        let ao = self.security.ao.clone();
         let with_our_timers = PeerConfig {
+            security: TransportSecurity { ao, ..other.security.clone() },
             hold_time: self.hold_time,
             keepalive_time: self.keepalive_time,
             send_hold_time: self.send_hold_time,
@@ -313,7 +325,7 @@ impl PeerConfig {
             long_lived_stale_time_max: self.long_lived_stale_time_max,
             ..other.clone()
         };
-        offers_alike && *self == with_our_timers
+        offers_alike && keys_fit && *self == with_our_timers
     }
 
     /// Longest time without send progress on a session with the hold time that we offer, which is

@@ -7,6 +7,7 @@
 //! keys of both sides change at different times (RFC 5925 §7.5.2).
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::config::AuthKey;
 
@@ -26,6 +27,16 @@ impl KeyLifetime {
     }
 }
 
+/// Whether a signature covers the other TCP options of a segment. Both sides must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpOptions {
+    /// It does.
+    #[default]
+    Covered,
+    /// It does not, for paths on which a middlebox changes options.
+    Excluded,
+}
+
 /// A master key tuple (RFC 5925 §3.1), without the connections that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainKey {
@@ -35,6 +46,8 @@ pub struct ChainKey {
     pub receive_id: u8,
     /// The algorithm, as the kernel names it: `hmac(sha1)`, `cmac(aes128)`.
     pub algorithm: String,
+    /// Whether the signature covers the other TCP options of a segment (RFC 5925 §3.1).
+    pub tcp_options: TcpOptions,
     /// The secret.
     pub secret: AuthKey,
     /// When we may sign with it.
@@ -71,6 +84,7 @@ impl fmt::Display for KeyChainFault {
 /// Keys, of which one is preferred at a time. Ids are unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyChain {
+    name: Arc<str>,
     keys: Vec<ChainKey>,
 }
 
@@ -104,7 +118,7 @@ impl KeyChain {
     ///
     /// # Errors
     /// There is none, or an id occurs twice.
-    pub fn new(keys: Vec<ChainKey>) -> Result<Self, KeyChainFault> {
+    pub fn new(name: impl Into<Arc<str>>, keys: Vec<ChainKey>) -> Result<Self, KeyChainFault> {
         if keys.is_empty() {
             return Err(KeyChainFault::Empty);
         }
@@ -117,7 +131,41 @@ impl KeyChain {
                 return Err(KeyChainFault::DuplicateReceiveId(key.receive_id));
             }
         }
-        Ok(KeyChain { keys })
+        Ok(KeyChain { name: name.into(), keys })
+    }
+
+    /// Its name, for operators.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether a connection that holds keys of this chain can be given those of `new`: an id that both
+    /// have is that of the same key. Lifetimes may differ. The kernel does not replace a key.
+    pub fn can_become(&self, new: &KeyChain) -> bool {
+        let is_same = |a: &ChainKey, b: &ChainKey| {
+            let lifetimes = ChainKey { send: b.send, accept: b.accept, ..a.clone() };
+            lifetimes == *b
+        };
+        let meets =
+            |a: &ChainKey, b: &ChainKey| a.send_id == b.send_id || a.receive_id == b.receive_id;
+        let pairs = self.keys.iter().flat_map(|a| new.keys.iter().map(move |b| (a, b)));
+        pairs.filter(|(a, b)| meets(a, b)).all(|(a, b)| is_same(a, b))
+    }
+
+    /// Whether the key is in use at `now`: it may be sent or accepted. The kernel has one key for both
+    /// directions, and holds it as long as either lifetime lasts.
+    pub fn is_live(&self, at: usize, now: u64) -> bool {
+        self.keys.get(at).is_some_and(|key| key.accept.contains(now) || key.send.contains(now))
+    }
+
+    /// The key to sign a new connection with: the preferred one, and after `failures` attempts in a
+    /// row the next of those that may be sent and accepted. The neighbour may not hold the preferred
+    /// one yet, and does not answer then. `None`: there is none.
+    pub fn to_dial(&self, now: u64, failures: usize) -> Option<usize> {
+        let mut usable = self.usable(now);
+        usable.sort_by_key(|at| std::cmp::Reverse(self.rank(*at)));
+        let turn = failures.checked_rem(usable.len())?;
+        usable.get(turn).copied()
     }
 
     /// The keys, in the order of the configuration.
@@ -128,9 +176,17 @@ impl KeyChain {
     /// The key that is preferred at `now`: of those that may be sent and accepted, the one whose send
     /// lifetime began last, and of equal ones the last of the chain. `None`: there is none.
     pub fn preferred(&self, now: u64) -> Option<usize> {
-        let usable = |key: &ChainKey| key.send.contains(now) && key.accept.contains(now);
-        let usable = self.keys.iter().enumerate().filter(|(_, key)| usable(key));
-        usable.max_by_key(|(at, key)| (key.send.from, *at)).map(|(at, _)| at)
+        self.usable(now).into_iter().max_by_key(|at| self.rank(*at))
+    }
+
+    fn usable(&self, now: u64) -> Vec<usize> {
+        let is_usable = |key: &ChainKey| key.send.contains(now) && key.accept.contains(now);
+        (0..).zip(&self.keys).filter(|(_, key)| is_usable(key)).map(|(at, _)| at).collect()
+    }
+
+    /// The preferred key has the highest rank.
+    fn rank(&self, at: usize) -> (Option<u64>, usize) {
+        (self.keys.get(at).and_then(|key| key.send.from), at)
     }
 
     /// What to change at `now` on a connection that holds these keys.
@@ -143,9 +199,7 @@ impl KeyChain {
         let is_over = |at: usize| self.keys.get(at).is_none_or(|key| !key.send.contains(now));
         let current = preferred.filter(|_| held.current.is_none_or(is_over));
         let rnext = preferred.filter(|_| held.rnext != preferred);
-        let is_live = |key: &ChainKey| key.accept.contains(now) || key.send.contains(now);
-        let live: Vec<usize> =
-            (0..).zip(&self.keys).filter(|(_, key)| is_live(key)).map(|(at, _)| at).collect();
+        let live: Vec<usize> = (0..self.keys.len()).filter(|at| self.is_live(*at, now)).collect();
         let selected = [current.or(held.current), rnext.or(held.rnext)];
         let is_unused = |at: &&usize| !live.contains(at) && !selected.contains(&Some(**at));
         KeyStep {

@@ -47,7 +47,9 @@ pub use config::{
     AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RemoteAsn,
     RoleMode, TransportSecurity,
 };
-pub use key_chain::{ChainKey, HeldKeys, KeyChain, KeyChainFault, KeyLifetime, KeyStep};
+pub use key_chain::{
+    ChainKey, HeldKeys, KeyChain, KeyChainFault, KeyLifetime, KeyStep, TcpOptions,
+};
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};
 pub use peer::{Action, BfdPath, Command, Keep, Peer, Slot, State, Stats, Timers};

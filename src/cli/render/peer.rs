@@ -5,11 +5,16 @@ use bgp_proto::types::PeerType;
 use super::events::event_of_peer;
 use super::{Look, clean, drained, line, text};
 use crate::ctl::Lasts;
-use crate::ctl::item::{LastError, Messages, Peer, Retained, RetainedPhase, Unacknowledged};
+use crate::ctl::item::{
+    LastError, Messages, Peer, Retained, RetainedPhase, TcpAo, TcpAoKey, Unacknowledged,
+};
 
 pub(super) fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();
     session(p, look, &mut out);
+    if let Some(tcp_ao) = &p.tcp_ao {
+        signatures(tcp_ao, &mut out);
+    }
     routes(p, &mut out);
     line(&mut out, "capabilities", format_args!("theirs: {}", p.capabilities.join(", ")));
     if !p.capabilities_sent.is_empty() {
@@ -73,6 +78,54 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
     line(out, "families", families.join(", "));
     timers(p, out);
+}
+
+/// The keys of TCP-AO, and what was received with them.
+fn signatures(ao: &TcpAo, out: &mut String) {
+    let id_of = |is: fn(&TcpAoKey) -> bool| ao.keys.iter().find(|key| is(key));
+    let current = id_of(|key| key.current).map(|key| format!(", signs with key {}", key.id));
+    let next = id_of(|key| key.next).map(|key| format!(", asks for key {}", key.receive_id));
+    let (current, next) = (current.unwrap_or_default(), next.unwrap_or_default());
+    line(out, "TCP-AO", format_args!("key chain {}{current}{next}", ao.chain));
+    if let Some(c) = &ao.connection {
+        line(
+            out,
+            "segments",
+            format_args!(
+                "{} signed rightly, {} wrongly, {} with an unknown key, {} not signed, {} ICMP errors \
+                 ignored",
+                c.good, c.bad, c.key_not_found, c.unsigned, c.dropped_icmp
+            ),
+        );
+    }
+    for key in &ao.keys {
+        let TcpAoKey { id, receive_id, algorithm, good, bad, .. } = key;
+        let held = if key.held { "" } else { ", not on a connection" };
+        let counted = format!("{good} signed rightly, {bad} wrongly");
+        line(out, "key", format_args!("{id}/{receive_id} {algorithm}: {counted}{held}"));
+        if key.attempts_bad > 0 {
+            let (tried, id) = (key.attempts_bad, key.receive_id);
+            line(
+                out,
+                "",
+                format_args!(
+                    "{tried} segments of attempts to connect were signed wrongly with key {id}: compare \
+                     secret and algorithm on both sides"
+                ),
+            );
+        }
+    }
+    let c = &ao.listeners;
+    if ao.connection.is_none() && (c.key_not_found > 0 || c.unsigned > 0) {
+        line(
+            out,
+            "attempts",
+            format_args!(
+                "of all neighbours, {} segments with an unknown key, {} not signed",
+                c.key_not_found, c.unsigned
+            ),
+        );
+    }
 }
 
 /// The negotiated or configured times, and the timers that are running.

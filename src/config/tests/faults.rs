@@ -116,6 +116,70 @@ fn faults_of_the_process() {
 }
 
 #[test]
+fn faults_of_key_chains() {
+    let chain = |lines: &str, fault: &str| {
+        let text = "[[key-chains]]\nname = \"c\"\n[[key-chains.keys]]\nid = 1\n";
+        refused(&format!("{text}{lines}\n"), fault);
+    };
+    refused(
+        "[[key-chains]]\nname = \"c\"\n",
+        "4:1: key-chains[1].keys: has no key; write [[key-chains.keys]] with id and secret",
+    );
+    chain("", "6:1: key-chains[1].keys[1].secret: is missing; set secret or secret-file");
+    chain(
+        "secret = \"a\"\nsecret-file = \"b\"",
+        "9:1: key-chains[1].keys[1].secret-file: excludes secret; keep one of them",
+    );
+    let long = "k".repeat(81);
+    chain(
+        &format!("secret = \"{long}\""),
+        "8:10: key-chains[1].keys[1].secret: a secret of 81 octets cannot be used; use 1-80 octets",
+    );
+    chain(
+        "secret = \"a\"\nalgorithm = \"hmac-sha2\"",
+        "9:13: key-chains[1].keys[1].algorithm: \"hmac-sha2\" is not known here; did you mean \"hmac-sha1\"?",
+    );
+    chain(
+        "secret = \"a\"\nsend = { from = 2027-01-02T00:00:00Z, until = 2027-01-01T00:00:00Z }",
+        "9:8: key-chains[1].keys[1].send: ends before it begins; write a later time as until",
+    );
+    chain(
+        "secret = \"a\"\naccept = { from = 2027-01-02T00:00:00 }",
+        "9:19: key-chains[1].keys[1].accept.from: 2027-01-02T00:00:00 is not a time with an offset from UTC; write one such as 2026-12-01T00:00:00Z",
+    );
+    chain(
+        "secret = \"a\"\n[[key-chains.keys]]\nid = 1\nreceive-id = 2\nsecret = \"b\"",
+        "6:1: key-chains[1].keys: two keys have the id 1; give each its own (RFC 5925 §3.1)",
+    );
+    refused_peer(
+        "tcp-ao = \"c\"",
+        "8:10: bgp.peers[1].tcp-ao: there is no usable key chain \"c\" in this file; add [[key-chains]] with name = \"c\"",
+    );
+    refused_peer(
+        "password = \"x\"\ntcp-ao = \"c\"",
+        "9:1: bgp.peers[1].tcp-ao: excludes password: a connection is signed in one way; keep one of them",
+    );
+}
+
+#[test]
+fn a_peer_inside_a_range_with_a_key_chain_has_the_same_chain() {
+    let text = |more: &str| {
+        format!(
+            "{LEAST}[[key-chains]]\nname = \"c\"\nkeys = [{{ id = 1, secret = \"s\" }}]\n\
+             [[bgp.dynamic-peers]]\nprefix = \"192.0.2.0/24\"\nremote-asn = 64512\ntcp-ao = \"c\"\n\
+             [[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\n{more}"
+        )
+    };
+    assert_eq!(faults(&text("tcp-ao = \"c\"\n")), [""; 0]);
+    for more in ["", "password = \"x\"\n"] {
+        let wanted = "m.toml:12:11: bgp.peers[1].address: 192.0.2.1/32 lies in the dynamic-peers range \
+                      192.0.2.0/24, and is not signed with its key chain \"c\", which Linux asks for from \
+                      every address there; set tcp-ao = \"c\", or give the range another prefix";
+        assert_eq!(faults(&text(more)), [wanted]);
+    }
+}
+
+#[test]
 fn faults_of_timers() {
     refused(
         "hold-time = 2\n",

@@ -169,8 +169,12 @@ impl ControlView {
 
     async fn peer(&self, record: Arc<Record>) -> Result<Page, Refusal> {
         let events = self.events.of_peer(&record.name);
+        let tcp_ao = super::key_chains::tcp_ao(&record);
         let mut items = self.peer_items(vec![record]).await?;
-        items.iter_mut().for_each(|item| item.events = Some(events.clone()));
+        for item in &mut items {
+            item.events = Some(events.clone());
+            item.tcp_ao.clone_from(&tcp_ao);
+        }
         Page::last(items)
     }
 

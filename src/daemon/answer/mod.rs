@@ -16,6 +16,7 @@ mod events;
 mod explain;
 mod forwarding;
 mod http;
+mod key_chains;
 mod liveness;
 mod metrics;
 mod orders;

@@ -9,7 +9,7 @@ fn key(text: &str) -> Option<AuthKey> {
     AuthKey::new(text)
 }
 
-fn entries(list: &[(&str, &str)]) -> KeyEntries {
+fn entries(list: &[(&str, &str)]) -> Md5Entries {
     let entry = |(prefix, password): &(&str, &str)| (prefix.parse().unwrap(), key(password));
     list.iter().map(entry).collect()
 }
@@ -53,7 +53,7 @@ fn neighbours_with_equal_passwords_share_one_key() {
 }
 
 /// A small address space, so that prefixes overlap.
-fn any_entries() -> impl Strategy<Value = KeyEntries> {
+fn any_entries() -> impl Strategy<Value = Md5Entries> {
     let prefix = (any::<bool>(), 0u8..32, prop_oneof![Just(32u8), Just(32u8), 26u8..32]);
     let prefix = prefix.prop_map(|(v6, host, len)| {
         if v6 {
@@ -92,7 +92,7 @@ proptest! {
     }
 }
 
-fn around_has_key(known: &KeyEntries, prefix: &Prefix) -> bool {
+fn around_has_key(known: &Md5Entries, prefix: &Prefix) -> bool {
     ancestors(prefix).any(|outer| known.get(&outer).is_some_and(Option::is_some))
 }
 

@@ -238,7 +238,8 @@ async fn changing_keys_never_leaves_a_moment_without_one() {
         Listeners::new(Directory::default(), dynamic, SessionCounters::default(), u64::MAX);
     let keys = |password: &str| -> KeyEntries {
         let hosts = (2..=250).map(|host| Prefix::host(Ipv4Addr::new(127, 0, 0, host).into()));
-        hosts.map(|host| (host, AuthKey::new(password))).collect()
+        let md5 = hosts.map(|host| (host, AuthKey::new(password))).collect();
+        KeyEntries { md5, ..KeyEntries::default() }
     };
     listeners.set_keys(keys("a"));
     listeners.listen(&[SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).unwrap();

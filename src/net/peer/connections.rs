@@ -50,6 +50,7 @@ impl PeerTask {
             self.show_connection(slot);
         }
         self.blocked[slot.index()] = false;
+        self.review_keys();
         self.session.set_restart(self.recovery.restart());
         self.session.handle_connected(self.now(), slot, local, remote);
     }

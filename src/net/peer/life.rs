@@ -64,6 +64,7 @@ impl PeerTask {
         self.grace.end_solitude();
         self.allowance = Allowance::new();
         self.rests_until = None;
+        self.keys_due = None;
         self.spent = 0;
         self.timer = Box::pin(tokio::time::sleep(NO_DEADLINE));
         self.publish();
