@@ -173,6 +173,7 @@ fn is_paged(request: &Request) -> bool {
             | Request::ShowFib { .. }
             | Request::ShowGroups
             | Request::ShowBfd
+            | Request::ShowKeyChains
             | Request::ShowConfig
             | Request::Explain { .. }
             | Request::Events { follow: false, .. }

@@ -292,6 +292,8 @@ pub enum Show {
         /// Its name.
         name: String,
     },
+    /// The key chains of TCP-AO, and which key is preferred; without secrets.
+    KeyChains,
     /// The drains, and whether peers have moved to other paths.
     Drain,
     /// The configuration in force: the daemon, its peers and ranges, defaults marked. Without secrets,
@@ -449,6 +451,7 @@ impl Show {
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
             Show::Policy { name } => (Request::ShowPolicy { name }, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
+            Show::KeyChains => (Request::ShowKeyChains, Demand::Nothing),
             Show::Drain => (Request::ShowDrain, Demand::Nothing),
             Show::Config => (Request::ShowConfig, Demand::Nothing),
         }

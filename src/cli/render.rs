@@ -22,6 +22,7 @@ mod draining;
 mod events;
 mod explain;
 mod json;
+mod key_chains;
 mod look;
 mod peer;
 mod policy;
@@ -55,6 +56,7 @@ enum View {
     Fib(Table),
     Groups(Table),
     Bfd(Table),
+    KeyChains(Table),
     Steered(Table),
     Draining,
     Events,
@@ -96,6 +98,7 @@ impl<W: Write> Renderer<W> {
             Request::ShowFib { .. } => View::Fib(table(&FIB_COLUMNS)),
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
+            Request::ShowKeyChains => View::KeyChains(table(&key_chains::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
@@ -136,6 +139,7 @@ impl<W: Write> Renderer<W> {
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),
             View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
+            View::KeyChains(table) => table.row(key_chains::row(&read(item)?), out),
             View::Steered(table) => table.row(steered::row(&read(item)?), out),
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
@@ -169,6 +173,7 @@ impl<W: Write> Renderer<W> {
             | View::Fib(table)
             | View::Groups(table)
             | View::Bfd(table)
+            | View::KeyChains(table)
             | View::Steered(table) => table.flush(&mut self.out),
             _ => Ok(()),
         };

@@ -42,6 +42,7 @@ fn each_view_is_parsed_into_its_request() {
         ("margay show fib", Request::ShowFib { select: all() }),
         ("margay show groups", Request::ShowGroups),
         ("margay show bfd", Request::ShowBfd),
+        ("margay show key-chains", Request::ShowKeyChains),
         ("margay show drain", Request::ShowDrain),
     ] {
         let (asked, output) = asks(line);

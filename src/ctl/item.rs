@@ -374,6 +374,46 @@ pub struct Unacknowledged {
     pub retransmissions: u32,
 }
 
+/// A key of a chain of TCP-AO, in the order of the file. Times are RFC 3339; `null`: the lifetime is open
+/// there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainKey {
+    /// The name of the chain.
+    pub chain: String,
+    /// KeyID of what we sign with it.
+    pub id: u8,
+    /// KeyID of what neighbours sign with it.
+    pub receive_id: u8,
+    /// The algorithm, as the kernel names it.
+    pub algorithm: String,
+    /// What its lifetimes say now.
+    pub state: ChainKeyState,
+    /// When we begin to sign with it.
+    pub send_from: Option<String>,
+    /// When we do not sign with it any more.
+    pub send_until: Option<String>,
+    /// When neighbours may begin to sign with it.
+    pub accept_from: Option<String>,
+    /// When neighbours may not sign with it any more.
+    pub accept_until: Option<String>,
+    /// How many peers have the chain, without those that could connect from ranges.
+    pub peers: usize,
+}
+
+/// What the lifetimes of a key say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChainKeyState {
+    /// Neighbours are asked for it.
+    Preferred,
+    /// It may be sent or accepted.
+    Live,
+    /// It will be.
+    Waiting,
+    /// It was.
+    Over,
+}
+
 /// TCP-AO with a peer. Secrets are never shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpAo {

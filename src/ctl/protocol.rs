@@ -62,6 +62,8 @@ pub enum Request {
     ShowGroups,
     /// The BFD sessions: [`super::item::BfdSession`].
     ShowBfd,
+    /// The keys of TCP-AO: [`super::item::ChainKey`].
+    ShowKeyChains,
     /// The results of both probes: one [`super::item::Health`].
     Health,
     /// Everything about one destination: one [`super::item::Explanation`].

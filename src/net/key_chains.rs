@@ -255,15 +255,16 @@ pub(super) fn review(
         // Not of the chain any more. What is still selected is kept: no other key may be used.
         None => !(held.is_current && current.is_none() || held.is_rnext && rnext.is_none()),
     };
+    let mut in_use = false;
     for held in on_socket.iter().filter(is_stale) {
         match sockopt::delete_ao_key(socket, held.peers, held.ids, AoDelete::AtOnce) {
             // The neighbour has asked for it in this moment.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => in_use = true,
             result => result?,
         }
     }
     let preferred = chain.preferred(now);
-    let is_settled = preferred.is_none() || current.or(held.current) == preferred;
+    let is_settled = !in_use && (preferred.is_none() || current.or(held.current) == preferred);
     Ok(if is_settled { Review::Settled } else { Review::Unsettled })
 }
 

@@ -37,6 +37,7 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowFib { select: RouteSelection { count: false, .. } }
                 | Request::ShowGroups
                 | Request::ShowBfd
+                | Request::ShowKeyChains
                 | Request::ShowConfig
                 | Request::Events { follow: false, .. }
                 | Request::Peer { .. }

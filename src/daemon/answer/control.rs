@@ -314,6 +314,10 @@ impl Backend for ControlView {
             }
             Request::ShowFib { select } => self.routes_in(select)?.kernel(select, cursor).await,
             Request::ShowBfd => self.bfd.sessions().await,
+            Request::ShowKeyChains => {
+                let (state, records) = (self.sources.state(), self.sources.registry.all());
+                Page::last(super::key_chains::keys(&state.config.key_chains, &records))
+            }
             Request::ShowGroups => self.groups().await,
             Request::Health => Page::last([self.health().await]),
             Request::Explain { prefix, lookup, vantage, vrf, peer } => {
