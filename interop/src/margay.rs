@@ -188,10 +188,11 @@ pub fn run_command_of(host: &Host, program: &FilePath, text: &str) -> Result<Com
 /// Waits until the socket of a started margay answers.
 ///
 /// # Errors
-/// When it exits or does not answer within ten seconds.
+/// When it exits or does not answer within ten seconds, on an emulated machine a minute.
 pub fn wait_answers(host: &Host, mut daemon: Daemon) -> Result<(Daemon, Control)> {
     let control = Control::of(host);
-    wait_until(START_LIMIT, "margay's control socket", || {
+    let limit = if crate::full_kernel::is_inside() { START_LIMIT * 6 } else { START_LIMIT };
+    wait_until(limit, "margay's control socket", || {
         if let Some(status) = daemon.exited()? {
             bail!("margay exited with {status}: {}", daemon.output());
         }

@@ -11,7 +11,6 @@ use std::os::fd::BorrowedFd;
 use bgp_proto::session::AuthKey;
 use bgp_proto::types::Prefix;
 
-use super::key_chains::ChainEntries;
 use super::sockopt;
 
 /// The sysctl that limits the memory of a socket's options.
@@ -23,15 +22,6 @@ const OCTETS_PER_KEY: u64 = 192;
 /// Every neighbour (as a host prefix) and range, with its key if it has one. Entries without a key
 /// matter as well: no key may cover their addresses.
 pub type Md5Entries = BTreeMap<Prefix, Option<AuthKey>>;
-
-/// The keys of every neighbour and range.
-#[derive(Clone, Debug, Default)]
-pub struct KeyEntries {
-    /// Those of TCP MD5. A neighbour with a chain has none here.
-    pub md5: Md5Entries,
-    /// Those of TCP-AO.
-    pub ao: ChainEntries,
-}
 
 /// A neighbour or range that cannot connect to us, because its key is not on every listening
 /// socket.

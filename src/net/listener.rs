@@ -20,8 +20,8 @@ use tracing::{info, warn};
 
 use super::admission::{Refusal, examine};
 use super::handle::PeerHandle;
-use super::key_chains::{InstalledChains, SignedAttempts, unix_now};
-use super::keys::{self, Installed, KeyEntries, KeyFault};
+use super::key_chains::{ChainEntries, InstalledChains, SignedAttempts, unix_now};
+use super::keys::{self, Installed, KeyFault, Md5Entries};
 use super::refusal_log::RefusalLog;
 use super::session_counters::SessionCounters;
 use super::sockopt::{self, AoDelete};
@@ -195,6 +195,15 @@ impl Directory {
     fn write<T>(&self, change: impl FnOnce(&mut Known) -> T) {
         change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// The keys of every neighbour and range.
+#[derive(Clone, Debug, Default)]
+pub struct KeyEntries {
+    /// Those of TCP MD5. A neighbour with a chain has none here.
+    pub md5: Md5Entries,
+    /// Those of TCP-AO.
+    pub ao: ChainEntries,
 }
 
 /// The keys on one socket.

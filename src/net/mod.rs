@@ -38,8 +38,8 @@ pub use handle::{
     PeerSpec, RestartState, Unacknowledged,
 };
 pub use key_chains::{ChainEntries, SignedAttempts, SignedConnection, try_key_chain};
-pub use keys::{KeyEntries, KeyFault, Md5Entries};
-pub use listener::{Accepted, Directory, Listeners, Unbound};
+pub use keys::{KeyFault, Md5Entries};
+pub use listener::{Accepted, Directory, KeyEntries, Listeners, Unbound};
 pub use peer::spawn_peer;
 pub use probe::{Finding, Interface, Outcome, Probe, Step};
 pub(crate) use refusal_log::RefusalLog;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::types::{Asn, FamilyMap, FamilySet, Role, RouterId};
 use crate::wire::AddPathMode;
 
+use super::auth_key::AuthKey;
 use super::key_chain::KeyChain;
 
 /// Our identity, the same for every session.
@@ -129,32 +130,6 @@ pub enum BfdMode {
     /// Differs from the draft: that holds also beside a neighbour that does not offer the capability. An
     /// operator who asks for it wants no routes over a path that BFD has not verified.
     Strict,
-}
-
-/// A TCP MD5 key (RFC 2385), 1-80 octets. `Debug` never shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AuthKey(Vec<u8>);
-
-impl AuthKey {
-    /// Longest key that the kernel accepts, in octets.
-    pub const MAX_LEN: usize = 80;
-
-    /// A key; `None` if it is empty or longer than [`AuthKey::MAX_LEN`].
-    pub fn new(key: impl Into<Vec<u8>>) -> Option<Self> {
-        let key = key.into();
-        (!key.is_empty() && key.len() <= Self::MAX_LEN).then_some(AuthKey(key))
-    }
-
-    /// The octets, for the socket option only.
-    pub fn octets(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for AuthKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AuthKey(…)")
-    }
 }
 
 /// How the TCP connection is protected.

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::config::AuthKey;
+use super::auth_key::AuthKey;
 
 /// When a key may be used, in seconds since the Unix epoch: `from` is included, `until` is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -30,6 +30,7 @@
 //!   session, nor does a connection that crossed ours. Any other outcome ends that connection
 //!   alone; if that happens repeatedly, the next connection is delayed (`intake`).
 
+mod auth_key;
 mod blame;
 mod close;
 mod collision;
@@ -42,10 +43,11 @@ mod offer;
 mod peer;
 mod timers;
 
+pub use auth_key::AuthKey;
 pub use close::{Close, LastError, Origin};
 pub use config::{
-    AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RemoteAsn,
-    RoleMode, TransportSecurity,
+    BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RemoteAsn, RoleMode,
+    TransportSecurity,
 };
 pub use key_chain::{
     ChainKey, HeldKeys, KeyChain, KeyChainFault, KeyLifetime, KeyStep, TcpOptions,

@@ -26,7 +26,7 @@ pub(super) fn row(key: &ChainKey) -> Vec<Cell> {
         key.chain.clone().into(),
         format!("{}/{}", key.id, key.receive_id).into(),
         key.algorithm.clone().into(),
-        state.into(),
+        state.to_owned().into(),
         lifetime(&key.send_from, &key.send_until).into(),
         lifetime(&key.accept_from, &key.accept_until).into(),
         key.peers.to_string().into(),

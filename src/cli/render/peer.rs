@@ -287,3 +287,44 @@ pub(super) fn why_down(p: &Peer) -> String {
     }
     parts.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(connection: &serde_json::Value, attempts_bad: u64) -> Vec<String> {
+        let counters =
+            json!({"good": 0, "bad": 7, "key_not_found": 2, "unsigned": 3, "dropped_icmp": 0});
+        let is_up = !connection.is_null();
+        let ao = serde_json::from_value(json!({
+            "chain": "fabric", "connection": connection, "listeners": counters,
+            "keys": [{"id": 1, "receive_id": 101, "algorithm": "hmac(sha1)", "held": is_up,
+                      "current": is_up, "next": is_up, "good": 5, "bad": 0, "attempts_good": 1,
+                      "attempts_bad": attempts_bad}],
+        }));
+        let mut out = String::new();
+        signatures(&ao.unwrap(), &mut out);
+        out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn keys_in_use_and_the_reason_for_their_failure_are_named() {
+        let counters =
+            json!({"good": 5, "bad": 0, "key_not_found": 0, "unsigned": 0, "dropped_icmp": 1});
+        let wanted = [
+            "TCP-AO key chain fabric, signs with key 1, asks for key 101",
+            "segments 5 signed rightly, 0 wrongly, 0 with an unknown key, 0 not signed, 1 ICMP errors ignored",
+            "key 1/101 hmac(sha1): 5 signed rightly, 0 wrongly",
+        ];
+        assert_eq!(shown(&counters, 0), wanted);
+        let wanted = [
+            "TCP-AO key chain fabric",
+            "key 1/101 hmac(sha1): 5 signed rightly, 0 wrongly, not on a connection",
+            "7 segments of attempts to connect were signed wrongly with key 101: compare secret and algorithm on both sides",
+            "attempts of all neighbours, 2 segments with an unknown key, 3 not signed",
+        ];
+        assert_eq!(shown(&json!(null), 7), wanted);
+    }
+}

@@ -393,6 +393,7 @@ fn a_peer_shows_its_timers() {
         groups: PerFamily::default(),
         messages: Messages::default(),
         last_error: None,
+        tcp_ao: None,
         events: None,
         last_bgp_error: None,
         passive: false,

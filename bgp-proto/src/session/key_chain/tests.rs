@@ -123,7 +123,7 @@ fn a_connection_takes_the_keys_of_another_chain_unless_an_id_means_another_key()
         ChainKey { receive_id: 9, ..one },
     ];
     for other in others {
-        assert!(!before.can_become(&chain(&[other.clone()])), "{other:?}");
+        assert!(!before.can_become(&chain(std::slice::from_ref(&other))), "{other:?}");
     }
 }
 
