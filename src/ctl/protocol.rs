@@ -314,7 +314,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 29] = [
+const REQUESTS: [&str; 30] = [
     "show-status",
     "show-peers",
     "show-peers-in",
@@ -324,6 +324,7 @@ const REQUESTS: [&str; 29] = [
     "show-advertised",
     "show-fib",
     "show-groups",
+    "show-key-chains",
     "show-bfd",
     "health",
     "explain",
