@@ -258,10 +258,12 @@ impl Probe {
         let (remote, port) = (self.remote(), self.config.port);
         let from = stream.local_addr().map(|own| format!(" from {}", own.ip())).unwrap_or_default();
         let tcp = format_args!("connected{from} to {remote} port {port}").to_string();
-        let key = match &self.config.security.md5 {
-            Some(_) => Finding::works(Step::Key, "segments are signed (TCP MD5), and accepted"),
-            None => Finding::works(Step::Key, "no password, and none is required"),
+        let key = match (&self.config.security.md5, &self.config.security.ao) {
+            (Some(_), _) => "segments are signed (TCP MD5), and accepted",
+            (None, Some(_)) => "segments are signed (TCP-AO), and accepted",
+            (None, None) => "no password, and none is required",
         };
+        let key = Finding::works(Step::Key, key);
         vec![Finding::works(Step::Tcp, tcp), key]
     }
 
@@ -340,7 +342,7 @@ impl Probe {
 
 /// Dials. `Err(None)`: there was no answer.
 async fn connect(config: &PeerConfig, wait: Duration) -> Result<TcpStream, Option<io::Error>> {
-    match timeout(wait, dial::connect(config)).await {
+    match timeout(wait, dial::connect(config, 0)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(None),
         Ok(Err(error)) => Err(Some(error)),

@@ -1,7 +1,7 @@
 //! What operators see of a peer: its snapshot, and its log lines.
 
 use std::fmt::Write;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use bgp_proto::session::{Close, Keep, LastError, Negotiated, Origin, State};
 use bgp_proto::types::{Family, FamilySet, Time, off_interface};
