@@ -172,6 +172,54 @@ fn an_unconfirmed_reload_is_undone_and_a_confirmed_one_stays() {
     assert!(!folder.path().join("a.unconfirmed").exists());
 }
 
+/// Ends a speaker as a crash would, and starts it again.
+fn crash(folder: &TempDir, a: &mut Running) {
+    a.child.kill().unwrap();
+    a.child.wait().unwrap();
+    let mut command: Command = margay();
+    command.args(["run", "--config"]).arg(folder.path().join("a.toml"));
+    a.child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait("the control socket", || a.ask(&["show", "status"]).status.success());
+}
+
+#[test]
+fn a_lost_secret_delays_an_undo_only_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "secret").unwrap();
+    let peer = "[[bgp.peers]]\nname = \"p\"\naddress = \"127.125.0.2\"\npassive = true\n\
+                remote-asn = 64512\nimport = \"all\"\nexport = \"all\"\npassword-file = \"key\"\n";
+    let head = "[bgp]\nasn = 64511\nrouter-id = \"10.0.0.1\"\nlisten = [\"127.125.0.1:1790\"]\n";
+    let mut a = Running::start(&folder, "a", &format!("{head}{peer}"), None);
+    let file = folder.path().join("a.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let without = before.replace(peer, "");
+    let peers = |a: &Running| text(&a.ask(&["show", "peers"]).stdout).contains("127.125.0.2");
+    let reload = |a: &Running| json(a, &["show", "status"])["reload_unconfirmed"].clone();
+
+    std::fs::write(&file, &without).unwrap();
+    assert!(a.ask(&["reload", "--confirm", "1"]).status.success());
+    std::fs::remove_file(&key).unwrap();
+    wait("the undo", || reload(&a)["undone"] == true);
+    assert!(peers(&a), "it is back, with the secret that it had");
+    let status = text(&a.ask(&["show", "status"]).stdout);
+    assert!(
+        status.contains("the secret in ") && status.contains("/key stays as it was"),
+        "{status}"
+    );
+
+    // Nothing of the secret is left: the file is in force, which the next run does not call undone.
+    crash(&folder, &mut a);
+    let left = reload(&a);
+    assert!(left["undone"] == false && !peers(&a), "{left}");
+    assert!(left["fault"].as_str().is_some_and(|fault| fault.contains("/key")), "{left}");
+    let status = text(&a.ask(&["show", "status"]).stdout);
+    assert!(status.contains(", cannot be undone: "), "{status}");
+    std::fs::write(&key, "secret").unwrap();
+    wait("the undo", || reload(&a)["undone"] == true);
+    assert!(reload(&a)["fault"].is_null() && peers(&a));
+}
+
 #[test]
 fn a_restart_does_not_confirm_a_reload() {
     let folder = TempDir::new().unwrap();
@@ -179,19 +227,11 @@ fn a_restart_does_not_confirm_a_reload() {
     write(&folder, RULES);
     assert!(a.ask(&["reload", "--confirm", "3"]).status.success());
     wait("the new routes", || routes(&b, &[]) == 19);
-    let again = |a: &mut Running| {
-        a.child.kill().unwrap();
-        a.child.wait().unwrap();
-        let mut command: Command = margay();
-        command.args(["run", "--config"]).arg(folder.path().join("a.toml"));
-        a.child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        wait("the control socket", || a.ask(&["show", "status"]).status.success());
-    };
-    again(&mut a);
+    crash(&folder, &mut a);
     wait("the undo", || json(&a, &["show", "status"])["reload_unconfirmed"]["undone"] == true);
     wait("the routes from before", || routes(&b, &[]) == 20);
     // The file still has what was undone: the next run does not apply it either, a reload does.
-    again(&mut a);
+    crash(&folder, &mut a);
     assert_eq!(json(&a, &["show", "status"])["reload_unconfirmed"]["undone"], true);
     wait("the routes from before", || routes(&b, &[]) == 20);
     assert!(a.ask(&["reload"]).status.success());

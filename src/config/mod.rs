@@ -609,7 +609,10 @@ impl Document {
 
     /// Like [`Document::parse`]; of a file with a secret that cannot be read or is empty, what is kept
     /// stays in force.
-    fn parse_keeping(path: &Path, text: &str, kept: &Secrets) -> Result<Document, Errors> {
+    ///
+    /// # Errors
+    /// See [`Document::load`].
+    pub fn parse_keeping(path: &Path, text: &str, kept: &Secrets) -> Result<Document, Errors> {
         Document::parse_with(path, text, Reading::keeping(kept))
     }
 

@@ -59,6 +59,15 @@ impl Secrets {
         faulty.map(|(path, fault)| (path.as_path(), fault))
     }
 
+    /// These, and of `others` the files that are not among these.
+    #[must_use]
+    pub fn or(mut self, others: &Secrets) -> Secrets {
+        for (path, secret) in &others.0 {
+            self.0.entry(path.clone()).or_insert_with(|| secret.clone());
+        }
+        self
+    }
+
     /// The files whose content is not the one that `before` holds.
     pub fn changed_since(&self, before: &Secrets) -> Vec<&Path> {
         let octets = |secrets: &Secrets, path| secrets.0.get(path).map(|s| s.octets.clone());

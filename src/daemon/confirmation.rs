@@ -6,6 +6,9 @@
 //! configuration that is not in force, and a restart of margay does not apply it unless it has been
 //! changed since. The next reload does.
 //!
+//! The secrets that were in force are kept in memory only: an undo uses them where a file cannot be read
+//! any more. After a restart it needs the files.
+//!
 //! A reload while a confirmation is awaited applies the file as it is then, and what an undo returns to
 //! stays the same: the last configuration that was in force without a condition.
 
@@ -18,7 +21,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::own_file::OwnFile;
-use crate::config::{Changes, Document};
+use crate::config::{Changes, Document, Secrets};
 use crate::event_names::{RELOAD_CONFIRMED, RELOAD_REFUSED, RELOAD_UNCONFIRMED, RELOAD_UNDONE};
 use crate::node::{Environment, NodeSettings, Setup};
 
@@ -47,6 +50,9 @@ struct Unconfirmed {
     previous: String,
     /// The content of the file that was applied.
     applied: String,
+    /// What was in force of the files with secrets that `previous` names; empty after a restart.
+    #[serde(skip)]
+    secrets: Secrets,
 }
 
 /// The text of the configuration in force, and a reload that is to be confirmed.
@@ -55,21 +61,24 @@ pub(super) struct Confirmation {
     /// The content of the file as it was applied last; `None`: there is no file.
     in_force: Option<String>,
     unconfirmed: Option<Unconfirmed>,
+    /// Why it could not be undone when it was due.
+    fault: Option<String>,
     /// When [`Daemon::check_confirmation`] is next due.
     due: Option<Instant>,
 }
 
 impl Confirmation {
-    /// What the last run left, and which content of the configuration file this run is to apply instead
-    /// of the one that is there; `None`: that one.
-    pub(super) fn of_last_run(socket: &Path, config: Option<&Path>) -> (Self, Option<String>) {
+    /// What the last run left, and the reload that this run is to begin without; `None`: it begins with
+    /// what is in the configuration file.
+    fn of_last_run(socket: &Path, config: Option<&Path>) -> (Self, Option<Unconfirmed>) {
         let file = OwnFile::beside(socket, "unconfirmed", VERSION).with_len_max(FILE_LEN_MAX);
         let in_force = config.and_then(|path| std::fs::read_to_string(path).ok());
         let left = file.read::<Unconfirmed>().unwrap_or_else(|error| {
             warn!("{}: cannot be read: {error}", file.path.display());
             None
         });
-        let mut confirmation = Confirmation { file, in_force, unconfirmed: None, due: None };
+        let mut confirmation =
+            Confirmation { file, in_force, unconfirmed: None, fault: None, due: None };
         let Some((left, text)) = left.zip(confirmation.in_force.clone()) else {
             return (confirmation, None);
         };
@@ -88,17 +97,36 @@ impl Confirmation {
             confirmation.arm(now);
             return (confirmation, None);
         }
-        if let Condition::Until(_) = left.condition {
-            warn!(event = RELOAD_UNDONE, "the last reload was not confirmed in time: undone");
-        }
-        let previous = left.previous.clone();
-        confirmation.in_force = Some(previous.clone());
+        (confirmation, Some(Unconfirmed { applied: text, ..left }))
+    }
+
+    /// This run begins with the configuration from before a reload of the last one.
+    fn note_undone(&mut self, left: Unconfirmed) {
         let condition = match left.condition {
-            Condition::Until(until) => Condition::Undone(until),
+            Condition::Until(until) => {
+                warn!(event = RELOAD_UNDONE, "the last reload was not confirmed in time: undone");
+                Condition::Undone(until)
+            }
             undone => undone,
         };
-        confirmation.keep(Unconfirmed { condition, applied: text, ..left });
-        (confirmation, Some(previous))
+        self.in_force = Some(left.previous.clone());
+        self.keep(Unconfirmed { condition, ..left });
+    }
+
+    /// This run begins with what is in the file, although that is to be undone: tried again as if its
+    /// time had ended now. What the last run left stays for the next one.
+    fn note_not_undone(&mut self, left: Unconfirmed, fault: String) {
+        warn!(
+            event = RELOAD_REFUSED,
+            reason = fault,
+            "the configuration from before the unconfirmed reload cannot be applied, that of the file \
+             is; tried again every {} s until margay confirm: {fault}",
+            UNDO_AGAIN.as_secs()
+        );
+        let (Condition::Until(at) | Condition::Undone(at)) = left.condition;
+        self.unconfirmed = Some(Unconfirmed { condition: Condition::Until(at), ..left });
+        self.fault = Some(fault);
+        self.due = Some(Instant::now() + UNDO_AGAIN);
     }
 
     /// Whether a reload is unconfirmed, and until when, or since when it is undone.
@@ -112,7 +140,7 @@ impl Confirmation {
             let path = self.file.path.display();
             warn!("{path}: cannot be written: a restart of margay would not undo: {error}");
         }
-        self.unconfirmed = Some(unconfirmed);
+        (self.unconfirmed, self.fault) = (Some(unconfirmed), None);
         self.arm(SystemTime::now());
     }
 
@@ -126,7 +154,7 @@ impl Confirmation {
     }
 
     fn forget(&mut self) {
-        (self.unconfirmed, self.due) = (None, None);
+        (self.unconfirmed, self.fault, self.due) = (None, None, None);
         if let Err(error) = self.file.remove() {
             warn!("{}: cannot be removed: {error}", self.file.path.display());
         }
@@ -153,9 +181,9 @@ pub(super) fn setup_of(setup: Setup) -> (Setup, Confirmation) {
         Setup::Node { path, .. } => path.clone(),
     };
     let socket = &setup.host().control.socket;
-    let (confirmation, instead) = Confirmation::of_last_run(socket, path.as_deref());
-    let Some((path, text)) = path.zip(instead) else { return (setup, confirmation) };
-    let read = Document::parse(&path, &text).map_err(|errors| errors.to_string());
+    let (mut confirmation, left) = Confirmation::of_last_run(socket, path.as_deref());
+    let Some((path, left)) = path.zip(left) else { return (setup, confirmation) };
+    let read = Document::parse(&path, &left.previous).map_err(|errors| errors.to_string());
     let previous = read.and_then(|document| match (document, &setup) {
         (Document::Own(config), Setup::Own { .. }) => Ok(Setup::Own { path, config }),
         (Document::Calico { calico, host }, Setup::Node { .. }) => {
@@ -167,14 +195,12 @@ pub(super) fn setup_of(setup: Setup) -> (Setup, Confirmation) {
         _ => Err("[calico] was added or removed".to_owned()),
     });
     match previous {
-        Ok(previous) => (previous, confirmation),
-        Err(text) => {
-            warn!(
-                event = RELOAD_REFUSED,
-                reason = text,
-                "the configuration from before the unconfirmed reload cannot be applied, that of the \
-                 file is: {text}"
-            );
+        Ok(previous) => {
+            confirmation.note_undone(left);
+            (previous, confirmation)
+        }
+        Err(fault) => {
+            confirmation.note_not_undone(left, fault);
             (setup, confirmation)
         }
     }
@@ -197,12 +223,15 @@ impl Daemon {
         }
         let earlier = self.confirmation.unconfirmed.clone();
         let awaited = earlier.clone().filter(|e| matches!(e.condition, Condition::Until(_)));
-        let previous = awaited.map_or(before, |awaited| awaited.previous);
+        let (previous, secrets) = match awaited {
+            Some(awaited) => (awaited.previous, awaited.secrets),
+            None => (before, self.config.origin.secrets().clone()),
+        };
         let condition = Condition::Until(SystemTime::now() + time);
         // Before the reload: whatever ends this run during it, the next one knows. The reload itself
         // notes what it has applied.
         let applied = previous.clone();
-        self.confirmation.keep(Unconfirmed { condition, previous, applied });
+        self.confirmation.keep(Unconfirmed { condition, previous, applied, secrets });
         let reloaded = self.reload();
         if reloaded.is_err() {
             match earlier {
@@ -254,7 +283,7 @@ impl Daemon {
             self.confirmation.due = None;
             return;
         };
-        match self.apply_text(&unconfirmed.previous) {
+        match self.apply_previous(&unconfirmed) {
             Ok(changes) => {
                 let changes = changes.lines().len();
                 warn!(
@@ -271,24 +300,33 @@ impl Daemon {
                     condition,
                     applied,
                     previous: unconfirmed.previous,
+                    secrets: Secrets::default(),
                 });
                 self.show_confirmation();
             }
             Err(text) => {
+                self.confirmation.due = Some(now + UNDO_AGAIN);
+                if self.confirmation.fault.as_ref() == Some(&text) {
+                    return;
+                }
                 warn!(
                     event = RELOAD_REFUSED,
                     reason = text,
-                    "the unconfirmed reload cannot be undone, tried again in {} s: {text}",
+                    "the unconfirmed reload cannot be undone, tried again every {} s: {text}",
                     UNDO_AGAIN.as_secs()
                 );
-                self.confirmation.due = Some(now + UNDO_AGAIN);
+                self.confirmation.fault = Some(text);
+                self.show_confirmation();
             }
         }
     }
 
-    fn apply_text(&mut self, text: &str) -> Result<Changes, String> {
+    fn apply_previous(&mut self, unconfirmed: &Unconfirmed) -> Result<Changes, String> {
         let Some(path) = self.path.clone() else { return Err("there is no file".into()) };
-        let document = Document::parse(&path, text).map_err(|errors| errors.to_string())?;
+        // A secret that changed since is the newer one.
+        let kept = self.config.origin.secrets().clone().or(&unconfirmed.secrets);
+        let document = Document::parse_keeping(&path, &unconfirmed.previous, &kept)
+            .map_err(|errors| errors.to_string())?;
         let fresh = self.fresh(document)?;
         self.apply_fresh(fresh)
     }
@@ -296,7 +334,8 @@ impl Daemon {
     /// Publishes whether a reload is unconfirmed.
     pub(super) fn show_confirmation(&self) {
         let condition = self.confirmation.condition();
-        self.views.publish(|state| state.unconfirmed = condition);
+        let fault = self.confirmation.fault.clone();
+        self.views.publish(|state| (state.unconfirmed, state.undo_fault) = (condition, fault));
     }
 }
 
@@ -321,17 +360,22 @@ pub(in crate::daemon) fn not_undone(changes: &Changes) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
-    fn left_over(condition: Condition, in_file: &str) -> (Confirmation, Option<String>) {
+    fn left_over(condition: Condition, in_file: &str) -> (Confirmation, Option<Unconfirmed>) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("margay.sock");
         let config = folder.path().join("margay.toml");
         std::fs::write(&config, in_file).unwrap();
         let (mut first, none) = Confirmation::of_last_run(&socket, Some(&config));
-        assert_eq!((first.condition(), none), (None, None));
-        let (previous, applied) = ("old".to_owned(), "new".to_owned());
-        first.keep(Unconfirmed { condition, previous, applied });
+        assert!(first.condition().is_none() && none.is_none());
+        first.keep(unconfirmed(condition, "old", "new"));
         Confirmation::of_last_run(&socket, Some(&config))
+    }
+
+    fn unconfirmed(condition: Condition, previous: &str, applied: &str) -> Unconfirmed {
+        let (previous, applied) = (previous.to_owned(), applied.to_owned());
+        Unconfirmed { condition, previous, applied, secrets: Secrets::default() }
     }
 
     #[test]
@@ -340,17 +384,55 @@ mod tests {
         let ahead = Condition::Until(now + Duration::from_secs(60));
         let past = Condition::Until(now - Duration::from_secs(1));
         let (next, instead) = left_over(ahead, "new");
-        assert_eq!((next.condition(), instead), (Some(ahead), None), "time is left");
-        assert!(next.due.is_some());
+        assert_eq!(next.condition(), Some(ahead), "time is left");
+        assert!(next.due.is_some() && instead.is_none());
         for in_file in ["new", "changed meanwhile"] {
-            let (next, instead) = left_over(past, in_file);
-            assert_eq!(instead.as_deref(), Some("old"), "the time is over");
+            let (mut next, left) = left_over(past, in_file);
+            let left = left.expect("the time is over");
+            assert_eq!((&*left.previous, &*left.applied), ("old", in_file));
+            assert_eq!(next.condition(), None, "nothing is undone yet");
+            next.note_undone(left);
+            assert_eq!(next.in_force.as_deref(), Some("old"));
             assert!(matches!(next.condition(), Some(Condition::Undone(_))) && next.due.is_none());
         }
         let undone = Condition::Undone(now);
-        assert_eq!(left_over(undone, "new").1.as_deref(), Some("old"));
-        let (next, instead) = left_over(undone, "changed since");
-        assert_eq!((next.condition(), instead), (None, None), "the operator has changed the file");
+        assert_eq!(left_over(undone, "new").1.unwrap().previous, "old");
+        let (next, left) = left_over(undone, "changed since");
+        assert!(next.condition().is_none() && left.is_none(), "the operator has changed the file");
+    }
+
+    #[test]
+    fn what_cannot_be_undone_by_a_start_is_not_called_undone() {
+        let at = SystemTime::now() - Duration::from_secs(1);
+        for condition in [Condition::Until(at), Condition::Undone(at)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, key) = (folder.path().join("margay.toml"), folder.path().join("key"));
+            let socket = folder.path().join("margay.sock");
+            let new = format!(
+                "[bgp]\nasn = 65000\nrouter-id = \"192.0.2.250\"\n[control]\nsocket = {socket:?}\n"
+            );
+            let peer = "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 65001\n\
+                        import = \"all\"\nexport = \"all\"\npassword-file = \"key\"\n";
+            let old = format!("{new}{peer}");
+            std::fs::write(&path, &new).unwrap();
+            let (mut last, _) = Confirmation::of_last_run(&socket, Some(&path));
+            last.keep(unconfirmed(condition, &old, &new));
+            let start = || {
+                let config = Box::new(Config::parse(&path, &new).unwrap());
+                let (setup, next) = setup_of(Setup::Own { path: path.clone(), config });
+                let Setup::Own { config, .. } = setup else { panic!() };
+                (config.peers.len(), next)
+            };
+            let (peers, next) = start();
+            assert_eq!((peers, next.in_force.as_deref()), (0, Some(&*new)), "the file is in force");
+            assert_eq!(next.condition(), Some(Condition::Until(at)));
+            assert!(next.fault.as_ref().is_some_and(|fault| fault.contains("key")));
+            assert!(next.due.is_some(), "it is tried again");
+            std::fs::write(&key, "secret").unwrap();
+            let (peers, next) = start();
+            assert_eq!((peers, next.in_force.as_deref()), (1, Some(&*old)), "the next start can");
+            assert_eq!((next.condition(), next.fault), (Some(Condition::Undone(at)), None));
+        }
     }
 
     #[test]

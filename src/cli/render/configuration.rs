@@ -49,6 +49,12 @@ pub(super) fn unconfirmed(r: &UnconfirmedReload) -> String {
              margay reload"
         );
     }
+    if let Some(fault) = &r.fault {
+        let fault = clean(&fault.replace('\n', "; "));
+        return format!(
+            "not confirmed by {at}, cannot be undone: {fault} (tried again; margay confirm keeps it)"
+        );
+    }
     format!("undone at {at} (in {left} s) unless margay confirm comes first")
 }
 

@@ -22,6 +22,10 @@ pub struct UnconfirmedReload {
     pub at: String,
     /// Time left to confirm it; 0 if it was undone.
     pub seconds_left: u64,
+    /// Why it could not be undone when it was due. That is tried again until it succeeds or the reload
+    /// is confirmed.
+    #[serde(default)]
+    pub fault: Option<String>,
 }
 
 /// The result of a reload.

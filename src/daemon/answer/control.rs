@@ -120,7 +120,9 @@ impl ControlView {
                 at: rfc3339(clock.wall(refused.at)),
                 text: refused.text.clone(),
             }),
-            reload_unconfirmed: state.unconfirmed.map(unconfirmed),
+            reload_unconfirmed: state
+                .unconfirmed
+                .map(|condition| unconfirmed(condition, state.undo_fault.clone())),
             http,
             calico: node.zip(contested).map(|(node, contested)| {
                 super::calico::describe(&node, liveness, &state.parting, contested)

@@ -34,6 +34,8 @@ pub(in crate::daemon) struct RunState {
     pub(in crate::daemon) reload_refused: Option<ReloadRefused>,
     /// A reload that is to be confirmed, or was undone.
     pub(in crate::daemon) unconfirmed: Option<Condition>,
+    /// Why that could not be undone when it was due.
+    pub(in crate::daemon) undo_fault: Option<String>,
     /// Other problems with the environment of the process, such as too few descriptors.
     pub(in crate::daemon) problems: Vec<String>,
     /// Sessions that stay up only until others carry their routes.
@@ -71,6 +73,7 @@ impl RunState {
             held_back: None,
             reload_refused: None,
             unconfirmed: None,
+            undo_fault: None,
             problems: Vec::new(),
             parting: Vec::new(),
             node: None,
