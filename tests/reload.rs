@@ -146,6 +146,11 @@ fn an_unconfirmed_reload_is_undone_and_a_confirmed_one_stays() {
     let (a, b) = pair(&folder, 122, NO_RULES);
     let status = || text(&a.ask(&["show", "status"]).stdout);
     assert_eq!(a.ask(&["confirm"]).status.code(), Some(1), "there is nothing to confirm");
+    write(&folder, "nonsense = 1\n");
+    assert_eq!(a.ask(&["reload", "--confirm", "8"]).status.code(), Some(2));
+    let refused = &json(&a, &["show", "status"])["reload_refused"]["text"];
+    assert!(refused.as_str().is_some_and(|text| text.contains("nonsense")), "{refused}");
+    assert!(text(&a.ask(&["events"]).stdout).contains("reload-refused"));
 
     write(&folder, RULES);
     let said = text(&a.ask(&["reload", "--confirm", "8"]).stdout);

@@ -216,7 +216,9 @@ impl Daemon {
         else {
             return Err("there is no configuration file: nothing to reload, and to undo".into());
         };
-        if self.changes_of_file()?.restart_needed.contains(&"control.socket") {
+        // An invalid file is refused, logged and shown by the reload itself.
+        let changes = self.changes_of_file().unwrap_or_default();
+        if changes.restart_needed.contains(&"control.socket") {
             return Err("control.socket differs: what is to be undone is kept beside it, and a \
                  restart would not find it. Change it without --confirm"
                 .into());
