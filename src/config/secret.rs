@@ -14,10 +14,11 @@ use super::{Config, Document, Errors};
 /// Largest file that is read, in octets: no secret is as long, and the file may be anything.
 const SECRET_MAX: u64 = 4096;
 
-/// Device, inode, time of the last write in nanoseconds, and length of a file: as long as it stays, so
-/// does the content. Default: there is no such file.
+/// Device, inode, times of the last write and of the last change of the inode (mode, owner) in
+/// nanoseconds, and length of a file: as long as it stays, so do the content and whether it can be read.
+/// Default: there is no such file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Option<(u64, u64, i128, u64)>);
+pub struct Stamp(Option<(u64, u64, [i128; 2], u64)>);
 
 impl Stamp {
     /// The present stamp of the file that a path leads to.
@@ -28,8 +29,10 @@ impl Stamp {
 
 impl From<&Metadata> for Stamp {
     fn from(found: &Metadata) -> Stamp {
-        let written = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
-        Stamp(Some((found.dev(), found.ino(), written, found.len())))
+        let at = |seconds: i64, nsec: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nsec);
+        let written = at(found.mtime(), found.mtime_nsec());
+        let changed = at(found.ctime(), found.ctime_nsec());
+        Stamp(Some((found.dev(), found.ino(), [written, changed], found.len())))
     }
 }
 

@@ -169,6 +169,9 @@ mod tests {
         std::fs::create_dir(at("other")).unwrap();
         std::fs::write(at("other/key"), "d").unwrap();
         noticed("a folder that is back").await;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+        std::fs::set_permissions(at("other/key"), mode).unwrap();
+        noticed("another mode, with which it may be readable").await;
         std::fs::write(at("unrelated"), "x").unwrap();
         let unrelated = timeout(QUIET * 5, changed.notified()).await;
         assert!(unrelated.is_err(), "another file in the folder");
