@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::config::{Secrets, Stamp};
@@ -119,17 +119,43 @@ async fn quiet_after_change(watch: Option<&mut FileWatch>) {
         // Not expected. They are compared every LOOK_EVERY.
         return std::future::pending().await;
     }
-    for _ in 0..QUIETS_MAX {
-        if timeout(QUIET, watch.changed()).await.is_err() {
-            break;
-        }
-    }
+    let end = Instant::now() + QUIET * QUIETS_MAX;
+    while Instant::now() < end && matches!(timeout(QUIET, watch.changed()).await, Ok(Ok(()))) {}
     watch.take_events();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn files_are_compared_after_the_last_of_many_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut watch, mut folders) = watch_files().unwrap();
+        folders.begin();
+        folders.add_nearest(folder.path()).unwrap();
+        folders.finish();
+        let name = |n: u32| folder.path().join(n.to_string());
+        (0..QUIETS_MAX * 3).for_each(|n| std::fs::write(name(n), "x").unwrap());
+        // The events are there already: what is quiet is the time after them.
+        let began = Instant::now();
+        quiet_after_change(Some(&mut watch)).await;
+        assert!(began.elapsed() >= QUIET, "{:?}", began.elapsed());
+        // Those that do not end are not waited for.
+        let written = async {
+            for n in 0.. {
+                std::fs::write(name(n % 10), "y").unwrap();
+                sleep(QUIET / 10).await;
+            }
+        };
+        let began = Instant::now();
+        tokio::select! {
+            () = quiet_after_change(Some(&mut watch)) => {}
+            () = written => {}
+        }
+        let took = began.elapsed();
+        assert!(took >= QUIET * (QUIETS_MAX - 1) && took < QUIET * QUIETS_MAX * 10, "{took:?}");
+    }
 
     /// Files named as in Kubernetes' volumes, which are replaced together.
     #[tokio::test]
