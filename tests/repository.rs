@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -278,5 +279,51 @@ fn documents_that_a_newcomer_needs_are_there() {
         for part in parts {
             assert!(text.contains(part), "{document}: {part}");
         }
+    }
+}
+
+/// A script that stands in for a program.
+fn stand_in(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// `interop/current.sh` exits with 3, which CI tolerates, only for tests that ran and failed.
+#[test]
+fn other_versions_of_daemons_explain_failed_tests_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["interop", "bin", "root"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let (script, here) = (read("interop/current.sh"), folder.path().display().to_string());
+    let place = "/opt/interop/current";
+    assert!(script.contains(place), "the root is elsewhere");
+    fs::write(at("interop/current.sh"), script.replace(place, &here)).unwrap();
+    for name in ["complete", "program"] {
+        fs::write(at(name), "").unwrap();
+    }
+    let (_, known) = script.split_once("KNOWN=\"").unwrap();
+    let (known, _) = known.split_once('"').unwrap();
+
+    let program = |of: &str| format!("echo '  Executable tests/{of}.rs (program)'\n");
+    let built = &*(program("peers") + &program("bfd"));
+    let failed = "echo 'test frr::md5 ... FAILED'; exit 101";
+    for (versions, cargo, enter, code) in [
+        ("bird3 9", built, failed, 3),
+        (known, built, failed, 1),
+        ("bird3 9", built, "echo 'test frr::md5 ... ok'", 0),
+        ("bird3 9", built, "echo 'unshare: Operation not permitted' >&2; exit 1", 1),
+        ("bird3 9", "echo 'error: could not compile'; exit 101", failed, 1),
+        ("bird3 9", &*program("bfd"), failed, 1),
+    ] {
+        stand_in(&at("bin/chroot"), &format!("echo '{versions}, '"));
+        stand_in(&at("bin/cargo"), cargo);
+        stand_in(&at("interop/enter.sh"), enter);
+        let mut command = Command::new("bash");
+        command.arg(at("interop/current.sh")).env("MARGAY_BIN", "/bin/true");
+        command.env("PATH", format!("{here}/bin:{}", std::env::var("PATH").unwrap()));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{versions}; {cargo}; {enter}: {output:?}");
     }
 }
