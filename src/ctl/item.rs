@@ -3,7 +3,9 @@
 
 mod configuration;
 mod debug;
+mod draining;
 mod event;
+mod explanation;
 mod kernel;
 mod policy;
 mod probe;
@@ -20,7 +22,9 @@ pub use configuration::{
     UnconfirmedReload,
 };
 pub use debug::Debugged;
+pub use draining::{DrainWaiting, Drained, Draining};
 pub use event::Event;
+pub use explanation::{Advertised, ExplainedFib, Explanation, Withheld};
 pub use kernel::KernelAnswer;
 pub use policy::{ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, SentPath};
 pub use probe::{ProbeStep, Probed};
@@ -745,74 +749,6 @@ pub struct Group {
     pub evictions: u64,
 }
 
-/// Everything about one destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// The destination.
-    pub prefix: Prefix,
-    /// On a Calico node: what the objects say about it, for example of which Service it is an
-    /// address.
-    #[serde(default)]
-    pub objects: Vec<String>,
-    /// The vantage from which it is seen; `null`: our own decision.
-    #[serde(default)]
-    pub vantage: Option<String>,
-    /// All paths in order of preference; `reason` is the step that ranked each below the previous
-    /// one.
-    pub paths: Vec<Path>,
-    /// The route to install in the kernel.
-    pub fib: Option<ExplainedFib>,
-    /// Why there is none.
-    pub fib_absent: Option<String>,
-    /// The peers to which it is advertised.
-    pub advertised: Vec<Advertised>,
-    /// The peers to which it is not advertised, and why.
-    pub withheld: Vec<Withheld>,
-    /// If an address was asked for: what the kernel does with packets of this machine to it.
-    #[serde(default)]
-    pub kernel: Option<KernelAnswer>,
-    /// If a peer was asked for: what it is sent.
-    #[serde(default)]
-    pub peer: Option<ExplainedPeer>,
-}
-
-/// A route to install in the kernel, and whether it is installed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplainedFib {
-    /// `unicast`, `blackhole` or `unreachable`; or a text if an earlier route is kept for now.
-    pub kind: String,
-    /// The hops of a unicast route.
-    pub gateways: Vec<Gateway>,
-    /// The kernel's metric; `null` if routes are not installed.
-    pub metric: Option<u32>,
-    /// The routing table.
-    pub table: Option<u32>,
-    /// `installed`, `pending`, `failed` or `foreign`; `null` if routes are not installed.
-    pub state: Option<String>,
-    /// Why it is not installed.
-    pub error: Option<String>,
-}
-
-/// A peer to which a destination is advertised.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Advertised {
-    /// The peer's name.
-    pub peer: String,
-    /// The advertised path identifier, on ADD-PATH sessions.
-    pub path_id: Option<u32>,
-    /// The advertised next hop.
-    pub next_hop: IpAddr,
-}
-
-/// A peer to which a destination is not advertised.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withheld {
-    /// The peer's name.
-    pub peer: String,
-    /// The rule that prevents it.
-    pub rule: String,
-}
-
 /// The shutdown of a peer by an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shutdown {
@@ -822,53 +758,6 @@ pub struct Shutdown {
     pub message: Option<String>,
     /// How long it lasts at most.
     pub lasts: super::Lasts,
-}
-
-/// A drain by an operator (RFC 8326).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drained {
-    /// When it began, RFC 3339.
-    pub since: String,
-    /// The reason given by the operator, if any.
-    pub reason: Option<String>,
-    /// How long it lasts at most.
-    pub lasts: super::Lasts,
-}
-
-/// The drains in force and their progress.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Draining {
-    /// The drain of all neighbours, if one is in force.
-    pub all: Option<Drained>,
-    /// Names of the neighbours that are drained by name, including those that do not exist at
-    /// present.
-    pub by_name: Vec<String>,
-    /// Existing neighbours that are drained, by name or with all others.
-    pub peers: u32,
-    /// Of these, the established ones.
-    pub established: u32,
-    /// Of the established ones, those that were sent every marked route.
-    pub told: u32,
-    /// Of these, those that announce a path of their own for every prefix advertised to them.
-    pub moved: u32,
-    /// Established ones that are not counted in `moved`; at most twenty.
-    pub waiting: Vec<DrainWaiting>,
-    /// IPv4 and IPv6 packets that the kernel has forwarded since it started; `null`: they cannot be
-    /// read.
-    pub forwarded_packets: Option<u64>,
-}
-
-/// A drained neighbour that is not known to have moved to other paths.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainWaiting {
-    /// Its name.
-    pub name: String,
-    /// Whether it was sent every marked route.
-    pub told: bool,
-    /// Prefixes advertised to it.
-    pub advertised: u32,
-    /// Of these, the prefixes to which it announces a path of its own.
-    pub replaced: u32,
 }
 
 /// The result of a command for one peer, or what the result would be.

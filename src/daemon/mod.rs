@@ -46,7 +46,6 @@ mod vrfs;
 mod wiring;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +63,6 @@ use crate::ctl::ServerError;
 use crate::discovery::Discovery;
 use crate::engine::{Engine, Event};
 use crate::event_names::{LIMIT_WARNING, STARTED, STOPPING};
-use crate::http;
 use crate::kernel::{Fib, Leave};
 use crate::liveness::Liveness;
 use crate::logging::Log;
@@ -73,7 +71,7 @@ use crate::node::Setup;
 use crate::supervise::{self, Ending};
 use crate::version;
 
-use answer::{HttpView, Order, Parts, Publisher, RunState, Views};
+use answer::{Order, Parts, RunState, Views};
 use bfd::Consequence;
 use confirmation::Confirmation;
 use convergence::Convergence;
@@ -93,7 +91,7 @@ use secret_watch::SecretWatch;
 use secrets::SecretFaults;
 use service_manager::ServiceManager;
 use shutdowns::Shutdowns;
-use sockets::Sockets;
+use sockets::{Sockets, serve_http};
 use startup::{Awaited, Progress, Ranges, Startup};
 use vrfs::Vrfs;
 use wiring::{KernelGate, Reports, Threads, find_beside};
@@ -104,8 +102,6 @@ const DYNAMIC_MAX: usize = 1024;
 const ORDERS_MAX: usize = 16;
 /// How long to wait for the first dump of the kernel's routes.
 const FIRST_READING: Duration = Duration::from_secs(2);
-/// Pause between two attempts to serve metrics and health.
-const HTTP_RETRY: Duration = Duration::from_secs(10);
 /// How long sessions may take to end when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop may take in all, even if something hangs. Longer than the sum of all its waits.
@@ -766,32 +762,6 @@ async fn stop_fibs(fibs: &[Fib], leave: Leave) {
             warn!("the kernel's thread ended by a panic");
         }
     }
-}
-
-/// Serves metrics and health. If the address cannot be bound, everything else still runs: the error
-/// is logged once, and binding is tried again.
-async fn serve_http(address: SocketAddr, view: Arc<HttpView>, publisher: Publisher) {
-    let mut fault: Option<String> = None;
-    let server = loop {
-        let error = match http::Server::bind(address).await {
-            Ok(server) => break server,
-            Err(error) => error,
-        };
-        let text = format!("cannot listen on {address}: {error}");
-        if fault.as_ref() != Some(&text) {
-            warn!(
-                "metrics and health are not served, everything else runs: {text} (http.listen); \
-                 tried again every {} s",
-                HTTP_RETRY.as_secs()
-            );
-            publisher.publish(|state| state.http_fault = Some(text.clone()));
-            fault = Some(text);
-        }
-        tokio::time::sleep(HTTP_RETRY).await;
-    };
-    publisher.publish(|state| state.http_fault = None);
-    info!("metrics and health on http://{address}");
-    server.run(view).await;
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

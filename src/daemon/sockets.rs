@@ -1,18 +1,25 @@
 //! The sockets for operators and Calico's tools.
 //!
 //! They are bound before anything else is done: a second margay that is started by mistake exits
-//! here, without having touched the kernel's routes.
+//! here, without having touched the kernel's routes. That of metrics and health is bound later, as it may
+//! be in use.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::types::Family;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::answer::Views;
+use super::answer::{HttpView, Publisher, Views};
 use crate::config::{BirdPaths, BirdSockets, ControlSettings};
 use crate::ctl::{self, ServerError};
+use crate::http;
 use crate::supervise::{self, Ending};
+
+/// Pause between two attempts to serve metrics and health.
+const HTTP_RETRY: Duration = Duration::from_secs(10);
 
 /// Sockets that are bound and not served yet; early clients wait.
 pub(super) struct Sockets {
@@ -75,6 +82,32 @@ fn serving_what_can_be<T>(
         );
     }
     Ok(served)
+}
+
+/// Serves metrics and health. If the address cannot be bound, everything else still runs: the error
+/// is logged once, and binding is tried again.
+pub(super) async fn serve_http(address: SocketAddr, view: Arc<HttpView>, publisher: Publisher) {
+    let mut fault: Option<String> = None;
+    let server = loop {
+        let error = match http::Server::bind(address).await {
+            Ok(server) => break server,
+            Err(error) => error,
+        };
+        let text = format!("cannot listen on {address}: {error}");
+        if fault.as_ref() != Some(&text) {
+            warn!(
+                "metrics and health are not served, everything else runs: {text} (http.listen); \
+                 tried again every {} s",
+                HTTP_RETRY.as_secs()
+            );
+            publisher.publish(|state| state.http_fault = Some(text.clone()));
+            fault = Some(text);
+        }
+        tokio::time::sleep(HTTP_RETRY).await;
+    };
+    publisher.publish(|state| state.http_fault = None);
+    info!("metrics and health on http://{address}");
+    server.run(view).await;
 }
 
 #[cfg(test)]
