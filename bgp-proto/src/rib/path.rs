@@ -118,11 +118,6 @@ impl PathFlags {
         self.0 &= !flag.0;
     }
 
-    /// Whether import gave both paths the same flags.
-    pub(crate) fn is_same_import(self, other: PathFlags) -> bool {
-        (self.0 ^ other.0) & !Self::WRITTEN.0 == 0
-    }
-
     pub(crate) fn refuse(&mut self, why: Refusal) {
         self.0 = self.0 & !Self::REFUSAL | why as u8;
     }
@@ -168,6 +163,17 @@ pub(crate) struct Path {
     pub(crate) flags: PathFlags,
     /// When it was last announced.
     pub(crate) stamp: Stamp,
+}
+
+impl Path {
+    /// Whether import gave both the same result, and both are or are not long-lived stale. When they
+    /// were written does not count.
+    #[inline]
+    pub(crate) fn is_same_import(&self, other: &Path) -> bool {
+        self.attrs == other.attrs
+            && self.next_hop == other.next_hop
+            && (self.flags.0 ^ other.flags.0) & !PathFlags::WRITTEN.0 == 0
+    }
 }
 
 const _: () = assert!(size_of::<Path>() == 20);

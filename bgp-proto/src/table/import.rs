@@ -540,14 +540,13 @@ impl Table {
         let at = known.and_then(|dest| {
             Some((dest, self.loc_rib.dests(family).find_path(dest, source, path_id)?))
         });
+        let path = imported.path(importing.now, source, path_id, stamp);
         if let Some((dest, at)) = at {
-            let path = self.loc_rib.dests(family).paths(dest)[at];
-            let same = path.attrs == imported.attrs
-                && path.next_hop == imported.next_hop
-                && path.flags.is_same_import(imported.flags);
+            let old = self.loc_rib.dests(family).paths(dest)[at];
             let name = (family, dest, source, path_id.0);
+            let same = old.is_same_import(&path);
             if same && self.loc_rib.received(&name) == imported.received {
-                if path.stamp != stamp {
+                if old.stamp != stamp {
                     self.loc_rib.rib_mut(family).dests.paths_mut(dest)[at].stamp = stamp;
                     self.count_refreshed(peer, family);
                 }
@@ -562,7 +561,6 @@ impl Table {
         let dests = &mut self.loc_rib.rib_mut(family).dests;
         let dest = known.unwrap_or_else(|| dests.insert(probe, prefix));
         importing.meter.spend(dests.take_grown());
-        let path = imported.path(importing.now, source, path_id, stamp);
         self.put(peer, dest, family, path, imported.received);
         self.count_import(peer, family, |counts| imported.counter(counts));
         if let Some(id) = imported.refused_by {

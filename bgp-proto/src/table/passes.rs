@@ -275,7 +275,7 @@ impl Table {
                 new.flags.set(PathFlags::LONG_LIVED);
                 any_long_lived = true;
             }
-            if new != path {
+            if !new.is_same_import(&path) {
                 self.put(peer, dest, family, new, imported.received);
             }
             self.release_imported(&imported);

@@ -28,6 +28,7 @@ mod neighbors;
 mod numbers;
 mod policies;
 mod reflection;
+mod rehearsal;
 mod restarts;
 mod schedule;
 mod select;

@@ -195,7 +195,8 @@ impl Rehearsal {
                 }
                 Some(_) => Some(self.translate(real, path)),
             };
-            differ |= after.is_none_or(|after| after != self.translate(real, path));
+            let before = self.translate(real, path);
+            differ |= after.is_none_or(|after| !after.is_same_import(&before));
             paths.extend(after);
         }
         let added: SmallVec<[Source; 4]> = self.local_of(prefix).collect();
@@ -261,14 +262,17 @@ impl Rehearsal {
     }
 
     fn count_import(&mut self, family: Family, before: &Path, after: &Path) {
-        let Some(id) = before.source.peer().filter(|_| before != after) else { return };
+        let is_refused = |path: &Path| path.flags.is_refused();
+        // Rejected for another reason is no difference.
+        let is_same = before.is_same_import(after) || is_refused(before) && is_refused(after);
+        let Some(id) = before.source.peer().filter(|_| !is_same) else { return };
         let imports = &mut self.imports.entry(id).or_default().0[family];
-        match (before.flags.is_refused(), after.flags.is_refused()) {
-            (true, false) => imports.accepted += 1,
-            (false, true) => imports.rejected += 1,
-            (false, false) => imports.changed += 1,
-            (true, true) => {}
-        }
+        let count = match (is_refused(before), is_refused(after)) {
+            (true, _) => &mut imports.accepted,
+            (false, true) => &mut imports.rejected,
+            (false, false) => &mut imports.changed,
+        };
+        *count += 1;
     }
 
     /// A path of the real table in the shadow's ids.

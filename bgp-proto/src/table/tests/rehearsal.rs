@@ -1,0 +1,45 @@
+//! Rehearsals and re-evaluations, where the difference is small.
+
+use super::*;
+use crate::policy::{Match, PrefixMatch};
+use crate::types::Community;
+
+/// Tags every route, and routes to one prefix with MED as well.
+fn tagging(prefix: &str, med: u32) -> Policy {
+    let rule =
+        |matches, changes, decision| Rule { name: String::new(), matches, changes, decision };
+    let within = PrefixMatch::or_longer(prefix.parse().unwrap());
+    let only = vec![Match::Prefix([within].into_iter().collect())];
+    let rules = vec![
+        rule(only, vec![Change::Med(med)], Decision::Next),
+        rule(Vec::new(), vec![Change::AddCommunity(Community(7))], Decision::Accept),
+    ];
+    Policy { name: "p".into(), rules, default: Decision::Reject }
+}
+
+fn rehearsed(table: &Table, intended: Intended, list: usize) -> Rehearsal {
+    let mut rehearsal = Rehearsal::new(table.snapshot(), intended, list);
+    while !table.rehearse(&mut rehearsal, Work::TURN).is_over {}
+    assert!(!rehearsal.has_changed());
+    rehearsal
+}
+
+/// A rule changes that applies to one of the routes.
+#[test]
+fn routes_whose_import_stays_the_same_are_not_written_again() {
+    let mut table = table();
+    let _from = up(&mut table, 2, 65001, importing(2, tagging("10.1.0.0/16", 1)));
+    let _to = up(&mut table, 3, 65002, routes(3));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    settle(&mut table);
+    let other = Arc::new(importing(2, tagging("10.1.0.0/16", 2)));
+    let mut intended = Intended::new(Arc::clone(&table.config));
+    intended.routes.insert(PeerId(2), Arc::clone(&other));
+    let said = rehearsed(&table, intended, 10).imports()[&PeerId(2)][Family::Ipv4];
+    assert_eq!((said.accepted, said.changed, said.rejected), (0, 1, 0));
+    table.peer_configure(PeerId(2), other);
+    let mut meter = Meter::new(u32::MAX);
+    table.review_changes(&mut meter);
+    table.run_passes(&mut meter);
+    assert_eq!(table.loc_rib.touched_len(), 1);
+}
