@@ -290,7 +290,9 @@ impl Table {
         let (old, new) = (&of.config, Arc::clone(&self.config));
         let mut differ = old.via_default != new.via_default
             || old.vantages != new.vantages
-            || old.long_lived != new.long_lived;
+            || old.long_lived != new.long_lived
+            || old.multipath_limit() != new.multipath_limit()
+                && of.groups.values().any(GroupKey::sums_bandwidth);
         for peer in &of.peers {
             let Some(id) = peer.source.peer() else { continue };
             // A peer that never had a session has no paths.

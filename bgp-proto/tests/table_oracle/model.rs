@@ -9,8 +9,8 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule, Sour
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::table::{AddPathSend, Drain, NextHopMode, VantageCosts};
 use bgp_proto::types::{
-    Asn, ClusterId, Community, ExtCommunity, Family, FibKind, Hop, NextHop, PeerType, Prefix,
-    RouterId,
+    Asn, BandwidthScope, ClusterId, Community, ExtCommunity, Family, FibKind, Hop, NextHop,
+    PeerType, Prefix, RouterId,
 };
 use bgp_proto::wire::{AttrEdit, AttrView, Origin, attr};
 
@@ -176,6 +176,8 @@ pub(crate) enum Filter {
     NotByEth1,
     /// Preference 200.
     Elevate,
+    /// On export: the sum of the bandwidths of all paths that share the route.
+    Sum,
     None,
 }
 
@@ -187,7 +189,8 @@ impl Filter {
             3 => Filter::NotByEth1,
             4 => Filter::Tag(u32::from(byte / 8) % 2 + 0x0009_0000),
             5 => Filter::Prefer,
-            6 => Filter::Elevate,
+            6 if byte & 8 == 0 => Filter::Elevate,
+            6 => Filter::Sum,
             _ => Filter::None,
         }
     }
@@ -228,6 +231,10 @@ impl Filter {
                 )]
             }
             Filter::Elevate => vec![rule(vec![], vec![Change::Preference(200)], Decision::Next)],
+            Filter::Sum => {
+                let sum = Change::SumLinkBandwidth(Asn(OUR_ASN), BandwidthScope::Transitive);
+                vec![rule(vec![], vec![sum], Decision::Next)]
+            }
             Filter::None => return Arc::new(Policy::reject_all()),
         };
         Arc::new(Policy { name: "test".into(), rules, default: Decision::Accept })
@@ -243,7 +250,8 @@ impl Filter {
     ) -> Option<(Meaning, Option<u16>)> {
         let within = |text: &str| text.parse::<Prefix>().unwrap().contains(prefix);
         match self {
-            Filter::All => {}
+            // The sum needs the other paths.
+            Filter::All | Filter::Sum => {}
             Filter::Some => {
                 if within("10.1.0.0/16") || within("2001:db8:14::/46") {
                     return None;
@@ -307,6 +315,8 @@ pub(crate) struct Model {
     pub(crate) is_without_add_path: bool,
     /// Long-lived graceful restart is configured.
     pub(crate) is_long_lived: bool,
+    /// Maximum number of paths that share a route.
+    pub(crate) multipath_max: usize,
     pub(crate) settings: Vec<Settings>,
     /// Peers that have had a session since they were added: their addresses are known as next hops.
     pub(crate) known: BTreeSet<usize>,
@@ -446,7 +456,7 @@ impl Model {
     }
 
     /// RFC 4271 §9.1.2.2 as written: eliminates candidates step by step. Returns the candidates
-    /// left before the steps that only break ties, and the best path.
+    /// left before the steps that only break ties, in the order of these, and the best path.
     fn decide(mut list: Vec<Candidate>) -> (Vec<Candidate>, Option<Candidate>) {
         fn keep<K: Ord>(list: &mut Vec<Candidate>, key: impl Fn(&Candidate) -> K) {
             if let Some(best) = list.iter().map(&key).min() {
@@ -470,8 +480,14 @@ impl Model {
             |c: &Candidate| c.peer.is_some_and(|p| kind(p).peer_type() == PeerType::External);
         keep(&mut list, |c| !external(c));
         keep(&mut list, |c| c.metric);
-        let equal = list.clone();
-        keep(&mut list, |c| c.attrs.originator.unwrap_or(c.peer.map_or(0, |p| router_id(p).0)));
+        let speaker = |c: &Candidate| {
+            c.attrs.originator.unwrap_or(c.peer.map_or(0, |peer| router_id(peer).0))
+        };
+        let mut equal = list.clone();
+        equal.sort_by_key(|c| {
+            (speaker(c), c.attrs.clusters.len(), c.peer.map(peer_address), c.path_id)
+        });
+        keep(&mut list, speaker);
         keep(&mut list, |c| c.attrs.clusters.len());
         keep(&mut list, |c| c.peer.map(peer_address));
         keep(&mut list, |c| c.path_id);
@@ -551,6 +567,9 @@ impl Model {
         let learned = path.peer.and(path.next_hop);
         let interface = learned.and_then(|hop| self.interface(hop.addr()));
         let (mut attrs, _) = settings.export.apply(prefix, attrs, interface)?;
+        if settings.export == Filter::Sum && !self.sends_add_path(to) {
+            self.sum_bandwidth(prefix, path, &mut attrs);
+        }
         if to_external {
             attrs.local_pref = None;
             attrs.originator = None;
@@ -599,11 +618,33 @@ impl Model {
         Some((attrs, next_hop))
     }
 
+    /// Replaces the bandwidth of a path by that of all which share the route, each next hop once.
+    fn sum_bandwidth(&self, prefix: Prefix, path: &Candidate, attrs: &mut Meaning) {
+        let name = |c: &Candidate| (c.peer, c.path_id, c.source);
+        let mut sharing = Self::decide(self.candidates(prefix)).0;
+        sharing.truncate(self.multipath_max);
+        if !sharing.iter().any(|c| name(c) == name(path)) {
+            return;
+        }
+        let mut by_hop = BTreeMap::new();
+        for c in &sharing {
+            let mut communities = c.attrs.ext.iter();
+            let bandwidth = communities.find_map(|c| ExtCommunity(*c).link_bandwidth());
+            by_hop.entry(c.next_hop.map(NextHop::addr)).or_insert(bandwidth);
+        }
+        let sum = by_hop.into_values().try_fold(0, |sum, bandwidth| Some(sum + bandwidth?));
+        attrs.ext.retain(|c| !ExtCommunity(*c).is_link_bandwidth());
+        attrs.ext.extend(sum.filter(|sum| *sum > 0).map(|sum| {
+            ExtCommunity::of_link_bandwidth(Asn(OUR_ASN), sum, BandwidthScope::Transitive).0
+        }));
+    }
+
     /// What the kernel should hold.
     pub(crate) fn fib(&self) -> BTreeMap<Prefix, FibKind> {
         let mut fib = BTreeMap::new();
         for prefix in (0..PREFIXES).map(prefix) {
-            let (equal, best) = Self::decide(self.candidates(prefix));
+            let (mut equal, best) = Self::decide(self.candidates(prefix));
+            equal.truncate(self.multipath_max);
             let Some(best) = best else { continue };
             if best.peer.is_none() {
                 if self.own.get(&(prefix, best.source)).is_some_and(|own| own.blackhole) {

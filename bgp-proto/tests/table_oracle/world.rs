@@ -20,8 +20,8 @@ use bgp_proto::table::{
     TableConfig, Work,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, FibKind, FibRoute, Hop, NextHop, PathId, PeerId, PeerType,
-    Prefix, RouterId, SessionId, Time,
+    Asn, BandwidthScope, Community, ExtCommunity, Family, FamilySet, FibKind, FibRoute, Hop,
+    NextHop, PathId, PeerId, PeerType, Prefix, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily, Nlri, RouteAction,
@@ -141,6 +141,11 @@ fn attributes(peer: usize, variant: u8) -> Meaning {
         }
         _ => {}
     }
+    if v % 5 == 1 {
+        let octets = u64::from(v % 3 + 1) * 1000;
+        let scope = BandwidthScope::Transitive;
+        attrs.ext.insert(ExtCommunity::of_link_bandwidth(Asn(1), octets, scope).0);
+    }
     if v % 9 == 4 {
         // Too long for a message of 600 octets.
         attrs.communities.extend((0..150).map(|n| 0x0200_0000 + n));
@@ -169,7 +174,7 @@ impl World {
             sessions: (0..PEERS).map(|_| Session::default()).collect(),
             sessions_begun: 0,
             turns: 1,
-            model: Model::default(),
+            model: Model { multipath_max: MULTIPATH_MAX, ..Model::default() },
             hop_states: (0..HOPS).map(|index| hop_state(index, 2 + index as u8 % 3)).collect(),
             tracked: BTreeSet::new(),
             fib: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::{Match, PrefixMatch};
-use crate::types::Community;
+use crate::types::{BandwidthScope, Community};
 
 /// Tags every route, and routes to one prefix with MED as well.
 fn tagging(prefix: &str, med: u32) -> Policy {
@@ -42,4 +42,26 @@ fn routes_whose_import_stays_the_same_are_not_written_again() {
     table.review_changes(&mut meter);
     table.run_passes(&mut meter);
     assert_eq!(table.loc_rib.touched_len(), 1);
+}
+
+/// How many paths share a route changes the sum of their bandwidths.
+#[test]
+fn a_rehearsal_sums_the_bandwidths_of_as_many_paths_as_intended() {
+    let mut table = table();
+    let _from = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+    let sum = Change::SumLinkBandwidth(ASN, BandwidthScope::Transitive);
+    let _to = up(&mut table, 4, 65004, exporting(4, changing(vec![sum])));
+    for id in [2, 3] {
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        edit.prepend_as(Asn(65000 + id), 1);
+        let scope = BandwidthScope::Transitive;
+        edit.set_ext_communities(&[ExtCommunity::of_link_bandwidth(Asn(1), 1000, scope)]);
+        announce_with(&mut table, id, &["10.1.0.0/16", "10.2.0.0/16"], &edit);
+    }
+    settle(&mut table);
+    let config = TableConfig { multipath_max: 1, ..TableConfig::clone(&table.config) };
+    let rehearsal = rehearsed(&table, Intended::new(Arc::new(config)), 10);
+    let said = rehearsal.differences();
+    assert_eq!(said.keys().copied().collect::<Vec<_>>(), [PeerId(4)]);
+    assert_eq!(said[&PeerId(4)][Family::Ipv4].changed, 2);
 }

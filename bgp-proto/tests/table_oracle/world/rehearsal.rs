@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bgp_proto::table::{
-    Intended, PeerDifference, PeerRoutes, Rehearsal, RouteFilter, TableConfig, Work,
+    ImportDifference, Intended, PeerDifference, PeerRoutes, Rehearsal, RouteFilter, TableConfig,
+    Work,
 };
 use bgp_proto::types::{Family, NextHop, PathId, PeerId, Prefix};
 
@@ -13,6 +14,9 @@ use crate::model::{PEERS, PREFIXES};
 
 /// What a peer is sent.
 type Sent = BTreeMap<(Prefix, PathId), (Arc<[u8]>, Option<NextHop>)>;
+
+/// What a peer sent: whether it was accepted, and after import attributes, next hop and preference.
+type Held = BTreeMap<(Prefix, PathId), (bool, Arc<[u8]>, Option<NextHop>, u16)>;
 
 impl World {
     /// Rehearses random changes, applies them, and compares. The table is settled.
@@ -23,7 +27,7 @@ impl World {
         for [what, a, b, c, d] in changes.iter().copied() {
             let peer = usize::from(a) % PEERS;
             let id = PeerId(peer as u32);
-            match what % 8 {
+            match what % 9 {
                 0 => replaced.push(peer),
                 1 | 2 => {
                     let (key, route) = self.note_own(usize::from(b) % PREFIXES, a, c);
@@ -35,11 +39,19 @@ impl World {
                     self.model.is_long_lived = true;
                     intended.config = Arc::new(config);
                 }
+                4 => {
+                    self.model.multipath_max = 1 + usize::from(c) % 3;
+                    let multipath_max = self.model.multipath_max;
+                    let config =
+                        TableConfig { multipath_max, ..TableConfig::clone(&intended.config) };
+                    intended.config = Arc::new(config);
+                }
                 _ => drop(intended.routes.insert(id, self.note_settings(peer, b, c, d))),
             }
         }
         intended.ending = replaced.iter().map(|peer| PeerId(*peer as u32)).collect();
         let before = self.sent_to_all();
+        let held = self.held_from_all();
         let mut rehearsal = Rehearsal::new(self.table.snapshot(), intended.clone(), 100_000);
         while !self.table.rehearse(&mut rehearsal, Work(budget)).is_over {}
         assert!(!rehearsal.has_changed() && !rehearsal.is_deferred());
@@ -58,6 +70,12 @@ impl World {
                     said[family], done,
                     "peer {peer} {family}: said (left), done (right); listed: {listed:?}"
                 );
+            }
+            let imported = rehearsal.imports().get(&id).copied().unwrap_or_default();
+            let after_import = self.held_from(peer);
+            for family in Family::ALL {
+                let done = import_difference(&held[peer], &after_import, family);
+                assert_eq!(imported[family], done, "import from peer {peer} {family}: said, done");
             }
             // Routes that an ADD-PATH peer is not sent yet have no identifier.
             listed.retain(|route| {
@@ -105,6 +123,39 @@ impl World {
         });
         routes.map(|(prefix, p)| ((prefix, p.path_id), (p.attrs, p.next_hop))).collect()
     }
+
+    fn held_from_all(&self) -> Vec<Held> {
+        (0..PEERS).map(|peer| self.held_from(peer)).collect()
+    }
+
+    fn held_from(&self, peer: usize) -> Held {
+        let received_from = Some(PeerId(peer as u32));
+        let filter = RouteFilter { received_from, ..RouteFilter::default() };
+        let (all, _) = self.table.view(&filter, 0, usize::MAX, self.now);
+        let routes = all.into_iter().flat_map(|destination| {
+            let prefix = destination.prefix;
+            destination.paths.into_iter().map(move |path| (prefix, path))
+        });
+        let held = routes.map(|(prefix, path)| {
+            let is_accepted = path.unusable.is_none_or(|why| !why.is_refusal());
+            ((prefix, path.path_id), (is_accepted, path.attrs, path.next_hop, path.preference))
+        });
+        held.collect()
+    }
+}
+
+fn import_difference(before: &Held, after: &Held, family: Family) -> ImportDifference {
+    let mut difference = ImportDifference::default();
+    for (key, old) in before.iter().filter(|((prefix, _), _)| prefix.family() == family) {
+        let Some(new) = after.get(key) else { continue };
+        match (old.0, new.0) {
+            (false, true) => difference.accepted += 1,
+            (true, false) => difference.rejected += 1,
+            (true, true) if old != new => difference.changed += 1,
+            _ => {}
+        }
+    }
+    difference
 }
 
 fn difference(before: &Sent, after: &Sent, family: Family) -> PeerDifference {
