@@ -27,7 +27,7 @@ use crate::rib::{LocalRoute, Meter, Neighbors, NextHopState, SourceFacts, Source
 use crate::session::Negotiated;
 use crate::types::{ClusterId, Family, FamilyMap, PeerId, Prefix, SessionId, Source};
 use evaluate::Scratch;
-use result::{Class, Imports};
+use result::{Class, Imports, Room};
 
 /// Parameters that are not in force.
 #[derive(Clone, Debug)]
@@ -134,13 +134,16 @@ pub struct Rehearsal {
     stamp: Stamp,
     has_changed: bool,
     is_deferred: bool,
-    /// Maximum number of routes listed for each class, and how many more may be listed at all.
-    list: (usize, usize),
+    /// Maximum number of routes listed for each class.
+    list_max: usize,
+    room: Room,
     scratch: Scratch,
 }
 
 /// Maximum number of routes that a rehearsal lists in all.
-const LISTED_MAX: usize = 200_000;
+const LISTED_MAX: usize = 20_000;
+/// Maximum octets of what is listed. It does not count as memory of the table.
+const LISTED_OCTETS_MAX: usize = 16 << 20;
 
 impl Table {
     /// What a rehearsal begins with. The cost grows with peers and groups, not with routes.
@@ -224,7 +227,8 @@ impl Rehearsal {
             stamp: snapshot.stamp,
             has_changed: false,
             is_deferred: false,
-            list: (list_max, LISTED_MAX),
+            list_max,
+            room: Room { routes: LISTED_MAX, octets: LISTED_OCTETS_MAX },
             scratch: Scratch::default(),
         };
         rehearsal.classify(&snapshot);

@@ -53,6 +53,7 @@ impl ControlView {
 
     /// What a reload would change, with at most `list` routes for each peer.
     pub(super) async fn rehearse(&self, list: Option<u32>) -> Result<Page, Refusal> {
+        let _alone = self.rehearsals.begin()?;
         let rehearsed = self.orders.rehearse().await?.map_err(Refusal::configuration)?;
         let changes = &rehearsed.changes;
         let mut sessions = sessions(changes);

@@ -17,6 +17,7 @@ use super::orders::{DrainOrder, Orders};
 use super::policies;
 use super::probe::Prober;
 use super::readiness::ReadinessView;
+use super::rehearsed::Rehearsals;
 use super::routes::{Listed, RoutesView};
 use super::sources::{PAGE, Sources, is_stopping};
 use super::steering::Steering;
@@ -53,6 +54,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) messages: EventsView,
     pub(super) debugging: Debugging,
     pub(super) prober: Prober,
+    pub(super) rehearsals: Rehearsals,
     pub(super) log: Log,
 }
 

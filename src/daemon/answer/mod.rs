@@ -49,6 +49,7 @@ use crate::node::{Environment, Follower};
 
 pub(super) use http::HttpView;
 pub(super) use orders::{DrainOrder, Order};
+use rehearsed::Rehearsals;
 pub(super) use rehearsed::Rehearsed;
 pub(super) use state::{Publisher, ReloadRefused, RunState};
 
@@ -147,6 +148,7 @@ impl Views {
             messages,
             debugging,
             prober: Prober::new(sources.clone()),
+            rehearsals: Rehearsals::new(),
             sources,
             events,
             liveness: liveness.clone(),

@@ -13,6 +13,7 @@ use bgp_proto::table::{
 };
 use bgp_proto::types::{Family, NextHop, PeerId, Prefix};
 use bgp_proto::wire::AttrView;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::sources::{Sources, is_stopping};
 use crate::config::Changes;
@@ -22,6 +23,44 @@ use crate::engine::Handle;
 
 /// Maximum number of routes listed in one answer.
 const LISTED_MAX: usize = 20_000;
+/// Maximum octets of their attributes.
+const LISTED_OCTETS_MAX: usize = 16 << 20;
+
+/// Carries out dry runs, one at a time: the memory for what is listed is not part of
+/// `bgp.memory-max`.
+pub(in crate::daemon) struct Rehearsals(Semaphore);
+
+impl Rehearsals {
+    pub(super) fn new() -> Rehearsals {
+        Rehearsals(Semaphore::new(1))
+    }
+
+    /// Begins a dry run, which lasts as long as the permit.
+    ///
+    /// # Errors
+    /// Another one is running.
+    pub(super) fn begin(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let text = "another dry run is running; try again in a few seconds";
+        self.0.try_acquire().map_err(|_| Refusal::failed(text))
+    }
+}
+
+/// What may still be listed.
+struct Room {
+    routes: usize,
+    octets: usize,
+}
+
+impl Room {
+    /// Takes the room of a route. If there is too little, nothing more is listed.
+    fn take(&mut self, route: &RouteDifference) -> bool {
+        let sent = route.before.iter().chain(&route.after);
+        let octets: usize = sent.map(|sent| sent.attrs.len()).sum();
+        let left = self.routes.checked_sub(1).zip(self.octets.checked_sub(octets));
+        (self.routes, self.octets) = left.unwrap_or_default();
+        left.is_some()
+    }
+}
 
 /// The result of a dry run, and what the tables are asked to evaluate.
 pub(in crate::daemon) struct Rehearsed {
@@ -66,7 +105,8 @@ pub(super) async fn rehearsed_routes(
         return Ok(result);
     }
     let mut peers: BTreeMap<PeerId, RehearsedPeer> = BTreeMap::new();
-    let mut room = LISTED_MAX;
+    let list = list.min(LISTED_MAX);
+    let mut room = Room { routes: LISTED_MAX, octets: LISTED_OCTETS_MAX };
     let vrfs = sources.vrfs.all().into_iter().map(|(_, shown)| (shown.table, false));
     for (table, is_default) in std::iter::once((sources.table.clone(), true)).chain(vrfs) {
         let mut intended = Intended::new(rehearsed.config.clone());
@@ -82,9 +122,12 @@ pub(super) async fn rehearsed_routes(
         result.assumed_next_hops.extend(done.assumed());
         add_counts(&mut peers, &done);
         for (id, peer) in peers.iter_mut().filter(|(_, peer)| peer.routes.is_empty()) {
-            let listed = done.listed(*id).into_iter().take(room.min(list));
+            if room.routes == 0 {
+                break;
+            }
+            let listed = done.listed(*id).into_iter().take(list);
+            let listed = listed.take_while(|route| room.take(route));
             peer.routes = listed.map(|route| to_item(&route)).collect();
-            room -= peer.routes.len();
         }
     }
     let names = sources.names();
@@ -157,4 +200,34 @@ fn to_item(route: &RouteDifference) -> RehearsedRoute {
 
 fn seen(sent: &SentRoute) -> (AttrView<'_>, Option<NextHop>) {
     (AttrView::new(&sent.attrs), sent.next_hop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_dry_run_is_refused_until_the_first_is_over() {
+        let rehearsals = Rehearsals::new();
+        let first = rehearsals.begin().expect("none is running");
+        let refused = rehearsals.begin().expect_err("one is running");
+        assert!(refused.text.contains("another dry run is running"), "{}", refused.text);
+        drop(first);
+        assert!(rehearsals.begin().is_ok());
+    }
+
+    #[test]
+    fn an_answer_lists_no_more_than_it_has_room_for() {
+        let sent = Some(SentRoute { attrs: vec![0; 40].into(), next_hop: None });
+        let route = RouteDifference {
+            prefix: "10.1.0.0/16".parse().unwrap(),
+            path_id: None,
+            before: sent.clone(),
+            after: sent,
+            why: None,
+        };
+        let listed = |mut room: Room| (0..9).take_while(|_| room.take(&route)).count();
+        assert_eq!(listed(Room { routes: 3, octets: 1000 }), 3);
+        assert_eq!(listed(Room { routes: 9, octets: 170 }), 2, "80 octets each");
+    }
 }

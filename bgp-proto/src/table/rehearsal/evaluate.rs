@@ -419,10 +419,10 @@ impl Rehearsal {
         };
         let excepts = (before.map(|sent| sent.except), after.map(|sent| sent.except));
         let class = &mut self.classes[family][at];
-        if !class.count(excepts, differs) || class.listed.len() >= self.list.0 || self.list.1 == 0 {
+        let has_room = class.listed.len() < self.list_max && self.room.routes > 0;
+        if !class.count(excepts, differs) || !has_room {
             return;
         }
-        self.list.1 -= 1;
         let view = self.shadow.export_view(family);
         let shown = |sent: &Sent| {
             let attrs = view.attrs.view(sent.attrs);
@@ -440,6 +440,9 @@ impl Rehearsal {
             after: after.as_ref().map(shown),
             why,
         };
+        if !self.room.take(&route) {
+            return;
+        }
         let nobody = |except: Option<Except>| except.unwrap_or(Except::NOBODY);
         class.listed.push(Listed { route, excepts: (nobody(excepts.0), nobody(excepts.1)) });
     }

@@ -61,6 +61,28 @@ pub struct SentRoute {
     pub next_hop: Option<NextHop>,
 }
 
+impl RouteDifference {
+    fn octets(&self) -> usize {
+        let sent = self.before.iter().chain(&self.after).map(|sent| sent.attrs.len());
+        sent.sum::<usize>() + self.why.as_ref().map_or(0, |why| why.len())
+    }
+}
+
+/// What may still be listed.
+pub(super) struct Room {
+    pub(super) routes: usize,
+    pub(super) octets: usize,
+}
+
+impl Room {
+    /// Takes the room of a route. If there is too little, nothing more is listed.
+    pub(super) fn take(&mut self, route: &RouteDifference) -> bool {
+        let left = self.routes.checked_sub(1).zip(self.octets.checked_sub(route.octets()));
+        (self.routes, self.octets) = left.unwrap_or_default();
+        left.is_some()
+    }
+}
+
 /// What differs for a member of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -65,3 +65,26 @@ fn a_rehearsal_sums_the_bandwidths_of_as_many_paths_as_intended() {
     assert_eq!(said.keys().copied().collect::<Vec<_>>(), [PeerId(4)]);
     assert_eq!(said[&PeerId(4)][Family::Ipv4].changed, 2);
 }
+
+#[test]
+fn routes_listed_are_bounded_in_octets_too() {
+    let mut table = table();
+    let _from = up(&mut table, 2, 65001, routes(2));
+    let _to = up(&mut table, 3, 65002, routes(3));
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(65001), 1);
+    edit.set_communities(&(0..900).map(Community).collect::<Vec<_>>());
+    let nets: Vec<String> = (0..12).flat_map(|second| nets(second, 250)).collect();
+    let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+    announce_with(&mut table, 2, &nets, &edit);
+    settle(&mut table);
+    let mut intended = Intended::new(Arc::clone(&table.config));
+    let tagged = changing(vec![Change::AddCommunity(Community(7 << 16))]);
+    intended.routes.insert(PeerId(3), Arc::new(exporting(3, tagged)));
+    let rehearsal = rehearsed(&table, intended, usize::MAX);
+    assert_eq!(rehearsal.differences()[&PeerId(3)][Family::Ipv4].changed, 3000, "all count");
+    let listed = rehearsal.listed(PeerId(3));
+    let sent = listed.iter().flat_map(|route| route.before.iter().chain(&route.after));
+    let octets: usize = sent.map(|sent| sent.attrs.len()).sum();
+    assert!((1..=16 << 20).contains(&octets) && listed.len() < 3000, "{octets} octets");
+}
