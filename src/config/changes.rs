@@ -58,6 +58,10 @@ pub struct Changes {
     /// Whether VRFs differ: their names, listening addresses, imports, originated routes or
     /// redistribution.
     pub vrfs_changed: bool,
+    /// Whether routes differ that VRFs originate or redistribute.
+    pub vrf_routes_changed: bool,
+    /// Whether any VRF, the default one included, imports routes of another, before or after.
+    pub vrfs_import: bool,
     /// The rules for redistribution, if they differ.
     pub redistribute: Option<Vec<Redistribute>>,
     /// Host routes to neighbours, if they differ.
@@ -96,6 +100,12 @@ impl Vrf {
     }
 }
 
+/// What VRFs originate and redistribute, for those that do.
+fn own_routes(vrfs: &[Vrf]) -> BTreeMap<&str, (&[Originate], &[Redistribute])> {
+    let own = vrfs.iter().map(|vrf| (&*vrf.name, (&*vrf.originate, &*vrf.redistribute)));
+    own.filter(|(_, (originate, rules))| !originate.is_empty() || !rules.is_empty()).collect()
+}
+
 impl Config {
     /// The changes that lead to `new`.
     pub fn changes_to(&self, new: &Config) -> Changes {
@@ -118,6 +128,8 @@ impl Config {
         };
         changes.table = (*self.table != table).then(|| Arc::new(table));
         changes.vrfs_changed = self.vrfs != new.vrfs || self.bgp.import != new.bgp.import;
+        changes.vrf_routes_changed = own_routes(&self.vrfs) != own_routes(&new.vrfs);
+        changes.vrfs_import = self.imports_from_vrfs() || new.imports_from_vrfs();
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute =
             (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
@@ -130,6 +142,10 @@ impl Config {
             self.host.http.zip(new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
         changes.restart_needed = self.restart_needed(new);
         changes
+    }
+
+    fn imports_from_vrfs(&self) -> bool {
+        !self.bgp.import.is_empty() || self.vrfs.iter().any(|vrf| !vrf.import.is_empty())
     }
 
     fn restart_needed(&self, new: &Config) -> Vec<&'static str> {

@@ -40,21 +40,59 @@ impl Daemon {
         let own = changes.originate_changed.iter().chain(&changes.originate_added);
         let own = own.map(|route| (route.prefix, Some(originated(route))));
         local.extend(withdrawn.chain(own).map(|(prefix, route)| ((prefix, Source::Static), route)));
-        let unknown = [
-            (changes.vrfs_changed, "routes that VRFs originate or redistribute"),
-            (changes.host_routes.is_some(), "host routes to neighbours"),
-            (changes.drain_changed, "the drain by the node's object"),
-            (changes.calico_changed, "what follows from Calico's objects: margay calico plan"),
-        ];
-        let unknown = unknown.into_iter().filter(|(is, _)| *is);
         Rehearsed {
             config: Arc::clone(changes.table.as_ref().unwrap_or(&self.config.table)),
             ending: ending.filter_map(id).collect(),
             routes,
             joining,
             local,
-            not_counted: unknown.map(|(_, what)| what.to_owned()).collect(),
+            not_counted: not_counted(&changes),
             changes,
         }
+    }
+}
+
+/// Changes whose effect on routes no table can evaluate alone.
+fn not_counted(changes: &Changes) -> Vec<String> {
+    let unknown = [
+        (changes.vrf_routes_changed, "routes that VRFs originate or redistribute"),
+        // Any change to a table may change what others import from it.
+        (changes.vrfs_import, "routes that VRFs import from each other"),
+        (changes.host_routes.is_some(), "host routes to neighbours"),
+        (changes.drain_changed, "the drain by the node's object"),
+        (changes.calico_changed, "what follows from Calico's objects: margay calico plan"),
+    ];
+    unknown.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn between(old: &str, new: &str) -> Vec<String> {
+        let read = |vrf: &str| {
+            let text = format!(
+                "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[vrfs]]\nname = \"blue\"\n{vrf}"
+            );
+            Config::parse(Path::new("m.toml"), &text).unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        not_counted(&read(old).changes_to(&read(new)))
+    }
+
+    #[test]
+    fn routes_that_vrfs_import_are_not_counted_and_said_to_be_so() {
+        let imports = "import-vrf = [{ vrf = \"default\", policy = \"all\" }]\n";
+        let originates = "[[originate]]\nprefix = \"10.9.0.0/16\"\nvrf = \"blue\"\n";
+        let imported = "routes that VRFs import from each other";
+        let own = "routes that VRFs originate or redistribute";
+        assert_eq!(between("", ""), [""; 0]);
+        assert_eq!(between(imports, imports), [imported]);
+        assert_eq!(between("", imports), [imported]);
+        assert_eq!(between(imports, ""), [imported]);
+        assert_eq!(between("", originates), [own]);
+        assert_eq!(between(imports, &format!("{imports}{originates}")), [own, imported]);
     }
 }
