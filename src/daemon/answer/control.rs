@@ -234,7 +234,10 @@ impl ControlView {
         (vantage, vrf, peer): (Option<String>, Option<&str>, Option<&str>),
     ) -> Result<Page, Refusal> {
         let peer = peer.map(|name| self.find(name)).transpose()?;
-        let vrf = peer.as_ref().and_then(|peer| peer.session.vrf.as_deref()).or(vrf);
+        let vrf = match &peer {
+            Some(peer) => vrf_of_peer(vrf, &peer.name, peer.session.vrf.as_deref())?,
+            None => vrf,
+        };
         let sources = self.sources.in_vrf(vrf)?;
         explain(&sources, &self.bfd, asked, (vantage, vrf, peer.as_deref())).await
     }
@@ -357,6 +360,22 @@ impl Backend for ControlView {
     }
 }
 
+/// The VRF in which a peer's routes are; `asked` is the one that the request names, if any.
+fn vrf_of_peer<'a>(
+    asked: Option<&str>,
+    peer: &str,
+    vrf: Option<&'a str>,
+) -> Result<Option<&'a str>, Refusal> {
+    match asked.filter(|asked| vrf != Some(*asked)) {
+        None => Ok(vrf),
+        Some(asked) => {
+            let of_peer = vrf.map_or("the default VRF".to_owned(), |vrf| format!("VRF {vrf}"));
+            let text = format!("peer {peer} is in {of_peer}, not in VRF {asked}; leave --vrf out");
+            Err(Refusal { kind: ctl::ErrorKind::BadRequest, text })
+        }
+    }
+}
+
 fn fib_counts(enabled: bool, kernel: &FibCounters) -> FibCounts {
     FibCounts {
         enabled,
@@ -375,4 +394,24 @@ fn checked(reason: &str) -> Result<String, Refusal> {
         return Err(Refusal { kind: ctl::ErrorKind::BadRequest, text });
     }
     Ok(reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_not_sought_in_another_vrf_than_its_own() {
+        assert_eq!(vrf_of_peer(None, "p", Some("blue")).ok(), Some(Some("blue")));
+        assert_eq!(vrf_of_peer(Some("blue"), "p", Some("blue")).ok(), Some(Some("blue")));
+        assert_eq!(vrf_of_peer(None, "p", None).ok(), Some(None));
+        for (own, text) in [
+            (None, "peer p is in the default VRF, not in VRF red; leave --vrf out"),
+            (Some("blue"), "peer p is in VRF blue, not in VRF red; leave --vrf out"),
+        ] {
+            let refusal = vrf_of_peer(Some("red"), "p", own).expect_err("another VRF");
+            assert!(matches!(refusal.kind, ctl::ErrorKind::BadRequest));
+            assert_eq!(refusal.text, text);
+        }
+    }
 }

@@ -114,6 +114,12 @@ pub(super) async fn test(
         })
     };
     let (from, to) = (from.map(peer).transpose()?, to.map(peer).transpose()?);
+    if let (Some(from), Some(to)) = (&from, &to) {
+        in_one_vrf(
+            (&from.name, from.session.vrf.as_deref()),
+            (&to.name, to.session.vrf.as_deref()),
+        )?;
+    }
     let of = from.iter().chain(&to).next().map_or(sources.clone(), |record| sources.of(record));
     let (from, to) = (from.map(|record| record.id), to.map(|record| record.id));
     let names = sources.names();
@@ -159,6 +165,24 @@ pub(super) async fn test(
         return Err(Refusal { kind: ErrorKind::NotFound, text });
     }
     Page::last(items)
+}
+
+/// # Errors
+/// The VRFs of these peers, by name, are not the same: no table has routes of both.
+fn in_one_vrf(from: (&str, Option<&str>), to: (&str, Option<&str>)) -> Result<(), Refusal> {
+    if from.1 == to.1 {
+        return Ok(());
+    }
+    let place =
+        |vrf: Option<&str>| vrf.map_or("the default VRF".to_owned(), |v| format!("VRF {v}"));
+    let text = format!(
+        "peer {} is in {}, and peer {} in {}; name peers of one VRF",
+        from.0,
+        place(from.1),
+        to.0,
+        place(to.1)
+    );
+    Err(Refusal { kind: ErrorKind::BadRequest, text })
 }
 
 /// What a peer is sent of a destination, and what changes it on the way.
@@ -297,12 +321,51 @@ const NAMED_MAX: usize = 20;
 fn policies(config: &Config) -> Vec<Arc<Policy>> {
     let peers = config.peers.iter().map(|peer| &peer.routes);
     let routes = peers.chain(config.dynamic.iter().map(|range| &range.routes));
+    let vrfs = &config.vrfs;
+    let imports = config.bgp.import.iter().chain(vrfs.iter().flat_map(|vrf| &vrf.import));
+    let redistribute = vrfs.iter().flat_map(|vrf| &vrf.redistribute).chain(&config.redistribute);
     let mut all: Vec<Arc<Policy>> = routes
         .flat_map(|routes| [&routes.import.policy, &routes.export.policy])
-        .chain(config.redistribute.iter().filter_map(|rule| rule.policy.as_ref()))
+        .chain(imports.map(|import| &import.policy))
+        .chain(redistribute.filter_map(|rule| rule.policy.as_ref()))
         .chain(&config.table.fib_policy)
         .map(Arc::clone)
         .collect();
     all.dedup_by(|a, b| Arc::ptr_eq(a, b));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn policies_of_vrfs_are_among_those_in_use() {
+        let text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n\
+            import-vrf = [{ vrf = \"blue\", policy = \"from-blue\" }]\n\
+            [[vrfs]]\nname = \"blue\"\n\
+            import-vrf = [{ vrf = \"default\", policy = \"to-blue\" }]\n\
+            [[redistribute]]\nvrf = \"blue\"\nfrom = \"kernel\"\npolicy = \"kernel-of-blue\"\n\
+            [[policy]]\nname = \"from-blue\"\ndefault = \"accept\"\n\
+            [[policy]]\nname = \"to-blue\"\ndefault = \"accept\"\n\
+            [[policy]]\nname = \"kernel-of-blue\"\ndefault = \"accept\"\n";
+        let config = Config::parse(Path::new("m.toml"), text).unwrap_or_else(|e| panic!("{e}"));
+        let names: Vec<String> = policies(&config).iter().map(|p| p.name.to_string()).collect();
+        for name in ["from-blue", "to-blue", "kernel-of-blue"] {
+            assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_not_tested_between_peers_of_different_vrfs() {
+        assert!(in_one_vrf(("a", None), ("b", None)).is_ok());
+        assert!(in_one_vrf(("a", Some("red")), ("b", Some("red"))).is_ok());
+        let refusal = in_one_vrf(("a", None), ("b", Some("red"))).expect_err("two VRFs");
+        assert_eq!(
+            refusal.text,
+            "peer a is in the default VRF, and peer b in VRF red; name peers of one VRF"
+        );
+    }
 }
