@@ -141,6 +141,20 @@ fn routed(host: &Host, side: &Side) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// A probe finds the peer of the VRF, whose address others have too, and its interface.
+fn probed(control: &Control, side: &Side) -> Result<()> {
+    let answer = json(control, &side.args(&["probe", "192.0.2.2"]))?;
+    let answer = if answer.is_array() { &answer[0] } else { &answer };
+    ensure!(answer["peer"] == side.peer().as_str(), "{answer}");
+    let steps = answer["steps"].as_array().context("steps")?;
+    let route = steps.iter().find(|step| step["step"] == "route").context("a route")?;
+    let on = format!("directly connected on {}", side.interface());
+    ensure!(route["text"].as_str().is_some_and(|text| text.ends_with(&on)), "{answer}");
+    let tcp = steps.iter().find(|step| step["step"] == "tcp").context("TCP")?;
+    ensure!(tcp["result"] == "skipped", "{answer}");
+    Ok(())
+}
+
 /// The routes of a side's neighbour are in its tables and nowhere else.
 fn separate(host: &Host, control: &Control, side: &Side) -> Result<()> {
     established(control, side)?;
@@ -359,6 +373,7 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
     RED.make(&x)?;
     wait_until(PATIENCE, "red beside them", || all_separate(&x, &control))?;
     holds_for(QUIET, "no leaks", || all_separate(&x, &control))?;
+    SIDES.iter().try_for_each(|side| probed(&control, side))?;
     let failures = bfd(&control)?;
     holds_for(QUIET, "BFD does not mix", || {
         let now = bfd(&control)?;

@@ -182,18 +182,27 @@ impl Registry {
         self.read(|records| records.by_id.get(records.by_name.get(name)?).cloned())
     }
 
-    /// Finds a peer by name, or else by address. A link-local one is followed by `%` and the interface's
-    /// name or index, unless it is found on one interface only.
+    /// Finds a peer by name, or else by address, if one peer only has it. A link-local one is followed by
+    /// `%` and the interface's name or index, unless it is found on one interface only.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
+        <[_; 1]>::try_from(self.matching(name, None)).ok().map(|[found]| found)
+    }
+
+    /// Every peer that [`find`](Self::find) may mean: the one of this name, or else all with the address, as
+    /// VRFs may have the same addresses. `vrf`: only peers in this VRF.
+    pub(super) fn matching(&self, name: &str, vrf: Option<&str>) -> Vec<Arc<Record>> {
+        let is_there =
+            |record: &&Arc<Record>| vrf.is_none() || record.session.vrf.as_deref() == vrf;
         self.read(|records| {
-            if let Some(id) = records.by_name.get(name) {
-                return records.by_id.get(id).cloned();
+            let named = records.by_name.get(name).and_then(|id| records.by_id.get(id));
+            if let Some(named) = named.filter(is_there) {
+                return vec![Arc::clone(named)];
             }
             let (text, interface) = match name.split_once('%') {
                 Some((text, interface)) => (text, Some(interface)),
                 None => (name, None),
             };
-            let address: IpAddr = text.parse().ok()?;
+            let Ok(address) = text.parse::<IpAddr>() else { return Vec::new() };
             let is_meant = |record: &&Arc<Record>| {
                 let (own, ifindex) = off_interface(record.address);
                 let is_on = |wanted: &str| {
@@ -202,9 +211,7 @@ impl Registry {
                 };
                 own == address && interface.is_none_or(is_on)
             };
-            let mut found = records.present().filter(is_meant);
-            let first = found.next()?;
-            found.next().is_none().then(|| Arc::clone(first))
+            records.present().filter(is_there).filter(is_meant).cloned().collect()
         })
     }
 
@@ -343,6 +350,33 @@ mod tests {
         assert_eq!(found("fe80::2%u3"), None);
         assert_eq!(found("fe80::9"), Some(3));
         assert_eq!(found("192.0.2.7"), Some(4));
+        engine.stop();
+    }
+
+    /// The peer of the default VRF is named by its address, which peers of VRFs have too.
+    #[tokio::test]
+    async fn one_address_in_two_vrfs_is_found_in_each() {
+        let engine = engine();
+        let registry = Registry::default();
+        for (id, name, vrf) in
+            [(1, "192.0.2.7", None), (2, "b", Some("blue")), (3, "r", Some("red"))]
+        {
+            let session = PeerConfig { vrf: vrf.map(Arc::from), ..config(PEER) };
+            let (handle, _events) = spawn(&engine, id, session.clone());
+            let record = record(&engine, id, name, "192.0.2.7".parse().unwrap(), handle);
+            registry.insert(Record { session: Arc::new(session), ..record });
+        }
+        let found = |text: &str, vrf| -> Vec<u32> {
+            registry.matching(text, vrf).iter().map(|record| record.id.0).collect()
+        };
+        assert_eq!(found("192.0.2.7", None), [1], "a name comes first");
+        assert_eq!(found("192.0.2.7", Some("blue")), [2]);
+        assert_eq!(found("192.0.2.7", Some("red")), [3]);
+        assert_eq!(found("b", Some("red")), [0; 0]);
+        assert_eq!(found("192.0.2.8", None), [0; 0]);
+        registry.remove(PeerId(1));
+        assert_eq!(found("192.0.2.7", None), [2, 3]);
+        assert!(registry.find("192.0.2.7").is_none(), "which of them?");
         engine.stop();
     }
 }

@@ -1,6 +1,6 @@
 //! `margay probe`: finds the parameters of a session, and tries them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use bgp_proto::session::{AuthKey, PeerConfig, RemoteAsn, State};
@@ -12,6 +12,7 @@ use super::sources::Sources;
 use crate::ctl::item::{ProbeStep, Probed};
 use crate::ctl::{ErrorKind, Page, ProbeOptions, Refusal, state_name};
 use crate::daemon::registry::Record;
+use crate::kernel::Link;
 use crate::net::{Finding, Interface, Outcome, Probe, Step};
 
 /// Carries out probes, one at a time.
@@ -42,9 +43,10 @@ impl Prober {
         let undisturbed = record.as_ref().filter(|_| !options.force).and_then(|r| undisturbed(r));
         let connection = record.as_ref().map(|record| record.handle.connection());
         let (address, port) = (off_interface(config.address).0, config.port);
+        let interfaces = self.interfaces(config.vrf.as_deref());
         let probe = Probe {
             config: Arc::new(config),
-            interfaces: self.interfaces(),
+            interfaces,
             undisturbed,
             connection: connection.unwrap_or_default(),
         };
@@ -64,19 +66,27 @@ impl Prober {
     }
 
     fn target(&self, peer: &str, options: &ProbeOptions) -> Result<Target, Refusal> {
-        let record = match &options.vrf {
-            None => self.sources.registry.find(peer),
-            Some(vrf) => {
-                self.sources.is_configured(vrf)?;
-                let found = self.sources.registry.find(peer);
-                found.filter(|record| record.session.vrf.as_deref() == Some(vrf))
-            }
-        };
+        let vrf = options.vrf.as_deref();
+        if let Some(vrf) = vrf {
+            self.sources.is_configured(vrf)?;
+        }
+        let record = only(peer, self.sources.registry.matching(peer, vrf))?;
+        let record = record.or_else(|| self.by_interface_name(peer, vrf));
         let config = match &record {
             Some(record) => PeerConfig::clone(&record.session),
             None => self.unconfigured(peer, options)?,
         };
         Ok(Target { config: with(config, options)?, record })
+    }
+
+    /// The peer with a link-local address that is followed by the name of an interface, which records of
+    /// peers that are not peers by interface do not have.
+    fn by_interface_name(&self, peer: &str, vrf: Option<&str>) -> Option<Arc<Record>> {
+        let address = self.address(peer)?;
+        let mut records = self.sources.registry.all().into_iter();
+        records.find(|record| {
+            record.address == address && (vrf.is_none() || record.session.vrf.as_deref() == vrf)
+        })
     }
 
     /// A neighbour in a range of dynamic peers, or one with the default of every parameter.
@@ -105,17 +115,49 @@ impl Prober {
         Some(on_interface(address.parse().ok()?, index))
     }
 
-    fn interfaces(&self) -> Vec<Interface> {
+    /// The interfaces of a VRF; `None`: those of the default VRF.
+    fn interfaces(&self, vrf: Option<&str>) -> Vec<Interface> {
+        let vrfs = &self.sources.vrfs;
+        let table = vrf.map(|vrf| vrfs.get(vrf).map(|shown| shown.routes_in));
+        let is_there = |link: &Link| match table {
+            None => vrfs.has_not(link),
+            // Without its device, it has none.
+            Some(table) => table.is_some() && link.traits.vrf == table,
+        };
         let links = self.sources.kernel.links();
-        let interface = |link: &crate::kernel::Link| Interface {
+        let interface = |link: &Link| Interface {
             index: link.index,
             name: link.name.clone(),
             mtu: link.mtu,
             running: link.up && link.running,
             addresses: link.addresses.clone(),
         };
-        links.iter().map(interface).collect()
+        links.iter().filter(|link| is_there(link)).map(interface).collect()
     }
+}
+
+/// The peer that is meant. An address that several have would be probed as that of a neighbour that is
+/// not configured, without regard for their sessions.
+fn only(peer: &str, found: Vec<Arc<Record>>) -> Result<Option<Arc<Record>>, Refusal> {
+    /// How many are named.
+    const NAMED_MAX: usize = 5;
+    if found.len() < 2 {
+        return Ok(found.into_iter().next());
+    }
+    let named = found.iter().take(NAMED_MAX).map(|record| match &record.session.vrf {
+        Some(vrf) => format!("{} in VRF {vrf}", record.name),
+        None => record.name.to_string(),
+    });
+    let named: Vec<String> = named.collect();
+    let more = if found.len() > NAMED_MAX { ", …" } else { "" };
+    let is_of_a_link = peer.parse().is_ok_and(|address: Ipv6Addr| address.is_unicast_link_local());
+    let how = if is_of_a_link { format!("or {peer}%INTERFACE") } else { "or --vrf VRF".to_owned() };
+    let text = format!(
+        "{} peers have the address {peer}: {}{more}; give a name, {how}",
+        found.len(),
+        named.join(", ")
+    );
+    Err(Refusal { kind: ErrorKind::BadRequest, text })
 }
 
 /// The parameters with those that the client demands.
