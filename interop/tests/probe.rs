@@ -212,7 +212,12 @@ fn a_wrong_password_is_named_and_never_shown() -> Result<()> {
         let (_daemon, control) = margay::start_text(&host, &config(&host, ""))?;
         bird.reconfigure(&keyed(Some("theirs")))?;
         let answer = unconfigured(&control, &far, PEER_AS, &[])?;
-        expect(&answer, "tcp", "fails", &["if the neighbour has a password for us"])?;
+        expect(
+            &answer,
+            "tcp",
+            "fails",
+            &["if the neighbour has a password or a key chain for us"],
+        )?;
         let file = host.write("key", "theirs\n")?;
         let file = file.to_string_lossy();
         let answer = unconfigured(&control, &far, PEER_AS, &["--password-file", &file])?;

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type}
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::key_chains::{self, unix_now};
-use super::signature_drops::SignatureDrops;
+use super::signature_drops::{SignatureDrops, Signing};
 use super::sockopt;
 
 /// DSCP CS6, "network control" (RFC 4594 §3.2), as a traffic class octet.
@@ -100,14 +100,10 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
         (io::ErrorKind::ConnectionRefused, _) => {
             format!(": nothing listens at {address} port {port}, or a firewall refuses us")
         }
-        // A segment with another key is dropped without an answer (RFC 2385 §2.0).
-        (io::ErrorKind::TimedOut, _) if config.security.md5.is_some() => {
-            ": no answer: check the password on both sides".to_owned()
-        }
-        (io::ErrorKind::TimedOut, _) if config.security.ao.is_some() => {
-            ": no answer: compare the key chains of both sides (ids, algorithms, secrets)"
-                .to_owned()
-        }
+        (io::ErrorKind::TimedOut, _) => match Signing::of(&config.security) {
+            Signing::No => String::new(),
+            signing => format!(": no answer{}", advice_on_keys(signing)),
+        },
         _ => String::new(),
     };
     format!("{error}{hint}")
@@ -123,15 +119,23 @@ pub(super) fn no_answer(config: &PeerConfig, drops: Option<SignatureDrops>) -> S
     if let Some(text) = out_of_reach(config) {
         return text;
     }
-    let has_password = config.security.md5.is_some();
-    let hint = drops.and_then(|drops| drops.hint(has_password));
-    let hint = match (hint, has_password) {
-        (Some(hint), _) => format!(": {hint}"),
-        // A segment with another key is dropped without an answer (RFC 2385 §2.0).
-        (None, true) => ": check the password on both sides".to_owned(),
-        (None, false) => String::new(),
+    let signing = Signing::of(&config.security);
+    let hint = match drops.and_then(|drops| drops.hint(signing)) {
+        Some(hint) => format!(": {hint}"),
+        None => advice_on_keys(signing),
     };
     format!("no answer in time{hint}")
+}
+
+/// What to check if nothing is answered: a segment with another key is dropped without an answer (RFC 2385
+/// §2.0, RFC 5925 §7.5).
+fn advice_on_keys(signing: Signing) -> String {
+    let advice = match signing {
+        Signing::No => return String::new(),
+        Signing::Md5 => "check the password on both sides",
+        Signing::Ao => "compare the key chains of both sides (ids, algorithms, secrets)",
+    };
+    format!(": {advice}")
 }
 
 /// Why no packet of ours can reach the peer, as far as the kernel's routes say: an external one that
@@ -281,6 +285,12 @@ mod tests {
         let silent = describe(&io::ErrorKind::HostUnreachable.into(), &near);
         assert!(silent.ends_with(": 127.0.0.9 does not answer ARP"), "{silent}");
         assert_eq!(no_answer(&near, None), "no answer in time");
+        let mut signed = near.clone();
+        signed.security.ao = Some(crate::net::testing::key_chain());
+        let compare = "compare the key chains of both sides (ids, algorithms, secrets)";
+        assert_eq!(no_answer(&signed, None), format!("no answer in time: {compare}"));
+        let timed_out = describe(&io::ErrorKind::TimedOut.into(), &signed);
+        assert!(timed_out.ends_with(&format!(": no answer: {compare}")), "{timed_out}");
         assert_eq!(out_of_reach(&near), None, "it is on a link");
         let unknown = io::Error::other("strange");
         assert_eq!(describe(&unknown, &config), "strange");

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::dial;
-use super::signature_drops::SignatureDrops;
+use super::signature_drops::{SignatureDrops, Signing};
 use super::sockopt::{self, TcpInfo};
 use path::{MtuFault, Path};
 
@@ -38,7 +38,7 @@ pub enum Step {
     Route,
     /// A TCP connection.
     Tcp,
-    /// The TCP MD5 signature (RFC 2385).
+    /// The signature of TCP MD5 (RFC 2385) or TCP-AO (RFC 5925).
     Key,
     /// The TTL of our packets and of the neighbour's (RFC 5082).
     Ttl,
@@ -301,12 +301,18 @@ impl Probe {
 
     /// The longest packets of a connection, in octets.
     fn packet_len(&self, info: &TcpInfo) -> u32 {
-        /// Octets of TCP's options, padded: timestamps (RFC 7323) and MD5 (RFC 2385).
+        /// Octets of TCP's options, padded to words: timestamps (RFC 7323), MD5 (RFC 2385) and TCP-AO
+        /// (RFC 5925 §2.2), which is four octets and the MAC.
         const TIMESTAMPS: u32 = 12;
-        const SIGNATURE: u32 = 20;
+        const MD5: u32 = 20;
+        let ao = (4 + u32::from(sockopt::AO_MAC_LEN)).next_multiple_of(4);
         let headers = if self.remote().is_ipv4() { 40 } else { 60 };
         let timestamps = if info.has_timestamps { TIMESTAMPS } else { 0 };
-        let signature = if self.config.security.md5.is_some() { SIGNATURE } else { 0 };
+        let signature = match Signing::of(&self.config.security) {
+            Signing::No => 0,
+            Signing::Md5 => MD5,
+            Signing::Ao => ao,
+        };
         info.mss + headers + timestamps + signature
     }
 

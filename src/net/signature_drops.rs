@@ -1,20 +1,49 @@
-//! Segments that the kernel dropped because of TCP MD5 (RFC 2385). Nothing else says that passwords
-//! differ: neither side answers such a segment.
+//! Segments that the kernel dropped because of TCP MD5 (RFC 2385) or TCP-AO (RFC 5925). Nothing else says
+//! that passwords or key chains differ: neither side answers such a segment.
 
 use std::fs;
 
+use bgp_proto::session::TransportSecurity;
+
 /// The counters of the network namespace, in two lines each: names, values.
 const NETSTAT: &str = "/proc/thread-self/net/netstat";
+
+/// How the segments of a session are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signing {
+    /// They are not.
+    No,
+    /// With TCP MD5.
+    Md5,
+    /// With TCP-AO.
+    Ao,
+}
+
+impl Signing {
+    pub(super) fn of(security: &TransportSecurity) -> Signing {
+        match (&security.md5, &security.ao) {
+            (Some(_), _) => Signing::Md5,
+            (None, Some(_)) => Signing::Ao,
+            (None, None) => Signing::No,
+        }
+    }
+}
 
 /// How many segments were dropped, of all connections in the network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SignatureDrops {
     /// Not signed though we have a password for the sender.
     missing: u64,
-    /// Signed though we have no password for the sender.
+    /// Signed with TCP MD5 though we have no password for the sender.
     unexpected: u64,
     /// Signed with another password.
     wrong: u64,
+    /// Not signed though we have a key chain for the sender.
+    ao_missing: u64,
+    /// Signed by a TCP-AO key that we do not hold for the sender.
+    ao_unknown: u64,
+    /// Signed by a TCP-AO key with an id of ours, but with another secret or algorithm.
+    ao_wrong: u64,
 }
 
 impl SignatureDrops {
@@ -29,26 +58,52 @@ impl SignatureDrops {
             missing: self.missing.saturating_sub(earlier.missing),
             unexpected: self.unexpected.saturating_sub(earlier.unexpected),
             wrong: self.wrong.saturating_sub(earlier.wrong),
+            ao_missing: self.ao_missing.saturating_sub(earlier.ao_missing),
+            ao_unknown: self.ao_unknown.saturating_sub(earlier.ao_unknown),
+            ao_wrong: self.ao_wrong.saturating_sub(earlier.ao_wrong),
         }
     }
 
     /// What they suggest about a neighbour that does not answer. The counters do not name the sender:
     /// with several neighbours, it may be another.
-    pub(super) fn hint(self, has_password: bool) -> Option<String> {
-        let (what, means) = match self {
-            SignatureDrops { wrong: 1.., .. } if has_password => {
-                ("with a wrong signature", "the passwords differ")
+    pub(super) fn hint(self, signing: Signing) -> Option<String> {
+        let (how, what, means) = match (signing, self) {
+            (Signing::Md5, SignatureDrops { wrong: 1.., .. }) => {
+                ("TCP MD5", "with a wrong signature", "the passwords differ")
             }
-            SignatureDrops { missing: 1.., .. } if has_password => {
-                ("without a signature", "the neighbour has no password for us")
+            (Signing::Md5, SignatureDrops { missing: 1.., .. }) => {
+                ("TCP MD5", "without a signature", "the neighbour has no password for us")
             }
-            SignatureDrops { unexpected: 1.., .. } if !has_password => {
-                ("with a signature", "the neighbour has a password, we have none")
+            (Signing::Md5, SignatureDrops { ao_unknown: 1.., .. }) => {
+                ("TCP-AO", "with a signature", "the neighbour has a key chain, we have a password")
             }
+            (Signing::Ao, SignatureDrops { ao_wrong: 1.., .. }) => {
+                ("TCP-AO", "with a wrong signature", "the secrets or algorithms of a key differ")
+            }
+            (Signing::Ao, SignatureDrops { ao_unknown: 1.., .. }) => {
+                ("TCP-AO", "with a key that we do not hold", "the ids of the keys differ")
+            }
+            (Signing::Ao, SignatureDrops { ao_missing: 1.., .. }) => {
+                ("TCP-AO", "without a signature", "the neighbour has no key chain for us")
+            }
+            (Signing::Ao, SignatureDrops { unexpected: 1.., .. }) => {
+                ("TCP MD5", "with a signature", "the neighbour has a password, we have a key chain")
+            }
+            // Also any other neighbour, which we do not know, may send these.
+            (Signing::No, SignatureDrops { unexpected: 1.., .. }) => (
+                "TCP MD5",
+                "with a signature from some neighbour",
+                "if it is this one, it has a password, we have none",
+            ),
+            (Signing::No, SignatureDrops { ao_unknown: 1.., .. }) => (
+                "TCP-AO",
+                "with a signature from some neighbour",
+                "if it is this one, it has a key chain, we have none",
+            ),
             _ => return None,
         };
         // Without the count: a reason that differs with every attempt would be logged every time.
-        Some(format!("TCP MD5: the kernel dropped segments {what} meanwhile: {means}"))
+        Some(format!("{how}: the kernel dropped segments {what} meanwhile: {means}"))
     }
 }
 
@@ -64,6 +119,10 @@ fn parse(text: &str) -> Option<SignatureDrops> {
         missing: of("TCPMD5NotFound")?,
         unexpected: of("TCPMD5Unexpected")?,
         wrong: of("TCPMD5Failure")?,
+        // Kernels before 6.7 have no TCP-AO.
+        ao_missing: of("TCPAORequired").unwrap_or_default(),
+        ao_unknown: of("TCPAOKeyNotFound").unwrap_or_default(),
+        ao_wrong: of("TCPAOBad").unwrap_or_default(),
     })
 }
 
@@ -75,17 +134,48 @@ mod tests {
     fn the_counters_are_found_by_name() {
         let text = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure\n\
                     TcpExt: 9 1 2 3\nIpExt: InNoRoutes\nIpExt: 7\n";
-        let counted = SignatureDrops { missing: 1, unexpected: 2, wrong: 3 };
+        let counted =
+            SignatureDrops { missing: 1, unexpected: 2, wrong: 3, ..SignatureDrops::default() };
         assert_eq!(parse(text), Some(counted));
         assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), None);
+        let text = "TcpExt: TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure TCPAORequired TCPAOBad \
+                    TCPAOKeyNotFound TCPAOGood\nTcpExt: 1 2 3 4 5 6 7\n";
+        let with_ao = SignatureDrops { ao_missing: 4, ao_wrong: 5, ao_unknown: 6, ..counted };
+        assert_eq!(parse(text), Some(with_ao));
         assert!(SignatureDrops::read().is_some(), "this kernel counts them");
-        let hint = counted.since(SignatureDrops { wrong: 1, ..Default::default() }).hint(true);
-        let wanted = "TCP MD5: the kernel dropped segments with a wrong signature meanwhile: the \
-                      passwords differ";
-        assert_eq!(hint.as_deref(), Some(wanted));
-        assert!(
-            counted.hint(false).unwrap().ends_with("the neighbour has a password, we have none")
-        );
-        assert_eq!(SignatureDrops::default().hint(true), None);
+        let since = with_ao.since(counted);
+        assert_eq!(since, SignatureDrops { missing: 0, unexpected: 0, wrong: 0, ..with_ao });
+    }
+
+    #[test]
+    fn a_hint_depends_on_how_the_session_is_signed() {
+        let none = SignatureDrops::default;
+        for (signing, drops, wanted) in [
+            (
+                Signing::Md5,
+                SignatureDrops { wrong: 1, missing: 1, ..none() },
+                "the passwords differ",
+            ),
+            (Signing::Md5, SignatureDrops { missing: 1, ..none() }, "has no password for us"),
+            (Signing::Md5, SignatureDrops { ao_unknown: 1, ..none() }, "chain, we have a password"),
+            (Signing::Ao, SignatureDrops { ao_wrong: 1, ..none() }, "algorithms of a key differ"),
+            (Signing::Ao, SignatureDrops { ao_unknown: 1, ..none() }, "the ids of the keys differ"),
+            (Signing::Ao, SignatureDrops { ao_missing: 1, ..none() }, "has no key chain for us"),
+            (Signing::Ao, SignatureDrops { unexpected: 1, ..none() }, "we have a key chain"),
+            (Signing::No, SignatureDrops { unexpected: 1, ..none() }, "a password, we have none"),
+            (Signing::No, SignatureDrops { ao_unknown: 1, ..none() }, "a key chain, we have none"),
+        ] {
+            let hint = drops.hint(signing).unwrap();
+            assert!(hint.ends_with(wanted), "{hint}");
+            let is_of_ao = drops.ao_missing + drops.ao_unknown + drops.ao_wrong > 0;
+            assert_eq!(hint.starts_with("TCP-AO: "), is_of_ao, "{hint}");
+            assert_eq!(hint.contains("from some neighbour"), signing == Signing::No, "{hint}");
+        }
+        for signing in [Signing::No, Signing::Md5, Signing::Ao] {
+            assert_eq!(none().hint(signing), None);
+        }
+        // Those of other sessions.
+        assert_eq!(SignatureDrops { wrong: 1, ao_wrong: 1, ..none() }.hint(Signing::No), None);
+        assert_eq!(SignatureDrops { wrong: 1, missing: 1, ..none() }.hint(Signing::Ao), None);
     }
 }

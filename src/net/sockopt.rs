@@ -15,10 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use bgp_proto::types::Prefix;
 use libc::{c_int, c_void, socklen_t};
 
-pub use ao::{AoCounters, AoIds, HeldAoKey};
 pub(super) use ao::{
-    AoDelete, AoUse, add_ao_key, ao_counters, ao_key, ao_keys, delete_ao_key, select_ao_keys,
+    AO_MAC_LEN, AoDelete, AoUse, add_ao_key, ao_counters, ao_key, ao_keys, delete_ao_key,
+    select_ao_keys,
 };
+pub use ao::{AoCounters, AoIds, HeldAoKey};
 use ao::{TcpAoGet, TcpAoInfo};
 
 /// Longest TCP MD5 key that Linux accepts, in octets.

@@ -52,7 +52,7 @@ pub(crate) fn config(address: IpAddr) -> PeerConfig {
 }
 
 /// A chain of one key, which is always used.
-pub(super) fn key_chain() -> Arc<KeyChain> {
+pub(crate) fn key_chain() -> Arc<KeyChain> {
     let key = ChainKey {
         send_id: 1,
         receive_id: 1,

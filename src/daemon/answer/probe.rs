@@ -192,6 +192,8 @@ fn with(config: PeerConfig, options: &ProbeOptions) -> Result<PeerConfig, Refusa
         let max = AuthKey::MAX_LEN;
         config.security.md5 =
             Some(key.ok_or_else(|| bad(format!("a password has 1-{max} octets")))?);
+        // The kernel refuses both on one socket.
+        config.security.ao = None;
     }
     Ok(config)
 }
@@ -237,4 +239,22 @@ fn step(finding: Finding) -> ProbeStep {
     };
     let Finding { text, remedy, .. } = finding;
     ProbeStep { step: step.to_owned(), result: result.to_owned(), text, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::Password;
+    use crate::net::testing::{PEER, config, key_chain};
+
+    #[test]
+    fn a_password_replaces_the_key_chain() {
+        let mut signed = config(PEER);
+        signed.security.ao = Some(key_chain());
+        let kept = with(signed.clone(), &ProbeOptions::default()).unwrap();
+        assert_eq!(kept, signed);
+        let password = Some(Password("s3cret".into()));
+        let changed = with(signed, &ProbeOptions { password, ..ProbeOptions::default() }).unwrap();
+        assert!(changed.security.md5.is_some() && changed.security.ao.is_none());
+    }
 }

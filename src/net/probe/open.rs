@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 use super::{Finding, Step};
-use crate::net::signature_drops::SignatureDrops;
+use crate::net::signature_drops::{SignatureDrops, Signing};
 use crate::net::{dial, sockopt};
 
 /// How long to wait for the neighbour's OPEN and for its KEEPALIVE.
@@ -172,7 +172,7 @@ impl Attempt {
         let config = self.peer.config();
         if !is_acknowledged {
             let drops = SignatureDrops::read().zip(before).map(|(now, before)| now.since(before));
-            let hint = drops.and_then(|drops| drops.hint(config.security.md5.is_some()));
+            let hint = drops.and_then(|drops| drops.hint(Signing::of(&config.security)));
             let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
             return Finding::fails(
                 Step::Ttl,

@@ -7,7 +7,7 @@ use bgp_proto::session::{PeerConfig, TransportSecurity};
 
 use super::{CONNECT_WAIT, Finding, Probe, Route, Step, connect};
 use crate::net::dial;
-use crate::net::signature_drops::SignatureDrops;
+use crate::net::signature_drops::{SignatureDrops, Signing};
 
 /// How long to wait for an answer to a SYN that differs from those of the session.
 const OTHER_WAIT: Duration = Duration::from_secs(3);
@@ -38,47 +38,48 @@ pub(super) async fn explain(
         return vec![Finding::fails(
             Step::Key,
             format_args!("no answer from {remote} port {port} within {waited} s: {hint}"),
-            "set the same password on both sides",
+            same_on_both_sides(probe),
         )];
     }
     if let Some(finding) = out_of_reach(probe, route) {
         return vec![finding];
     }
-    let remedy = match probe.config.security.md5 {
-        Some(_) => {
-            "check that the neighbour is up and its address is right, firewalls on the way, and the \
-             password on both sides"
-        }
-        None => {
-            "check that the neighbour is up and its address is right, firewalls on the way, and \
-             whether the neighbour has a password for us"
-        }
+    let key = match Signing::of(&probe.config.security) {
+        Signing::Md5 => "the password on both sides",
+        Signing::Ao => "the key chains of both sides (ids, algorithms, secrets)",
+        Signing::No => "whether the neighbour has a password or a key chain for us",
     };
     vec![Finding::fails(
         Step::Tcp,
         format_args!("no answer from {remote}, to TCP port {port} within {waited} s nor to UDP"),
-        remedy,
+        format_args!(
+            "check that the neighbour is up and its address is right, firewalls on the way, and {key}"
+        ),
     )]
 }
 
-/// Tries without our password: a neighbour without one, or without a listener, answers that.
+/// Tries without our password or key chain: a neighbour without one, or without a listener, answers that.
 async fn without_key(probe: &Probe) -> Option<Finding> {
-    probe.config.security.md5.as_ref()?;
+    let key = match Signing::of(&probe.config.security) {
+        Signing::No => return None,
+        Signing::Md5 => "password",
+        Signing::Ao => "key chain",
+    };
     let (remote, port) = (probe.remote(), probe.config.port);
-    let security = TransportSecurity { md5: None, ..probe.config.security.clone() };
+    let security = TransportSecurity { md5: None, ao: None, ..probe.config.security.clone() };
     let unsigned = PeerConfig { security, ..PeerConfig::clone(&probe.config) };
     match connect(&unsigned, OTHER_WAIT).await {
         Ok(_) => Some(Finding::fails(
             Step::Key,
-            format_args!("{remote} accepts unsigned segments only: it has no password for us"),
-            "set the same password there, or leave it out here",
+            format_args!("{remote} accepts unsigned segments only: it has no {key} for us"),
+            format_args!("set the same {key} there, or leave it out here"),
         )),
         Err(Some(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Some(Finding::fails(
                 Step::Tcp,
                 format_args!(
                     "{remote} refuses connections to port {port} (its reset is not signed: only an \
-                     attempt without password sees it)"
+                     attempt without {key} sees it)"
                 ),
                 "start BGP there and make it listen on that address and port",
             ))
@@ -88,32 +89,37 @@ async fn without_key(probe: &Probe) -> Option<Finding> {
 }
 
 /// The neighbour answers UDP, and drops our segments.
-fn dropped(probe: &Probe, before: Option<SignatureDrops>) -> Finding {
+pub(super) fn dropped(probe: &Probe, before: Option<SignatureDrops>) -> Finding {
     let (remote, port) = (probe.remote(), probe.config.port);
     let text = format!("{remote} is there, and silently drops our segments to TCP port {port}");
-    let hint = hint(probe, before);
-    match (&probe.config.security.md5, hint) {
-        (_, Some(hint)) => Finding::fails(
-            Step::Key,
-            format_args!("{text}; {hint}"),
-            "set the same password on both sides",
-        ),
-        (Some(_), None) => Finding::fails(
+    let same = same_on_both_sides(probe);
+    match (Signing::of(&probe.config.security), hint(probe, before)) {
+        (_, Some(hint)) => Finding::fails(Step::Key, format_args!("{text}; {hint}"), same),
+        (Signing::Md5 | Signing::Ao, None) => Finding::fails(
             Step::Key,
             text,
-            "set the same password on both sides; if they are equal, a firewall drops the segments",
+            format_args!("{same}; if they are equal, a firewall drops the segments"),
         ),
-        (None, None) => Finding::fails(
+        (Signing::No, None) => Finding::fails(
             Step::Tcp,
             text,
-            "if the neighbour has a password for us, set it here; else a firewall drops the segments",
+            "if the neighbour has a password or a key chain for us, set it here; else a firewall drops \
+             the segments",
         ),
+    }
+}
+
+fn same_on_both_sides(probe: &Probe) -> &'static str {
+    match Signing::of(&probe.config.security) {
+        Signing::Ao => "give both sides the same key chain (ids, algorithms, secrets)",
+        Signing::Md5 => "set the same password on both sides",
+        Signing::No => "set the same password or key chain on both sides",
     }
 }
 
 fn hint(probe: &Probe, before: Option<SignatureDrops>) -> Option<String> {
     let meanwhile = SignatureDrops::read()?.since(before?);
-    meanwhile.hint(probe.config.security.md5.is_some())
+    meanwhile.hint(Signing::of(&probe.config.security))
 }
 
 /// A router on the way discarded our SYN because of its TTL, which the system reports as for an

@@ -54,6 +54,29 @@ fn a_neighbour_is_on_the_link_whose_network_it_is_in() {
     assert_eq!(near.on_link().map(|link| &*link.name), Some("eth1"));
 }
 
+#[test]
+fn the_longest_packets_have_the_options_of_the_session() {
+    let info = TcpInfo { unacked: 0, retransmits: 0, mss: 1400, has_timestamps: true };
+    let mut config = config("192.0.2.2");
+    assert_eq!(probe(config.clone()).packet_len(&info), 1400 + 40 + 12);
+    config.security.ao = Some(crate::net::testing::key_chain());
+    assert_eq!(probe(config.clone()).packet_len(&info), 1400 + 40 + 12 + 16);
+    config.security.ao = None;
+    config.security.md5 = bgp_proto::session::AuthKey::new("x");
+    assert_eq!(probe(config).packet_len(&info), 1400 + 40 + 12 + 20);
+}
+
+/// The remedies name what the session has.
+#[test]
+fn dropped_segments_are_said_to_be_of_the_key_chain() {
+    let mut config = config("192.0.2.2");
+    config.security.ao = Some(crate::net::testing::key_chain());
+    let finding = silence::dropped(&probe(config), None);
+    assert_eq!((finding.step, finding.outcome), (Step::Key, Outcome::Fails));
+    let remedy = finding.remedy.unwrap();
+    assert!(remedy.starts_with("give both sides the same key chain"), "{remedy}");
+}
+
 #[tokio::test]
 async fn a_connection_that_is_closed_before_an_open_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

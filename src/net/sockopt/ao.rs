@@ -20,7 +20,7 @@ pub(super) const TCP_AO_INFO: c_int = 40;
 pub(super) const TCP_AO_GET_KEYS: c_int = 41;
 const TCP_AO_KEYF_EXCLUDE_OPT: u8 = 1 << 1;
 /// Octets of a message authentication code (RFC 5926 §3.2).
-const MAC_LEN: u8 = 12;
+pub(in crate::net) const AO_MAC_LEN: u8 = 12;
 /// Bits of `tcp_ao_add`, `tcp_ao_del` and `tcp_ao_info_opt`.
 const SET_CURRENT: u32 = 1;
 const SET_RNEXT: u32 = 1 << 1;
@@ -234,7 +234,7 @@ pub(in crate::net) fn add_ao_key(
         prefix_len: peers.len(),
         send_id: key.send_id,
         receive_id: key.receive_id,
-        mac_len: MAC_LEN,
+        mac_len: AO_MAC_LEN,
         flags: match key.tcp_options {
             TcpOptions::Covered => 0,
             TcpOptions::Excluded => TCP_AO_KEYF_EXCLUDE_OPT,
