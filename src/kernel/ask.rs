@@ -1,6 +1,7 @@
 //! Asks the kernel which route it uses for an address (RTM_GETROUTE), and whose that is.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
@@ -18,7 +19,18 @@ const FILE_LEN_MAX: u64 = 64 << 10;
 
 /// What the kernel does with packets to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelAnswer {
+pub enum KernelAnswer {
+    /// It uses a route.
+    Uses(KernelUse),
+    /// A route or a rule makes it drop them. It does not say which.
+    Drops(KernelDrop),
+    /// No route leads there.
+    NoRoute,
+}
+
+/// The route that the kernel uses for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelUse {
     /// The route that it uses.
     pub route: SeenRoute,
     /// The table of the route.
@@ -29,9 +41,43 @@ pub struct KernelAnswer {
     pub object: Option<u32>,
 }
 
-/// The route that the kernel uses for packets from this machine to an address, by its rules. `device` is
-/// the index of a VRF's device, in whose table it is looked up. `None`: no route leads there. `links` have
-/// the names of interfaces. Needs no privilege.
+/// How the kernel drops packets, by the name that iproute2 has for the type of the route or rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelDrop {
+    /// Silently.
+    Blackhole,
+    /// With ICMP host unreachable.
+    Unreachable,
+    /// With ICMP administratively prohibited.
+    Prohibit,
+}
+
+impl KernelDrop {
+    /// The name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KernelDrop::Blackhole => "blackhole",
+            KernelDrop::Unreachable => "unreachable",
+            KernelDrop::Prohibit => "prohibit",
+        }
+    }
+}
+
+/// The answer that is an error: the kernel has one for each type of route that drops packets
+/// (`fib_props` and `fib6_prop` in its sources).
+fn answer_in(error: &io::Error) -> Option<KernelAnswer> {
+    match error.raw_os_error()? {
+        libc::ENETUNREACH => Some(KernelAnswer::NoRoute),
+        libc::EINVAL => Some(KernelAnswer::Drops(KernelDrop::Blackhole)),
+        libc::EHOSTUNREACH => Some(KernelAnswer::Drops(KernelDrop::Unreachable)),
+        libc::EACCES => Some(KernelAnswer::Drops(KernelDrop::Prohibit)),
+        _ => None,
+    }
+}
+
+/// What the kernel does with packets from this machine to an address, by its rules. `device` is the index
+/// of a VRF's device, in whose table the address is looked up. `links` have the names of interfaces. Needs
+/// no privilege.
 ///
 /// # Errors
 /// The kernel cannot be queried.
@@ -39,12 +85,7 @@ pub fn kernel_route_to(
     addr: IpAddr,
     device: Option<u32>,
     links: &[Link],
-) -> Result<Option<KernelAnswer>, Error> {
-    const NOWHERE: [i32; 3] = [
-        rustix::io::Errno::NETUNREACH.raw_os_error(),
-        rustix::io::Errno::HOSTUNREACH.raw_os_error(),
-        rustix::io::Errno::ACCESS.raw_os_error(),
-    ];
+) -> Result<KernelAnswer, Error> {
     let mut socket = RequestSocket::open()?;
     let mut found: Option<(Prefix, KernelRoute)> = None;
     let asked = socket.dump(
@@ -55,18 +96,16 @@ pub fn kernel_route_to(
             }
         },
     );
-    match asked {
-        Err(error) if error.raw_os_error().is_some_and(|errno| NOWHERE.contains(&errno)) => {
-            return Ok(None);
-        }
-        Err(source) => return Err(Error::Socket { what: "ask the kernel for a route", source }),
-        Ok(_) => {}
+    if let Err(source) = asked {
+        let answer = answer_in(&source);
+        return answer.ok_or(Error::Socket { what: "ask the kernel for a route", source });
     }
+    let Some((prefix, route)) = found else { return Ok(KernelAnswer::NoRoute) };
     let name = |index: u32| {
         let link = links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("#{index}"), |link| link.name.to_string())
     };
-    Ok(found.map(|(prefix, route)| KernelAnswer {
+    Ok(KernelAnswer::Uses(KernelUse {
         table: route.table,
         owner: owner(route.protocol),
         object: route.object.map(std::num::NonZeroU32::get),
@@ -114,7 +153,8 @@ mod tests {
     #[test]
     fn the_kernel_says_how_it_reaches_an_address_of_this_machine() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        let answer = kernel_route_to(loopback, None, &[]).unwrap().unwrap();
+        let answer = kernel_route_to(loopback, None, &[]).unwrap();
+        let KernelAnswer::Uses(answer) = answer else { panic!("{answer:?}") };
         // Without rules, the kernel looks up addresses of its own with the main table.
         assert!([254, 255].contains(&answer.table), "{answer:?}");
         assert_eq!(&*answer.owner, "kernel", "{answer:?}");

@@ -37,7 +37,7 @@ use bgp_proto::types::{FibChange, Prefix};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
-pub use ask::{KernelAnswer, kernel_route_to};
+pub use ask::{KernelAnswer, KernelDrop, KernelUse, kernel_route_to};
 pub use carry::{Carried, Place, carry_over};
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState, Over};
 pub(crate) use fib::plan::ids_of_table;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // The whole crate is a test.
 
+mod asking;
 mod bulk;
 mod carry;
 mod full_kernel;

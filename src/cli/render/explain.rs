@@ -162,7 +162,7 @@ impl Text<'_> {
     fn forwarding(&mut self, k: &KernelAnswer) {
         let said = match (k.prefix, &k.error) {
             (_, Some(error)) => format!("not known: {error}"),
-            (None, None) => format!("no route to {}", k.address),
+            (None, None) => k.dropped_by().unwrap_or_else(|| format!("no route to {}", k.address)),
             (Some(prefix), None) => {
                 let via = match (&k.gateways[..], k.object) {
                     ([], Some(object)) => format!(" via next-hop object {object}"),

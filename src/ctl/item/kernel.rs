@@ -12,7 +12,8 @@ use super::Gateway;
 pub struct KernelAnswer {
     /// The address.
     pub address: IpAddr,
-    /// The prefix of the route that it uses; `null`: no route leads there.
+    /// The prefix of the route that it uses; `null`: no route leads there, or one that drops packets, whose
+    /// prefix the kernel does not say.
     pub prefix: Option<Prefix>,
     /// Whether that is a route of ours.
     pub ours: bool,
@@ -22,7 +23,8 @@ pub struct KernelAnswer {
     pub table: Option<u32>,
     /// Its metric.
     pub metric: Option<u32>,
-    /// `unicast`, `blackhole`, `unreachable` or `other`: local or encapsulated, for example.
+    /// `unicast` or `other` (local or encapsulated, for example); without a prefix `blackhole`,
+    /// `unreachable`, `prohibit`, or `null`: no route leads there.
     pub kind: Option<String>,
     /// Its gateways.
     pub gateways: Vec<Gateway>,
@@ -30,4 +32,32 @@ pub struct KernelAnswer {
     pub object: Option<u32>,
     /// Why the kernel was not asked, or did not answer.
     pub error: Option<String>,
+}
+
+impl KernelAnswer {
+    /// The route or rule that drops packets, in words; `None`: none does.
+    pub fn dropped_by(&self) -> Option<String> {
+        let kind = self.kind.as_deref().filter(|_| self.prefix.is_none())?;
+        let article = if kind.starts_with('u') { "an" } else { "a" };
+        Some(format!("{article} {kind} route covers {}", self.address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drops_packets_is_named() {
+        let json = serde_json::json!({
+            "address": "192.0.2.1", "prefix": null, "ours": false, "protocol": null, "table": null,
+            "metric": null, "kind": "unreachable", "gateways": [], "object": null, "error": null,
+        });
+        let answer: KernelAnswer = serde_json::from_value(json).unwrap();
+        let said = answer.dropped_by().unwrap();
+        assert_eq!(said, "an unreachable route covers 192.0.2.1");
+        let prefix = "192.0.2.0/24".parse().ok();
+        assert_eq!(KernelAnswer { prefix, ..answer.clone() }.dropped_by(), None);
+        assert_eq!(KernelAnswer { kind: None, ..answer }.dropped_by(), None);
+    }
 }

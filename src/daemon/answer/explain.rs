@@ -44,9 +44,12 @@ pub(super) async fn explain(
                 format!("there is no route to {prefix}{}{hint}", said.unwrap_or_default());
             if lookup == Lookup::Longest {
                 let answer = kernel_answer(sources, prefix.addr(), vrf).await;
-                if let (Some(used), Some(owner)) = (answer.prefix, answer.protocol) {
+                if let (Some(used), Some(owner)) = (answer.prefix, &answer.protocol) {
                     let table = answer.table.unwrap_or_default();
                     text += &format!("; the kernel uses {used} of {owner}, table {table}, for it");
+                }
+                if let Some(dropped) = answer.dropped_by() {
+                    text += &format!("; in the kernel, {dropped}");
                 }
             }
             return Err(Refusal { kind: ctl::ErrorKind::NotFound, text });

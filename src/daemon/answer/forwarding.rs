@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::sources::Sources;
 use crate::ctl::item::{Gateway, KernelAnswer};
-use crate::kernel::{SeenKind, kernel_route_to};
+use crate::kernel::{KernelAnswer as Answer, SeenKind, kernel_route_to};
 
 /// Asks the kernel, in the table of a VRF or by the rules of the machine.
 pub(super) async fn kernel_answer(
@@ -30,7 +30,7 @@ pub(super) async fn kernel_answer(
         error: None,
     };
     match asked.await {
-        Ok(Ok(Some(found))) => {
+        Ok(Ok(Answer::Uses(found))) => {
             let fib = &sources.state().config.fib;
             let table = match vrf.and_then(|vrf| sources.vrfs.get(vrf)) {
                 Some(shown) => shown.routes_in,
@@ -56,7 +56,8 @@ pub(super) async fn kernel_answer(
             });
             answer.gateways = gateway.collect();
         }
-        Ok(Ok(None)) => {}
+        Ok(Ok(Answer::Drops(how))) => answer.kind = Some(how.name().to_owned()),
+        Ok(Ok(Answer::NoRoute)) => {}
         Ok(Err(error)) => {
             let source = std::error::Error::source(&error);
             let source = source.map(|source| format!(": {source}")).unwrap_or_default();
