@@ -439,9 +439,12 @@ impl PeerTask {
             match action {
                 Action::Connect => {
                     let config = Arc::clone(self.session.config());
-                    self.drops = SignatureDrops::read();
-                    self.note_out_of_reach();
+                    self.drops = SignatureDrops::recent();
                     let failures = self.dials_failed;
+                    // Later, the failure of the previous attempt says it.
+                    if failures == 0 {
+                        self.note_out_of_reach();
+                    }
                     self.dials_failed += 1;
                     self.dial =
                         Some(Box::pin(async move { dial::connect(&config, failures).await }));

@@ -2,11 +2,15 @@
 //! that passwords or key chains differ: neither side answers such a segment.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bgp_proto::session::TransportSecurity;
 
 /// The counters of the network namespace, in two lines each: names, values.
 const NETSTAT: &str = "/proc/thread-self/net/netstat";
+/// How long the counters are used for other peers too.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// How the segments of a session are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,21 @@ impl SignatureDrops {
     /// Those since the namespace exists; `None` if the kernel does not say.
     pub(super) fn read() -> Option<SignatureDrops> {
         parse(&fs::read_to_string(NETSTAT).ok()?)
+    }
+
+    /// The same, as of [`RECENT`] ago at most: many peers that dial at once read the file once. What a peer
+    /// compares is several seconds apart.
+    pub(super) fn recent() -> Option<SignatureDrops> {
+        static LAST: Mutex<Option<(Instant, Option<SignatureDrops>)>> = Mutex::new(None);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            Some((at, drops)) if at.elapsed() < RECENT => drops,
+            _ => {
+                let drops = SignatureDrops::read();
+                *last = Some((Instant::now(), drops));
+                drops
+            }
+        }
     }
 
     /// Those since `earlier`.
@@ -143,6 +162,7 @@ mod tests {
         let with_ao = SignatureDrops { ao_missing: 4, ao_wrong: 5, ao_unknown: 6, ..counted };
         assert_eq!(parse(text), Some(with_ao));
         assert!(SignatureDrops::read().is_some(), "this kernel counts them");
+        assert!(SignatureDrops::recent().is_some());
         let since = with_ao.since(counted);
         assert_eq!(since, SignatureDrops { missing: 0, unexpected: 0, wrong: 0, ..with_ao });
     }

@@ -28,7 +28,7 @@ impl PeerTask {
         }
         self.dial = None;
         let before = self.drops.take();
-        let drops = SignatureDrops::read().zip(before).map(|(now, before)| now.since(before));
+        let drops = SignatureDrops::recent().zip(before).map(|(now, before)| now.since(before));
         let text = dial::no_answer(self.session.config(), drops);
         self.session.handle_connect_failed(now, &text);
     }
