@@ -171,12 +171,12 @@ impl KernelView {
         changes
     }
 
-    /// Compares destinations that may have changed; `has_changed` is told those whose route differs.
+    /// Compares destinations that may have changed; `compared` is told each, and whether its route differs.
     pub(super) fn compare(
         &mut self,
         rib: &mut LocRib,
         config: &TableConfig,
-        mut has_changed: impl FnMut(Family, DestId),
+        mut compared: impl FnMut(Family, DestId, bool),
         meter: &mut Meter,
     ) {
         for family in Family::ALL {
@@ -191,9 +191,8 @@ impl KernelView {
                     None => break,
                 };
                 meter.spend(2);
-                if self.compare_dest(family, DestId(id), rib, config, meter) {
-                    has_changed(family, DestId(id));
-                }
+                let differs = self.compare_dest(family, DestId(id), rib, config, meter);
+                compared(family, DestId(id), differs);
             }
         }
     }

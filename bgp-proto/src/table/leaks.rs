@@ -10,7 +10,7 @@ use super::kernel::FibEntry;
 use super::show::shown_attrs;
 use crate::policy::{Decision, Policy, RouteRef, Source};
 use crate::rib::{DestId, LocRib, LocalRoute, WorkSet};
-use crate::types::{Family, FamilyMap, FibKind, Hop, NextHop, PeerType, Prefix};
+use crate::types::{Community, Family, FamilyMap, FibKind, Hop, NextHop, PeerType, Prefix};
 use crate::wire::{AttrEdit, AttrView, attr};
 
 /// The best route of a destination, as another table may import it.
@@ -58,6 +58,10 @@ impl Offered {
         }
         let mut attrs = verdict.attrs.unwrap_or_else(|| AttrEdit::from_view(attrs));
         attrs.remove_all(&[attr::ORIGINATOR_ID, attr::CLUSTER_LIST]);
+        // RFC 9494 §4.3: it stays, so that the route loses to the importing table's own stale ones, too.
+        if self.is_stale() {
+            attrs.add_community(Community::LLGR_STALE);
+        }
         let hops = match &self.install {
             Some(FibKind::Unicast(hops)) => hops.clone(),
             _ => Vec::new(),
@@ -74,12 +78,20 @@ impl Offered {
     }
 }
 
+impl Offered {
+    fn is_stale(&self) -> bool {
+        AttrView::new(&self.attrs).communities().any(|known| known == Community::LLGR_STALE)
+    }
+}
+
 /// The destinations to be offered.
 #[derive(Debug, Default)]
 pub(super) struct Leaks {
     is_on: bool,
     marked: [WorkSet; 2],
-    /// The same, for all destinations in the range.
+    /// Those that wait until they are compared with the kernel.
+    deferred: [WorkSet; 2],
+    /// As `marked`, for all destinations in the range.
     all: FamilyMap<Span>,
 }
 
@@ -98,13 +110,23 @@ impl Leaks {
         }
     }
 
+    /// A destination was compared with the kernel.
+    #[inline]
+    pub(super) fn compared(&mut self, family: Family, dest: DestId, has_changed: bool) {
+        if self.is_on && (self.deferred[family.index()].remove(dest.0) || has_changed) {
+            self.marked[family.index()].insert(dest.0);
+        }
+    }
+
     pub(super) fn is_done_with(&self, family: Family, dest: DestId) -> bool {
         let Span { from, to } = self.all[family];
-        !self.marked[family.index()].contains(dest.0) && !(from..to).contains(&dest.0)
+        let is_in = |sets: &[WorkSet; 2]| sets[family.index()].contains(dest.0);
+        !is_in(&self.marked) && !is_in(&self.deferred) && !(from..to).contains(&dest.0)
     }
 
     pub(super) fn truncate(&mut self, family: Family, slots: u32) {
         self.marked[family.index()].truncate(slots);
+        self.deferred[family.index()].truncate(slots);
     }
 
     fn mark_all(&mut self, rib: &LocRib) {
@@ -163,12 +185,18 @@ impl Table {
     }
 
     /// Removes and returns changes of what other tables may import: of `max` destinations at most.
-    /// `None`: there is no route to the destination, or it was imported itself.
+    /// `None`: there is no route to the destination, it was imported itself, or the kernel gets nothing
+    /// for what peers have sent.
     pub fn take_offers(&mut self, max: usize) -> Vec<(Prefix, Option<Offered>)> {
         let mut offers = Vec::new();
         for _ in 0..max {
             let Some((family, dest)) = self.leaks.pop() else { break };
             if self.loc_rib.dests(family).is_live(dest) {
+                // What the kernel has for it is that of an earlier decision.
+                if !self.kernel.is_done_with(family, dest) {
+                    self.leaks.deferred[family.index()].insert(dest.0);
+                    continue;
+                }
                 let prefix = self.loc_rib.dests(family).prefix(dest);
                 offers.push((prefix, self.offered(family, dest, prefix)));
             }
@@ -190,6 +218,10 @@ impl Table {
             Some(FibEntry::Route { kind, .. }) => Some(kind.clone()),
             Some(FibEntry::Kept) | None => None,
         };
+        // Traffic that another table draws here with it would be dropped.
+        if source == Source::Bgp && self.config.fib_enabled && installed.is_none() {
+            return None;
+        }
         // Of a redistributed route the kernel has the route itself.
         let of_kernel = |own: &LocalRoute| match own.hops {
             _ if own.install.is_some() => None,

@@ -21,6 +21,8 @@ const DESTINATION_OCTETS: u64 = 44;
 const PATH_OCTETS: u64 = 24;
 /// Received attributes and next hop of a path that import changed.
 const RECEIVED_OCTETS: u64 = 36;
+/// A local route, with its hops and attributes.
+const LOCAL_OCTETS: u64 = 320;
 /// An attribute set besides its octets.
 const SET_OCTETS: u64 = 80;
 /// A next hop with its address, its indexes and the set of destinations that use it.
@@ -118,6 +120,7 @@ impl Table {
             memory.paths += u64::from(dests.path_count()) * PATH_OCTETS;
         }
         memory.paths += self.loc_rib.received_len() * RECEIVED_OCTETS;
+        memory.paths += self.loc_rib.local.len() as u64 * LOCAL_OCTETS;
         memory.destinations += self.kernel.octets();
         let attrs = &self.loc_rib.attrs;
         memory.attributes = u64::from(attrs.len()) * SET_OCTETS + attrs.octets();

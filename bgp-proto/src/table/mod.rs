@@ -437,8 +437,8 @@ impl Table {
         meter.settle(&each);
         let decision = Work(each.spent());
         let mut each = part(&meter);
-        let mark = |family, dest| self.leaks.mark(family, dest);
-        self.kernel.compare(&mut self.loc_rib, &self.config, mark, &mut each);
+        let compared = |family, dest, changed| self.leaks.compared(family, dest, changed);
+        self.kernel.compare(&mut self.loc_rib, &self.config, compared, &mut each);
         meter.settle(&each);
         // Export may use what the other phases left over.
         let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));

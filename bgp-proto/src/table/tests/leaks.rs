@@ -3,6 +3,7 @@
 use super::*;
 use crate::rib::{LocalRoute, NextHopState, Reason};
 use crate::table::Offered;
+use crate::types::Community;
 use crate::wire::AttrView;
 
 const NET: &str = "203.0.113.0/24";
@@ -126,4 +127,93 @@ fn a_destination_is_kept_until_its_withdrawal_was_taken() {
     settle(&mut table);
     table.offer_again(net());
     assert!(!table.has_offers(), "the destination is freed");
+}
+
+#[test]
+fn vrfs_that_import_in_a_ring_keep_their_own_kernel_routes() {
+    let mut ring: Vec<Table> = (0..3).map(|_| table()).collect();
+    let gateway = IpAddr::from([10, 0, 0, 9]);
+    let hop = Hop { gateway: Some(gateway), ifindex: 1, onlink: false, weight: 1 };
+    for vrf in &mut ring {
+        vrf.begin_offers();
+        let route = LocalRoute { hops: vec![hop], ..LocalRoute::default() };
+        vrf.handle_local(Time::ZERO, net(), Source::Kernel, Some(route));
+    }
+    for round in 0..6 {
+        let offered: Vec<_> = ring.iter_mut().map(offers).collect();
+        assert!(offered.iter().flatten().all(|(_, route)| route.is_some()), "{offered:?}");
+        assert_eq!(round > 1, offered.iter().all(Vec::is_empty), "round {round}: {offered:?}");
+        for (at, (prefix, route)) in offered
+            .into_iter()
+            .enumerate()
+            .flat_map(|(at, all)| all.into_iter().map(move |o| (at, o)))
+        {
+            let route = route.unwrap().import(&Policy::accept_all(), &"before".into());
+            ring[(at + 1) % 3].handle_local(Time::ZERO, prefix, Source::Vrf, route);
+        }
+    }
+    for vrf in &ring {
+        let paths = vrf.explain(net(), Time::ZERO).unwrap().destination.paths;
+        assert_eq!((paths[0].source, paths[1].source), (Source::Kernel, Source::Vrf));
+    }
+}
+
+#[test]
+fn a_route_that_the_kernel_does_not_get_is_not_offered() {
+    let mut red = red();
+    red.begin_offers();
+    assert!(matches!(offers(&mut red)[..], [(_, Some(_))]));
+    let fib_policy = Some(Arc::new(Policy::reject_all()));
+    let before = Arc::clone(&red.config);
+    red.configure(Arc::new(TableConfig { fib_policy, ..TableConfig::clone(&before) }));
+    assert_eq!(offers(&mut red), [(net(), None)]);
+    red.configure(before);
+    assert!(matches!(offers(&mut red)[..], [(_, Some(_))]));
+    // Without kernel routes margay announces only; others forward.
+    let config = TableConfig { fib_enabled: false, ..TableConfig::clone(&red.config) };
+    red.configure(Arc::new(config));
+    assert!(matches!(offers(&mut red)[..], [(_, Some(_))]));
+}
+
+#[test]
+fn a_route_is_offered_once_it_was_compared_with_the_kernel() {
+    let mut red = red();
+    red.begin_offers();
+    let dest = red.loc_rib.dests(Family::Ipv4).find(net()).unwrap();
+    red.kernel.mark(Family::Ipv4, dest);
+    assert_eq!(red.take_offers(10), []);
+    assert!(!red.has_offers(), "nobody is woken before");
+    assert!(matches!(offers(&mut red)[..], [(_, Some(_))]));
+}
+
+#[test]
+fn local_routes_count_as_memory() {
+    let mut table = table();
+    let before = table.memory().total();
+    let prefix = |n: u32| format!("10.0.{}.{}/32", n >> 8, n & 255).parse().unwrap();
+    for n in 0..1000 {
+        table.handle_local(Time::ZERO, prefix(n), Source::Vrf, Some(LocalRoute::default()));
+    }
+    settle(&mut table);
+    let each = (table.memory().total() - before) / 1000;
+    assert!(each > std::mem::size_of::<LocalRoute>() as u64, "{each}");
+}
+
+#[test]
+fn a_stale_route_stays_stale_in_the_importing_table() {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.add_community(Community::LLGR_STALE);
+    let offered = Offered {
+        prefix: net(),
+        attrs: edit.into_bytes().into(),
+        source: Source::Bgp,
+        peer_type: None,
+        next_hop: None,
+        interface: None,
+        metric: None,
+        install: None,
+    };
+    let clears = changing(vec![Change::ClearCommunities]);
+    let attrs = offered.import(&clears, &"red".into()).unwrap().attrs.unwrap();
+    assert!(AttrView::new(&attrs).communities().any(|known| known == Community::LLGR_STALE));
 }
