@@ -170,7 +170,7 @@ pub(super) fn preference(source: Source) -> u16 {
         Source::Bgp => 100,
         Source::Kernel => 10,
         // A Calico node has no VRFs of ours.
-        Source::Vrf => 50,
+        Source::Vrf => 0,
     }
 }
 

@@ -366,7 +366,8 @@ fn read_set(set: Table<'_>, asn: Asn) -> Vec<Change> {
         Some(Change::Source(address))
     }));
     changes.extend(
-        set.get("preference").and_then(|v| v.integer(0..=u16::MAX)).map(Change::Preference),
+        // 0 is that of routes imported from another VRF, which lose to all others.
+        set.get("preference").and_then(|v| v.integer(1..=u16::MAX)).map(Change::Preference),
     );
     set.finish();
     changes

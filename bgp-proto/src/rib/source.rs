@@ -25,15 +25,16 @@ pub(crate) struct SourceFacts {
 }
 
 /// Preference of a source before policy. Differs from RFC: BGP has no such step. The values are
-/// BIRD's: a local prefix wins over a learned one, and any route over one that the kernel had.
+/// BIRD's: a local prefix wins over a learned one, and any of those over one that the kernel had.
 pub(crate) fn default_preference(source: Source) -> u16 {
     match source {
         Source::Bgp => PREFERENCE_BGP,
         Source::Static => 200,
         Source::Direct => 240,
         Source::Kernel => 10,
-        // A VRF's own routes win over those that it imports.
-        Source::Vrf => 50,
+        // A VRF's own routes win over those that it imports. If one lost, it would not be offered, and
+        // VRFs that import from each other in a ring could alternate for ever.
+        Source::Vrf => 0,
     }
 }
 
