@@ -293,7 +293,15 @@ impl PeerTask {
             self.name = name;
         }
         if let Some(config) = timers {
-            self.session.set_timers(config);
+            // Of several changes that were put in one after the other only the last one is here, and a
+            // key's id may have left the chain and come back as that of another key.
+            if let Err(config) = self.session.set_timers(config) {
+                self.catch_up();
+                let now = self.now();
+                self.session.replace(now, config);
+                // Its connection has keys of its own.
+                self.on_actions();
+            }
             self.review_keys();
         }
         if let Some((_, close)) = end.filter(|(session, _)| self.stream.is_current(*session)) {

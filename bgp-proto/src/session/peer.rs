@@ -337,13 +337,30 @@ impl Peer {
     }
 
     /// Replaces the parameters by ones that differ in timers only
-    /// ([`PeerConfig::differs_only_in_timers`]); others are ignored. The session stays: what an OPEN
-    /// announces applies from the next one on, and the retry time from the next attempt on.
-    pub fn set_timers(&mut self, config: Arc<PeerConfig>) {
-        if self.config.differs_only_in_timers(&config) {
-            self.backoff.set_base(config.connect_retry_time);
-            self.config = config;
+    /// ([`PeerConfig::differs_only_in_timers`]). The session stays: what an OPEN announces applies from
+    /// the next one on, and the retry time from the next attempt on. Others are returned, and nothing
+    /// changes: they take [`Peer::replace`].
+    ///
+    /// # Errors
+    /// The parameters, if they need another session.
+    pub fn set_timers(&mut self, config: Arc<PeerConfig>) -> Result<(), Arc<PeerConfig>> {
+        if *self.config == *config {
+            return Ok(());
         }
+        if !self.config.differs_only_in_timers(&config) {
+            return Err(config);
+        }
+        self.backoff.set_base(config.connect_retry_time);
+        self.config = config;
+        Ok(())
+    }
+
+    /// Ends the session ([`Close::ConfigurationChange`]); the next one has these parameters, whose
+    /// address is the same, as are how redialling is paced and whether BFD is strict.
+    pub fn replace(&mut self, now: Time, config: Arc<PeerConfig>) {
+        self.handle_command(now, Command::Restart(Close::ConfigurationChange));
+        self.backoff.set_base(config.connect_retry_time);
+        self.config = config;
     }
 
     /// Handles a request of the host or the operator.

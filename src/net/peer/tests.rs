@@ -224,6 +224,28 @@ async fn a_failure_of_strict_bfd_ends_a_session_without_its_id_and_is_not_lost()
     engine.stop();
 }
 
+/// Of two changes that follow each other closely, the task takes the last one. Together they may be more
+/// than a change of timers.
+#[tokio::test]
+async fn parameters_that_need_another_session_begin_one() {
+    let engine = engine();
+    let (peer, _events) = spawn(&engine, 1, config(PEER));
+    let wire = Wire::new();
+    let client = wire.establish(&peer, &ipv4_hello(Restarts::No)).await;
+    let timers = PeerConfig { connect_retry_time: Duration::from_secs(7), ..config(PEER) };
+    peer.set_timers(Arc::new(timers.clone()));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(peer.state(), State::Established);
+    let other = PeerConfig { enforce_first_as: !timers.enforce_first_as, ..timers };
+    peer.set_timers(Arc::new(other));
+    is_down(&peer).await;
+    drop(client);
+    let _client = wire.establish(&peer, &ipv4_hello(Restarts::No)).await;
+    engine.stop();
+}
+
 #[tokio::test]
 async fn a_late_command_to_end_leaves_the_next_session_alone() {
     let engine = engine();

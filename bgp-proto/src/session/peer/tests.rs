@@ -140,7 +140,7 @@ impl Host {
         Vec::from(std::mem::take(&mut self.log)).join(" ")
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(action) = self.peer.poll_action() {
             let text = match &action {
                 Action::Connect => "dial".to_owned(),

@@ -106,7 +106,7 @@ fn new_timers_leave_the_session_and_an_open_on_its_way_as_they_are() {
     for state in [State::OpenSent, State::OpenConfirm, State::Established] {
         let mut host = Host::new(hold(60));
         host.bring(state, Slot::Outgoing);
-        host.peer.set_timers(Arc::new(hold(30)));
+        host.peer.set_timers(Arc::new(hold(30))).unwrap();
         if state == State::OpenSent {
             host.receive(Slot::Outgoing, &open_message(&peer_open()));
         }
@@ -133,7 +133,9 @@ fn only_timers_can_be_replaced() {
     assert!(
         !config().differs_only_in_timers(&other) && !config().differs_only_in_timers(&config())
     );
-    host.peer.set_timers(Arc::new(other));
+    let other = Arc::new(other);
+    assert_eq!(host.peer.set_timers(Arc::clone(&other)), Err(other));
+    assert_eq!(host.peer.set_timers(Arc::new(config())), Ok(()), "they are the same");
     assert_eq!(**host.peer.config(), config());
     // Whether a capability is offered is not a timer.
     assert!(
@@ -147,6 +149,23 @@ fn only_timers_can_be_replaced() {
         long_lived_stale_time_max: Some(Duration::from_secs(9)),
         ..config()
     };
-    host.peer.set_timers(Arc::new(timers.clone()));
+    host.peer.set_timers(Arc::new(timers.clone())).unwrap();
     assert_eq!(**host.peer.config(), timers);
+}
+
+#[test]
+fn other_parameters_take_another_session() {
+    for state in [State::Connect, State::OpenSent, State::Established] {
+        let mut host = Host::new(config());
+        host.bring(state, Slot::Outgoing);
+        let hold_time = Duration::from_secs(30);
+        let other = Arc::new(PeerConfig { enforce_first_as: false, hold_time, ..config() });
+        assert!(host.peer.set_timers(Arc::clone(&other)).is_err());
+        host.peer.replace(host.now, Arc::clone(&other));
+        host.drain();
+        host.drain();
+        assert_eq!(host.downs.len(), usize::from(state == State::Established), "{state:?}");
+        assert!(host.peer.negotiated().is_none());
+        assert_eq!(*host.peer.config(), other);
+    }
 }
