@@ -218,20 +218,37 @@ async fn run(mut wishes: watch::Receiver<Wish>, wait: OffersWait) {
     let mut state = State::default();
     loop {
         wait.0.news.notified().await;
-        let begun = wait.0.begun.load(Ordering::Acquire);
-        let wish = wishes.has_changed().is_ok_and(|has| has);
-        if wish {
-            let wish = wishes.borrow_and_update().clone();
-            state.follow(wish).await;
+        loop {
+            let begun = wait.0.begun.load(Ordering::Acquire);
+            if is_outdated(&wishes) {
+                let wish = wishes.borrow_and_update().clone();
+                state.follow(wish, &wishes).await;
+            }
+            if state.take_all(&wishes).await == Taken::All {
+                wait.0.done.store(begun, Ordering::Release);
+                break;
+            }
         }
-        state.take_all().await;
-        wait.0.done.store(begun, Ordering::Release);
     }
+}
+
+/// Whether there is a wish that the task has not taken over.
+fn is_outdated(wishes: &watch::Receiver<Wish>) -> bool {
+    wishes.has_changed().is_ok_and(|has| has)
+}
+
+/// Up to where offers were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// No table had more.
+    All,
+    /// There is another wish.
+    Some,
 }
 
 impl State {
     /// Takes over what is wanted now: withdraws what is not, and lets the tables offer the rest again.
-    async fn follow(&mut self, wish: Wish) {
+    async fn follow(&mut self, wish: Wish, wishes: &watch::Receiver<Wish>) {
         let before = std::mem::replace(&mut self.wish, wish);
         let wish = &self.wish;
         self.held.retain(|to, _| wish.has_same(&before, to));
@@ -244,7 +261,7 @@ impl State {
                 for prefix in page {
                     table.local(*prefix, Source::Vrf, None);
                 }
-                has_taken(table).await;
+                has_taken(table, wishes).await;
             }
         }
         for (from, table) in &wish.tables {
@@ -257,8 +274,9 @@ impl State {
         }
     }
 
-    /// Takes what the tables offer, until none has anything.
-    async fn take_all(&mut self) {
+    /// Takes what the tables offer, until none has anything, which may be never, or there is another
+    /// wish.
+    async fn take_all(&mut self, wishes: &watch::Receiver<Wish>) -> Taken {
         let sources: Vec<(Vrf, Handle)> = self.wish.tables.clone().into_iter().collect();
         loop {
             let mut is_done = true;
@@ -266,18 +284,26 @@ impl State {
                 if self.wish.importers(from).is_empty() {
                     continue;
                 }
+                if is_outdated(wishes) {
+                    return Taken::Some;
+                }
                 let offers = table.take_offers(PAGE).await.unwrap_or_default();
                 is_done &= offers.is_empty();
-                self.import(from, &offers).await;
+                self.import(from, &offers, wishes).await;
             }
             if is_done {
-                break;
+                return Taken::All;
             }
         }
     }
 
     /// Gives one page of offers to every table that imports from `from`.
-    async fn import(&mut self, from: &Vrf, offers: &[(Prefix, Option<Offered>)]) {
+    async fn import(
+        &mut self,
+        from: &Vrf,
+        offers: &[(Prefix, Option<Offered>)],
+        wishes: &watch::Receiver<Wish>,
+    ) {
         let name: Arc<str> = from.clone().unwrap_or_else(|| DEFAULT.into());
         for to in self.wish.importers(from) {
             let (Some(table), Some((_, import))) =
@@ -302,7 +328,7 @@ impl State {
                 has_changed = true;
             }
             if has_changed {
-                has_taken(table).await;
+                has_taken(table, wishes).await;
             }
         }
     }
@@ -320,14 +346,20 @@ impl Wish {
     }
 }
 
-/// Waits until a table has decided on what it was given, or is too busy for that.
-async fn has_taken(table: &Handle) {
+/// Waits until a table has decided on what it was given, is too busy for that, or there is another
+/// wish.
+async fn has_taken(table: &Handle, wishes: &watch::Receiver<Wish>) {
+    // `changed` marks what it returns for as seen, which the task has not.
+    let mut wishes = wishes.clone();
     let decided = async {
         while table.ask(|table, _| table.is_decided()).await == Some(false) {
             sleep(LOOK_AGAIN).await;
         }
     };
-    let _ = timeout(TAKEN_MAX, decided).await;
+    tokio::select! {
+        _ = timeout(TAKEN_MAX, decided) => {}
+        _ = wishes.changed() => {}
+    }
 }
 
 #[cfg(test)]
@@ -415,6 +447,46 @@ mod tests {
         until(&blue, prefix, Some("red")).await;
         follow("", true);
         until(&blue, prefix, None).await;
+        drop(leaks);
+        engines.into_iter().for_each(Engine::stop);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_never_rests_does_not_delay_a_configuration() {
+        let (prefix, wait) = ("203.0.113.0/24".parse().unwrap(), OffersWait::default());
+        let engines: Vec<Engine> = (0..3)
+            .map(|seed| {
+                let config = Arc::new(TableConfig::new(Asn(64512), RouterId(1)));
+                Engine::start(config, seed, Clock::start(), Told(wait.clone())).unwrap()
+            })
+            .collect();
+        let [own, red, blue] = [0, 1, 2].map(|at| engines[at].handle().clone());
+        let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
+        let mut leaks = Leaks::new(wait);
+        let mut follow = |imports: &str| {
+            let there = [(&red_name, &red), (&blue_name, &blue)].into_iter();
+            leaks.follow(&config(imports), &own, there);
+        };
+        let route = || Some(LocalRoute { install: Some(FibKind::Blackhole), ..Default::default() });
+        red.local(prefix, Source::Static, route());
+        follow("import-vrf = [{ vrf = \"red\", policy = \"all\" }]\n");
+        until(&blue, prefix, Some("red")).await;
+        let restless = red.clone();
+        let churn = tokio::spawn(async move {
+            for turn in 0u32.. {
+                for at in 0..512u32 {
+                    let text = format!("10.{}.{}.0/24", at >> 8, at & 255);
+                    let install = Some(FibKind::Blackhole);
+                    let route = LocalRoute { metric: Some(turn), install, ..Default::default() };
+                    restless.local(text.parse().unwrap(), Source::Static, Some(route));
+                }
+                restless.ask(|_, _| ()).await;
+            }
+        });
+        until(&blue, "10.0.0.0/24".parse().unwrap(), Some("red")).await;
+        follow("");
+        until(&blue, prefix, None).await;
+        churn.abort();
         drop(leaks);
         engines.into_iter().for_each(Engine::stop);
     }
