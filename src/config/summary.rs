@@ -169,6 +169,8 @@ impl Config {
         let sessions = (self.peers.iter().map(|p| &p.session))
             .chain(self.interfaces.iter().map(|p| &p.session))
             .chain(self.dynamic.iter().map(|d| &d.session));
+        let sessions: Vec<&PeerConfig> = sessions.map(|session| &**session).collect();
+        let is_bound = sessions.iter().any(|s| s.vrf.is_some() && s.bind_interface.is_some());
         let md5 = sessions.into_iter().any(|s| s.security.md5.is_some());
         let reasons: Vec<&str> = [(self.fib.enabled, "kernel routes"), (md5, "TCP MD5")]
             .into_iter()
@@ -177,8 +179,14 @@ impl Config {
         if !reasons.is_empty() {
             needs.push(format!("CAP_NET_ADMIN ({})", reasons.join(", ")));
         }
-        if self.interfaces.iter().any(|peers| peers.neighbor.is_none()) {
-            needs.push("CAP_NET_RAW (router discovery)".to_owned());
+        let discovers = self.interfaces.iter().any(|peers| peers.neighbor.is_none());
+        let bound = "bind-interface in a VRF";
+        let reasons: Vec<&str> = [(discovers, "router discovery"), (is_bound, bound)]
+            .into_iter()
+            .filter_map(|(on, reason)| on.then_some(reason))
+            .collect();
+        if !reasons.is_empty() {
+            needs.push(format!("CAP_NET_RAW ({})", reasons.join(", ")));
         }
         needs
     }

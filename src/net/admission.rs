@@ -4,6 +4,7 @@
 //! may have been older ones. So the SYN is checked again: whether it was signed, with what TTL it
 //! arrived, and at which local address.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
@@ -28,6 +29,8 @@ pub enum Refusal {
     OtherAddress,
     /// The peer has a `bind-interface`, and the connection came over another interface.
     OtherInterface,
+    /// The peer in a VRF has a `bind-interface`, and margay may not bind the connection to it.
+    NotPermitted,
     /// A signature or `ttl-security` must be checked, and the kernel did not keep the SYN.
     Unknown,
     /// Too many connections from the address are already waiting.
@@ -44,12 +47,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// All variants, in the order of their discriminants.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 12] = [
         Refusal::Stranger,
         Refusal::Unsigned,
         Refusal::TooFar,
         Refusal::OtherAddress,
         Refusal::OtherInterface,
+        Refusal::NotPermitted,
         Refusal::Unknown,
         Refusal::QueueFull,
         Refusal::RangeBusy,
@@ -66,6 +70,7 @@ impl Refusal {
             Refusal::TooFar => "ttl",
             Refusal::OtherAddress => "local-address",
             Refusal::OtherInterface => "interface",
+            Refusal::NotPermitted => "not-permitted",
             Refusal::Unknown => "syn-unknown",
             Refusal::QueueFull => "too-many",
             Refusal::RangeBusy => "range-busy",
@@ -86,6 +91,9 @@ impl Refusal {
             Refusal::OtherAddress => "it is to another address than the peer's source-address",
             Refusal::OtherInterface => {
                 "it came over another interface than the peer's bind-interface"
+            }
+            Refusal::NotPermitted => {
+                "it cannot be bound to the peer's bind-interface in a VRF; give margay CAP_NET_RAW"
             }
             Refusal::Unknown => {
                 "its SYN was not kept, so that the peer's password, tcp-ao or ttl-security cannot be \
@@ -122,15 +130,30 @@ pub(super) fn examine(stream: &TcpStream, config: &PeerConfig) -> Result<(), Ref
 /// In a VRF the kernel does not keep the interface of an IPv4 connection. There, being bound has to
 /// do: what comes over another interface no longer reaches the socket, so that nothing we send is
 /// acknowledged.
+///
+/// The kernel has bound the connection to the VRF's device, as the listening socket is, and asks for
+/// CAP_NET_RAW to change that. Where it did keep the interface, nothing has to be changed.
 fn hold_to(stream: &TcpStream, device: &str, config: &PeerConfig) -> Result<(), Refusal> {
     let index = |name: &str| name_to_index(stream, name).ok();
     let arrived = sockopt::arrival_interface(stream.as_fd(), config.address).ok().flatten();
     let vrf = config.vrf.as_deref().and_then(index);
-    let is_other = arrived.is_some_and(|over| Some(over) != index(device) && Some(over) != vrf);
-    if is_other || SockRef::from(stream).bind_device(Some(device.as_bytes())).is_err() {
+    let wanted = index(device);
+    let is_other = arrived.is_some_and(|over| Some(over) != wanted && Some(over) != vrf);
+    if is_other {
         return Err(Refusal::OtherInterface);
     }
-    Ok(())
+    let bound = SockRef::from(stream).bind_device(Some(device.as_bytes()));
+    let is_over_it = arrived.is_some() && arrived == wanted;
+    bound.or_else(|error| unbound(&error, is_over_it))
+}
+
+/// What becomes of a connection that cannot be bound to the peer's `bind-interface`.
+fn unbound(error: &io::Error, is_over_it: bool) -> Result<(), Refusal> {
+    match error.kind() {
+        ErrorKind::PermissionDenied if is_over_it => Ok(()),
+        ErrorKind::PermissionDenied => Err(Refusal::NotPermitted),
+        _ => Err(Refusal::OtherInterface),
+    }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -328,6 +351,15 @@ mod tests {
         let other = Some("192.0.2.10".parse().unwrap());
         assert_eq!(judge(None, other, &bound), Err(Refusal::OtherAddress));
         assert_eq!(judge(None, other, &plain), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_that_may_not_be_bound_is_refused_unless_its_interface_is_known() {
+        let not_permitted = io::Error::from_raw_os_error(libc::EPERM);
+        assert_eq!(unbound(&not_permitted, true), Ok(()));
+        assert_eq!(unbound(&not_permitted, false), Err(Refusal::NotPermitted));
+        let gone = io::Error::from_raw_os_error(libc::ENODEV);
+        assert_eq!(unbound(&gone, true), Err(Refusal::OtherInterface));
     }
 
     #[test]
