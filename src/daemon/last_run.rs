@@ -236,8 +236,34 @@ impl RunFile {
     }
 
     /// Records where there may be routes of a VRF; `None`: there are none any more. An error is logged.
+    /// Routes that an earlier run left in another table of the VRF are deleted.
     pub(super) fn note_vrf(&mut self, name: &str, place: Option<KernelPlace>) {
+        self.note_vrf_by(name, place, |old| {
+            let mut faults = Vec::new();
+            // If some are left, the fault names the command that removes them.
+            carry(old, None, &mut faults);
+            faults.iter().for_each(|fault| warn!("{fault}"));
+        });
+    }
+
+    /// The same; `delete` deletes our routes of a place.
+    fn note_vrf_by(
+        &mut self,
+        name: &str,
+        place: Option<KernelPlace>,
+        delete: impl FnOnce(KernelPlace),
+    ) {
         let mut run = self.written.clone();
+        let old = run.vrfs.get(name).copied();
+        let left = old.zip(place).filter(|(old, new)| old.table != new.table);
+        // What is there now may be that of the table's present owner.
+        let is_owned = |table: u32| {
+            let vrfs = run.vrfs.iter().filter(|(vrf, _)| *vrf != name).map(|(_, place)| place);
+            run.kernel.iter().chain(vrfs).any(|owner| owner.table == table)
+        };
+        if let Some((old, _)) = left.filter(|(old, _)| !is_owned(old.table)) {
+            delete(old);
+        }
         match place {
             Some(place) => run.vrfs.insert(name.to_owned(), place),
             None => run.vrfs.remove(name),
@@ -329,6 +355,28 @@ mod tests {
         assert_eq!((&read.kernel[..], read.vrfs.get("red")), (&[HERE][..], Some(&THERE)));
         file.note_vrf("red", None);
         assert_eq!(file.read().unwrap(), Some(run(&[HERE])));
+    }
+
+    #[test]
+    fn what_a_vrf_left_in_another_table_is_deleted_unless_that_is_in_use() {
+        let (_place, mut file) = Place::new("moved");
+        let at = |table| KernelPlace { table, protocol: 12 };
+        let vrfs = [("red", at(100)), ("blue", at(200)), ("green", at(254))];
+        let vrfs = vrfs.map(|(name, place)| (name.to_owned(), place)).into();
+        file.write(LastRun { kernel: vec![HERE], vrfs }).unwrap();
+        let mut note = |name: &str, place| {
+            let mut deleted = None;
+            file.note_vrf_by(name, place, |old| deleted = Some(old));
+            deleted
+        };
+        assert_eq!(note("red", Some(at(100))), None, "its instance adopts them");
+        assert_eq!(note("red", Some(at(300))), Some(at(100)));
+        assert_eq!(note("blue", Some(at(100))), Some(at(200)));
+        assert_eq!(note("red", Some(at(200))), Some(at(300)));
+        assert_eq!(note("red", Some(at(100))), Some(at(200)));
+        assert_eq!(note("blue", Some(at(400))), None, "red's");
+        assert_eq!(note("green", Some(at(500))), None, "the default VRF's");
+        assert_eq!(note("green", None), None, "its instance has withdrawn them");
     }
 
     #[test]
