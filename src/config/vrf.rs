@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bgp_proto::policy::Policy;
+use bgp_proto::policy::{Change, Policy};
 
 use super::reader::{Table, Value};
 use super::{Originate, Redistribute};
@@ -123,13 +123,37 @@ pub(super) fn read_import(
             Some(from)
         });
         let remedy = "name the policy that selects routes, or \"all\"";
-        let policy = entry.require("policy", remedy).and_then(|value| find(&value));
+        let policy = entry.require("policy", remedy).and_then(|value| {
+            let policy = find(&value)?;
+            let Some(set) = ignored(&policy) else { return Some(policy) };
+            value.fault(
+                format_args!(
+                    "policy \"{}\" has set.{set}, which an import from a VRF ignores: {}",
+                    policy.name, IGNORED
+                ),
+                format_args!("use a policy without set.{set}"),
+            );
+            None
+        });
         entry.finish();
         if let (Some(from), Some(policy)) = (from, policy) {
             imports.push(ImportVrf { from, policy });
         }
     }
     imports
+}
+
+/// Why imported routes take no preference and no next hop from a policy.
+const IGNORED: &str =
+    "imported routes lose to all others, and have the next hops of the VRF they come from";
+
+/// The key of `set` in a policy that has no effect on imported routes.
+fn ignored(policy: &Policy) -> Option<&'static str> {
+    policy.rules.iter().flat_map(|rule| &rule.changes).find_map(|change| match change {
+        Change::Preference(_) => Some("preference"),
+        Change::NextHop(_) => Some("next-hop"),
+        _ => None,
+    })
 }
 
 /// The default of `listen`.

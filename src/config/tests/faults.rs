@@ -472,6 +472,18 @@ fn faults_of_vrfs() {
         &import("{ vrf = \"default\" }"),
         "6:15: vrfs[1].import-vrf[1].policy: is missing; name the policy that selects routes, or \"all\"",
     );
+    let policy = |set: &str| {
+        let rule = format!("[[policy.rules]]\nset = {{ {set} }}\nthen = \"accept\"\n");
+        import("{ vrf = \"default\", policy = \"p\" }") + "[[policy]]\nname = \"p\"\n" + &rule
+    };
+    refused(
+        &policy("preference = 7"),
+        "6:43: vrfs[1].import-vrf[1].policy: policy \"p\" has set.preference, which an import from a VRF ignores: imported routes lose to all others, and have the next hops of the VRF they come from; use a policy without set.preference",
+    );
+    refused(
+        &policy("next-hop = \"192.0.2.9\""),
+        "6:43: vrfs[1].import-vrf[1].policy: policy \"p\" has set.next-hop, which an import from a VRF ignores: imported routes lose to all others, and have the next hops of the VRF they come from; use a policy without set.next-hop",
+    );
     // Nothing of one VRF is a duplicate of anything in another.
     let route = "[[originate]]\nprefix = \"203.0.113.0/24\"\n";
     let (both, ranges) = (peer("vrf = \"blue\"") + &peer(""), range("vrf = \"blue\"") + &range(""));
@@ -480,6 +492,10 @@ fn faults_of_vrfs() {
     assert_eq!((config.originate.len(), config.vrfs[0].originate.len()), (1, 1));
     let names: Vec<&str> = config.peers.iter().map(|peer| &*peer.name).collect();
     assert_eq!(names, ["blue-192.0.2.1", "192.0.2.1"]);
+    let raw = "CAP_NET_RAW (bind-interface in a VRF)";
+    let bound = peer("vrf = \"blue\"\nbind-interface = \"eth1\"");
+    assert!(parse(&format!("{LEAST}{blue}{bound}")).unwrap().to_string().contains(raw));
+    assert!(!config.to_string().contains("CAP_NET_RAW"));
     let shown = config.to_string();
     for line in [
         "VRF blue: listens on 0.0.0.0:179, [::]:179",
@@ -643,7 +659,7 @@ fn faults_of_policies() {
             "set.link-bandwidth = 0",
             "8:22: @.set.link-bandwidth: 0 is out of range; use 1-1000000000000000",
         ),
-        ("set.preference = 65536", "8:18: @.set.preference: 65536 is out of range; use 0-65535"),
+        ("set.preference = 65536", "8:18: @.set.preference: 65536 is out of range; use 1-65535"),
         (
             "set.next-hop = \"0.0.0.0\"",
             "8:16: @.set.next-hop: 0.0.0.0 cannot be a next hop; use an address of a router",
