@@ -60,8 +60,9 @@ pub struct Changes {
     pub vrfs_changed: bool,
     /// Whether routes differ that VRFs originate or redistribute.
     pub vrf_routes_changed: bool,
-    /// Whether any VRF, the default one included, imports routes of another, before or after.
-    pub vrfs_import: bool,
+    /// Whether VRFs differ, and some VRF, which may be the default one, imports from others before or
+    /// after.
+    pub vrf_imports_changed: bool,
     /// The rules for redistribution, if they differ.
     pub redistribute: Option<Vec<Redistribute>>,
     /// Host routes to neighbours, if they differ.
@@ -129,7 +130,8 @@ impl Config {
         changes.table = (*self.table != table).then(|| Arc::new(table));
         changes.vrfs_changed = self.vrfs != new.vrfs || self.bgp.import != new.bgp.import;
         changes.vrf_routes_changed = own_routes(&self.vrfs) != own_routes(&new.vrfs);
-        changes.vrfs_import = self.imports_from_vrfs() || new.imports_from_vrfs();
+        changes.vrf_imports_changed =
+            changes.vrfs_changed && (self.imports_from_vrfs() || new.imports_from_vrfs());
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute =
             (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
@@ -144,7 +146,8 @@ impl Config {
         changes
     }
 
-    fn imports_from_vrfs(&self) -> bool {
+    /// Whether some VRF, which may be the default one, imports routes of others.
+    pub fn imports_from_vrfs(&self) -> bool {
         !self.bgp.import.is_empty() || self.vrfs.iter().any(|vrf| !vrf.import.is_empty())
     }
 

@@ -8,7 +8,7 @@ use bgp_proto::policy::Source;
 use super::Daemon;
 use super::answer::Rehearsed;
 use super::reload::originated;
-use crate::config::{Changes, PeerEntry};
+use crate::config::{Changes, Config, PeerEntry};
 
 impl Daemon {
     /// What a reload would change. Nothing is changed, bound or logged.
@@ -46,18 +46,21 @@ impl Daemon {
             routes,
             joining,
             local,
-            not_counted: not_counted(&changes),
+            not_counted: not_counted(&self.config, &changes),
             changes,
         }
     }
 }
 
 /// Changes whose effect on routes no table can evaluate alone.
-fn not_counted(changes: &Changes) -> Vec<String> {
+fn not_counted(in_force: &Config, changes: &Changes) -> Vec<String> {
     let unknown = [
         (changes.vrf_routes_changed, "routes that VRFs originate or redistribute"),
         // Any change to a table may change what others import from it.
-        (changes.vrfs_import, "routes that VRFs import from each other"),
+        (
+            changes.vrf_imports_changed || in_force.imports_from_vrfs(),
+            "routes that VRFs import from each other",
+        ),
         (changes.host_routes.is_some(), "host routes to neighbours"),
         (changes.drain_changed, "the drain by the node's object"),
         (changes.calico_changed, "what follows from Calico's objects: margay calico plan"),
@@ -70,7 +73,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Config;
 
     fn between(old: &str, new: &str) -> Vec<String> {
         let read = |vrf: &str| {
@@ -79,7 +81,10 @@ mod tests {
             );
             Config::parse(Path::new("m.toml"), &text).unwrap_or_else(|errors| panic!("{errors}"))
         };
-        not_counted(&read(old).changes_to(&read(new)))
+        let (old, new) = (read(old), read(new));
+        let changes = old.changes_to(&new);
+        assert_eq!(changes.is_empty(), old == new);
+        not_counted(&old, &changes)
     }
 
     #[test]
