@@ -462,7 +462,7 @@ fn the_summary_lists_what_would_run() {
         "control socket /run/margay/example.sock",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",
-        "needs CAP_NET_ADMIN (kernel routes, TCP MD5), CAP_NET_RAW (router discovery)",
+        "needs CAP_NET_ADMIN (kernel routes, TCP MD5), CAP_NET_RAW (router discovery, bind-interface in a VRF)",
     ] {
         assert!(summary.lines().any(|l| l == line), "{line}\nis not in\n{summary}");
     }
