@@ -117,6 +117,7 @@ proptest! {
         add_path in any::<bool>(),
         long_lived in any::<bool>(),
         vantages in any::<bool>(),
+        sums in any::<bool>(),
         budget in prop_oneof![Just(1u32), Just(50), Just(100_000)],
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..80),
         intended in prop::collection::vec(any::<[u8; 5]>(), 1..6),
@@ -130,6 +131,10 @@ proptest! {
         }
         if vantages {
             world.use_vantages();
+        }
+        if sums {
+            // They are sent the sum of the bandwidths of the paths that share a route.
+            [2, 4, 9].into_iter().for_each(|peer| world.configure(peer, 0, 14, 1));
         }
         for peer in [0, 2, 3, 4, 7, 9] {
             world.up(peer);
