@@ -87,7 +87,7 @@ fn a_wrong_as_stays_the_reason_and_a_wrong_key_is_hinted_at() -> Result<()> {
         let _keyed = bird(&far, &host, |n| n.password = Some("theirs".to_owned()))?;
         let text = config(&host, &far, PEER_AS, "password = \"ours\"\n");
         let (_daemon, control) = margay::start_text(&host, &text)?;
-        expect(&control, "session-failed", "check the password on both sides").map(drop)
+        expect(&control, "session-failed", "the passwords differ").map(drop)
     })
 }
 
