@@ -8,7 +8,7 @@ use interop::frr::Frr;
 use interop::lab::{self, Host, Lab, ip};
 use interop::margay::{self, Control};
 use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Kind, Neighbor, Origin};
+use interop::speaker::{Config, Kind, Neighbor, Origin, Speaker};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::Value;
 
@@ -228,17 +228,25 @@ fn a_wrong_password_is_named_and_never_shown() -> Result<()> {
         drop(bird);
 
         // BIRD drops our OPEN, which arrives with TTL 1, and even the end of the connection: it takes no
-        // other one for minutes.
-        let strict = far_config(&far, &host, |neighbour| neighbour.ttl_security = true);
-        let bird = Bird2::start(&far, &strict)?;
+        // other one for minutes. So each attempt has a BIRD of its own, which only listens.
+        let strict = far_config(&far, &host, |neighbour| {
+            neighbour.ttl_security = true;
+            neighbour.passive = true;
+        });
+        let probe_anew = |more: &[&str]| -> Result<Value> {
+            let bird = Bird2::start(&far, &strict)?;
+            wait_until(PATIENCE, "BIRD to listen", || {
+                let state = bird.state(host.v4().into())?;
+                ensure!(state == "Passive", "BIRD is {state}");
+                Ok(())
+            })?;
+            unconfigured(&control, &far, PEER_AS, more)
+        };
         wait_until(PATIENCE, "an OPEN that is not acknowledged", || {
-            let answer = unconfigured(&control, &far, PEER_AS, &[])?;
-            expect(&answer, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])
+            expect(&probe_anew(&[])?, "ttl", "fails", &["OPEN is not acknowledged", "ttl-security"])
         })?;
-        drop(bird);
-        let _bird = Bird2::start(&far, &strict)?;
         wait_until(PATIENCE, "an exchange of OPENs", || {
-            let answer = unconfigured(&control, &far, PEER_AS, &["--ttl-security", "1"])?;
+            let answer = probe_anew(&["--ttl-security", "1"])?;
             expect(&answer, "ttl", "works", &["TTL 255"])?;
             expect(&answer, "open", "works", &["accepted"])
         })
