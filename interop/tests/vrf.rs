@@ -444,6 +444,12 @@ fn restarts(x: &Host, daemon: Daemon, control: &Control) -> Result<()> {
     ensure!(log.contains("net.ipv4.tcp_l3mdev_accept is 1"), "{log}");
     ensure!(!log.contains("cannot listen"), "{log}");
 
+    // With 1, what comes in a VRF that is left out counts as the default VRF's, and the neighbours there
+    // have the same addresses.
+    for protocol in ["tcp", "udp"] {
+        x.run("sysctl", &["-w", &format!("net.ipv4.{protocol}_l3mdev_accept=0")])?;
+    }
+
     // A reload that leaves red out ends it, and removes its routes.
     std::fs::write(x.file("margay.toml"), less_of(x, &[&RED]))?;
     text(&control, &["reload"])?;
