@@ -9,8 +9,8 @@ use super::refusals::{RefusalId, Refusals};
 use super::{CloseReason, Drain, ImportCounts, PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source, Weight};
 use crate::rib::{
-    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags, Probe,
-    Refusal, SourceId, Stamp, Stored, default_preference,
+    AttrId, AttrKey, DestId, LocRib, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags,
+    Probe, Refusal, SourceId, Stamp, Stored, default_preference,
 };
 use crate::session::Negotiated;
 use crate::types::{Family, FamilyMap, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
@@ -66,6 +66,28 @@ pub(super) struct ImportContext {
     pub(super) session: Arc<Negotiated>,
     /// Cost of evaluating the import policy.
     pub(super) weight: Weight,
+}
+
+impl ImportContext {
+    /// A received route as the import policy sees it.
+    #[inline]
+    pub(super) fn route<'a>(
+        &self,
+        loc_rib: &'a LocRib,
+        prefix: Prefix,
+        (attrs, hop): (AttrId, NextHopId),
+    ) -> RouteRef<'a> {
+        RouteRef {
+            prefix,
+            attrs: loc_rib.attrs.view(attrs),
+            next_hop: loc_rib.hops.hop(hop),
+            source: Source::Bgp,
+            interface: loc_rib.hops.interface(hop),
+            metric: None,
+            peer_type: Some(self.session.peer_type),
+            shared_bandwidth: None,
+        }
+    }
 }
 
 /// A prefix of a batch, looked up.
@@ -382,16 +404,7 @@ impl Table {
         if let Some(refusal) = flags.refusal() {
             return unchanged(self, flags, Refusals::of_refusal(refusal));
         }
-        let route = RouteRef {
-            prefix,
-            attrs: self.loc_rib.attrs.view(received),
-            next_hop: self.loc_rib.hops.hop(hop),
-            source: Source::Bgp,
-            interface: self.loc_rib.hops.interface(hop),
-            metric: None,
-            peer_type: Some(context.session.peer_type),
-            shared_bandwidth: None,
-        };
+        let route = context.route(&self.loc_rib, prefix, (received, hop));
         let verdict = context.routes.import.policy.evaluate(&route);
         if verdict.decision != Decision::Accept {
             flags.refuse(Refusal::Rejected);

@@ -9,7 +9,7 @@ use super::import::{ImportContext, Liveness};
 use super::show::{cursor, of_cursor};
 use super::{Table, Work};
 use crate::export::{Group, choose_paths, trace_export};
-use crate::policy::{Decision, Policy, RouteRef, Source, Verdict};
+use crate::policy::{Decision, Policy, RouteRef, Verdict};
 use crate::rib::{DestId, Meter, Path, Refusal};
 use crate::types::{Family, NextHop, PeerId, PeerType, Prefix};
 
@@ -231,7 +231,8 @@ impl Table {
         }
     }
 
-    fn received_route(
+    /// A path as its peer's import policy sees it.
+    pub(super) fn received_route(
         &self,
         context: &ImportContext,
         family: Family,
@@ -239,17 +240,8 @@ impl Table {
         path: &Path,
     ) -> RouteRef<'_> {
         let kept = self.loc_rib.received(&(family, dest, path.source, path.path_id));
-        let (attrs, hop) = kept.unwrap_or((path.attrs, path.next_hop));
-        RouteRef {
-            prefix: self.loc_rib.dests(family).prefix(dest),
-            attrs: self.loc_rib.attrs.view(attrs),
-            next_hop: self.loc_rib.hops.hop(hop),
-            source: Source::Bgp,
-            interface: self.loc_rib.hops.interface(hop),
-            metric: None,
-            peer_type: Some(context.session.peer_type),
-            shared_bandwidth: None,
-        }
+        let received = kept.unwrap_or((path.attrs, path.next_hop));
+        context.route(&self.loc_rib, self.loc_rib.dests(family).prefix(dest), received)
     }
 }
 

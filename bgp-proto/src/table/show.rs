@@ -13,7 +13,7 @@ use super::{
     PeerCounts, Refused, Retained, RetainedPhase, RouteFilter, Table, Totals, Unusable, Withheld,
 };
 use crate::export::{Advertised, ExportView, Group, evaluate_export, tx_path_id};
-use crate::policy::{RouteRef, Source};
+use crate::policy::Source;
 use crate::rib::{
     DestId, NextHopState, Path, PathFlags, Reach, Reason, Rib, SourceId, Vantage, compare,
     default_preference, order,
@@ -213,19 +213,8 @@ impl Table {
     /// The import rule that decided on a path, found by evaluating the policy again.
     fn import_rule(&self, family: Family, dest: DestId, path: &Path) -> Option<String> {
         let context = self.context(path.source.peer()?, Liveness::Any)?;
-        let name = (family, dest, path.source, path.path_id);
-        let received = self.loc_rib.received(&name);
-        let (attrs, hop) = received.unwrap_or((path.attrs, path.next_hop));
-        let verdict = context.routes.import.policy.evaluate(&RouteRef {
-            prefix: self.loc_rib.dests(family).prefix(dest),
-            attrs: self.loc_rib.attrs.view(attrs),
-            next_hop: self.loc_rib.hops.hop(hop),
-            source: Source::Bgp,
-            interface: self.loc_rib.hops.interface(hop),
-            metric: None,
-            peer_type: Some(context.session.peer_type),
-            shared_bandwidth: None,
-        });
+        let route = self.received_route(&context, family, dest, path);
+        let verdict = context.routes.import.policy.evaluate(&route);
         Some(context.routes.import.policy.describe(verdict.rule))
     }
 
