@@ -107,6 +107,19 @@ fn cut(lab: &Lab, host: &Host, neighbor: &Host) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
+/// Two seconds without a failure, then a cut that is noticed.
+fn holds_until_cut(lab: &Lab, control: &Control, host: &Host, neighbor: &Host) -> Result<()> {
+    holds_for(Duration::from_secs(2), "BFD", || {
+        let session = bfd_is(control, "Up")?;
+        ensure!(session["failures"] == 0, "{session}");
+        Ok(())
+    })?;
+    let took = cut(lab, host, neighbor)?;
+    println!("the kernel route was gone {took:?} after the cut (300 ms detection time)");
+    ensure!(took < Duration::from_secs(2), "{took:?}");
+    Ok(())
+}
+
 const BIRD_BFD: &str = "protocol bfd { interface \"eth0\" { min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }; \
      multihop { min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }; }";
 const FAST: &str = "bfd = { min-tx = 100, min-rx = 100 }\n";
@@ -397,15 +410,7 @@ fn frr_agrees() -> Result<()> {
             );
             Ok(())
         })?;
-        holds_for(Duration::from_secs(2), "BFD with FRR", || {
-            let session = bfd_is(&control, "Up")?;
-            ensure!(session["failures"] == 0, "{session}");
-            Ok(())
-        })?;
-        let took = cut(lab, &host, &far)?;
-        println!("the kernel route was gone {took:?} after the cut (300 ms detection time)");
-        ensure!(took < Duration::from_secs(2), "{took:?}");
-        Ok(())
+        holds_until_cut(lab, &control, &host, &far)
     })
 }
 
@@ -437,15 +442,7 @@ fn gobgp4_agrees() -> Result<()> {
         gobgp.ask(&["global", "rib", "add", ROUTE, "nexthop", &next_hop, "-a", "ipv4"])?;
         let (_daemon, control) = start(&host, &far, FAST)?;
         all_up(&control, &host, &far)?;
-        holds_for(Duration::from_secs(2), "BFD with GoBGP", || {
-            let session = bfd_is(&control, "Up")?;
-            ensure!(session["failures"] == 0, "{session}");
-            Ok(())
-        })?;
-        let took = cut(lab, &host, &far)?;
-        println!("the kernel route was gone {took:?} after the cut (300 ms detection time)");
-        ensure!(took < Duration::from_secs(2), "{took:?}");
-        Ok(())
+        holds_until_cut(lab, &control, &host, &far)
     })
 }
 

@@ -397,6 +397,14 @@ mod tests {
         Config::parse(std::path::Path::new("m.toml"), &text).unwrap()
     }
 
+    /// The default VRF's, red's and blue's.
+    fn three_tables(wait: &OffersWait) -> [Engine; 3] {
+        [0, 1, 2].map(|seed| {
+            let config = Arc::new(TableConfig::new(Asn(64512), RouterId(1)));
+            Engine::start(config, seed, Clock::start(), Told(wait.clone())).unwrap()
+        })
+    }
+
     /// Waits until a table has, or has not, a route from the VRF that is named.
     async fn until(table: &Handle, prefix: Prefix, from: Option<&'static str>) {
         let has = move |table: &Table, now| {
@@ -412,13 +420,8 @@ mod tests {
     #[tokio::test]
     async fn routes_follow_the_imports_of_the_configuration() {
         let (prefix, wait) = ("203.0.113.0/24".parse().unwrap(), OffersWait::default());
-        let engines: Vec<Engine> = (0..3)
-            .map(|seed| {
-                let config = Arc::new(TableConfig::new(Asn(64512), RouterId(1)));
-                Engine::start(config, seed, Clock::start(), Told(wait.clone())).unwrap()
-            })
-            .collect();
-        let [own, red, blue] = [0, 1, 2].map(|at| engines[at].handle().clone());
+        let engines = three_tables(&wait);
+        let [own, red, blue] = engines.each_ref().map(|engine| engine.handle().clone());
         let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
         let mut leaks = Leaks::new(wait);
         let mut follow = |imports: &str, has_red: bool| {
@@ -454,13 +457,8 @@ mod tests {
     #[tokio::test]
     async fn a_table_that_never_rests_does_not_delay_a_configuration() {
         let (prefix, wait) = ("203.0.113.0/24".parse().unwrap(), OffersWait::default());
-        let engines: Vec<Engine> = (0..3)
-            .map(|seed| {
-                let config = Arc::new(TableConfig::new(Asn(64512), RouterId(1)));
-                Engine::start(config, seed, Clock::start(), Told(wait.clone())).unwrap()
-            })
-            .collect();
-        let [own, red, blue] = [0, 1, 2].map(|at| engines[at].handle().clone());
+        let engines = three_tables(&wait);
+        let [own, red, blue] = engines.each_ref().map(|engine| engine.handle().clone());
         let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
         let mut leaks = Leaks::new(wait);
         let mut follow = |imports: &str| {

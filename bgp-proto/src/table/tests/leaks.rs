@@ -72,21 +72,26 @@ fn an_imported_route_has_the_hops_of_the_table_it_comes_from() {
     assert_eq!(red.totals().destinations[Family::Ipv4], 0, "the destination is freed then");
 }
 
-#[test]
-fn attributes_of_reflection_stay_behind() {
-    let mut edit = AttrEdit::originate(Origin::Igp);
-    edit.set_originator_id(RouterId(9));
-    edit.prepend_cluster(ClusterId(7));
-    let offered = Offered {
+/// A BGP route with these attributes that another table is offered.
+fn offered(attrs: AttrEdit) -> Offered {
+    Offered {
         prefix: net(),
-        attrs: edit.into_bytes().into(),
+        attrs: attrs.into_bytes().into(),
         source: Source::Bgp,
         peer_type: None,
         next_hop: None,
         interface: None,
         metric: None,
         install: None,
-    };
+    }
+}
+
+#[test]
+fn attributes_of_reflection_stay_behind() {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.set_originator_id(RouterId(9));
+    edit.prepend_cluster(ClusterId(7));
+    let offered = offered(edit);
     let route = offered.import(&Policy::accept_all(), &"red".into()).unwrap();
     let attrs = route.attrs.unwrap();
     assert!(AttrView::new(&attrs).originator_id().is_none());
@@ -203,16 +208,7 @@ fn local_routes_count_as_memory() {
 fn a_stale_route_stays_stale_in_the_importing_table() {
     let mut edit = AttrEdit::originate(Origin::Igp);
     edit.add_community(Community::LLGR_STALE);
-    let offered = Offered {
-        prefix: net(),
-        attrs: edit.into_bytes().into(),
-        source: Source::Bgp,
-        peer_type: None,
-        next_hop: None,
-        interface: None,
-        metric: None,
-        install: None,
-    };
+    let offered = offered(edit);
     let clears = changing(vec![Change::ClearCommunities]);
     let attrs = offered.import(&clears, &"red".into()).unwrap().attrs.unwrap();
     assert!(AttrView::new(&attrs).communities().any(|known| known == Community::LLGR_STALE));
