@@ -77,6 +77,11 @@ impl InstalledChains {
         }
     }
 
+    /// Whether the socket has any key.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// The entries of which a key is not in place, and why.
     pub(super) fn faults(&self, entries: &ChainEntries) -> Vec<KeyFault> {
         let fault = |(prefix, chain): (&Prefix, &Arc<KeyChain>)| {

@@ -86,6 +86,7 @@ impl Installed {
         wanted: &BTreeMap<Prefix, AuthKey>,
     ) -> Vec<(Prefix, io::Error)> {
         let mut refused = Vec::new();
+        let mut made_room = false;
         for (prefix, key) in wanted {
             if self.keys.get(prefix) == Some(key) {
                 continue;
@@ -97,6 +98,7 @@ impl Installed {
                     |held: &&Prefix| prefix.contains(**held) && !wanted.contains_key(held);
                 let narrower: Vec<Prefix> = self.keys.keys().filter(narrower).copied().collect();
                 if !narrower.is_empty() {
+                    made_room = true;
                     narrower.into_iter().for_each(|held| self.delete(socket, held));
                     result = self.set(socket, *prefix, key);
                 }
@@ -107,7 +109,7 @@ impl Installed {
         }
         let stale: Vec<Prefix> =
             self.keys.keys().filter(|held| !wanted.contains_key(held)).copied().collect();
-        let made_room = !stale.is_empty();
+        made_room |= !stale.is_empty();
         stale.into_iter().for_each(|held| self.delete(socket, held));
         if made_room {
             refused.retain_mut(|(prefix, error)| {

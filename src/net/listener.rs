@@ -217,9 +217,10 @@ impl SocketKeys {
     /// Sets the keys. The kernel takes one kind of key for an address, so that a neighbour that changes
     /// from TCP-AO to TCP MD5 gets the new key once the old one is gone.
     fn apply(&mut self, socket: BorrowedFd<'_>, entries: &KeyEntries, delete: AoDelete) {
+        let had_chains = self.chains.holds_any();
         self.md5.apply(socket, &entries.md5);
         self.chains.apply(socket, &entries.ao, unix_now(), delete);
-        if !self.md5.missing(&entries.md5).is_empty() {
+        if had_chains && !self.md5.missing(&entries.md5).is_empty() {
             self.md5.apply(socket, &entries.md5);
         }
     }
