@@ -15,12 +15,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use bgp_proto::types::Prefix;
 use libc::{c_int, c_void, socklen_t};
 
+use ao::TcpAoGet;
 pub(super) use ao::{
     AO_MAC_LEN, AoDelete, AoUse, add_ao_key, ao_counters, ao_key, ao_keys, delete_ao_key,
     select_ao_keys,
 };
 pub use ao::{AoCounters, AoIds, HeldAoKey};
-use ao::{TcpAoGet, TcpAoInfo};
 
 /// Longest TCP MD5 key that Linux accepts, in octets.
 const MD5_KEY_MAX: usize = libc::TCP_MD5SIG_MAXKEYLEN;
@@ -100,22 +100,8 @@ const SYN_MAX: usize = 256;
 /// them. Empty if the kernel has not kept them, as with SYN cookies.
 pub(super) fn take_syn(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut octets = [0u8; SYN_MAX];
-    let mut len = socklen_t::try_from(SYN_MAX).expect("a few hundred octets");
-    // SAFETY: `octets` is a live buffer of `len` octets, which the kernel writes at most, and `len`
-    // a live integer. The descriptor is open for as long as it is borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_SAVED_SYN,
-            octets.as_mut_ptr().cast::<c_void>(),
-            &raw mut len,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(octets.get(..len as usize).unwrap_or_default().to_vec())
+    let len = get(socket, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut octets)?;
+    Ok(octets.get(..len).unwrap_or_default().to_vec())
 }
 
 /// `linux/ip.h`, `linux/in6.h`: what a stream socket would have received as control messages.
@@ -133,26 +119,14 @@ pub(super) fn arrival_interface(socket: BorrowedFd<'_>, peer: IpAddr) -> io::Res
     };
     set(socket, level, receive, &c_int::from(true))?;
     let mut octets = [0u8; CONTROL_ROOM];
-    let mut len = socklen_t::try_from(CONTROL_ROOM).expect("a few hundred octets");
-    // SAFETY: `octets` is a live buffer of `len` octets, which the kernel writes at most, and `len`
-    // a live integer. The descriptor is open for as long as it is borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            octets.as_mut_ptr().cast::<c_void>(),
-            &raw mut len,
-        )
-    };
-    let result = if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    let result = get(socket, level, option, &mut octets);
     set(socket, level, receive, &c_int::from(false))?;
-    result?;
+    let len = result?;
     // struct cmsghdr, then struct in_pktinfo, which begins with the index, or struct in6_pktinfo,
     // which has it behind an address.
     let header = size_of::<libc::cmsghdr>();
     let at = header + if peer.is_ipv4() { 0 } else { size_of::<libc::in6_addr>() };
-    let index = octets.get(..len as usize).and_then(|octets| octets.get(at..at + 4));
+    let index = octets.get(..len).and_then(|octets| octets.get(at..at + 4));
     let index = index.and_then(|index| Some(u32::from_ne_bytes(index.try_into().ok()?)));
     Ok(index.filter(|index| *index != 0))
 }
@@ -210,21 +184,7 @@ pub(super) struct TcpInfo {
 pub(super) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     // SAFETY: all-zero octets are a valid tcp_info, a structure of integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut len = socklen_t::try_from(size_of::<libc::tcp_info>()).expect("some hundred octets");
-    // SAFETY: `info` is a live structure of `len` octets, which the kernel writes at most, and `len`
-    // a live integer. The descriptor is open for as long as it is borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast::<c_void>(),
-            &raw mut len,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    get(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
     Ok(TcpInfo {
         unacked: info.tcpi_unacked,
         retransmits: info.tcpi_retransmits,
@@ -235,23 +195,6 @@ pub(super) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
 
 /// `linux/tcp.h`.
 const TCPI_OPT_TIMESTAMPS: u8 = 1;
-
-/// Reads `TCP_AO_INFO` into `info`.
-fn get_ao_info(socket: BorrowedFd<'_>, info: &mut TcpAoInfo) -> io::Result<()> {
-    let mut len = socklen_t::try_from(size_of::<TcpAoInfo>()).expect("48 octets");
-    // SAFETY: the kernel reads `len` octets of `info`, a live plain C structure, and writes as many.
-    // `len` is a live integer. The descriptor is open for as long as it is borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            ao::TCP_AO_INFO,
-            std::ptr::from_mut(info).cast::<c_void>(),
-            &raw mut len,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
 
 /// Reads the keys that the first element asks for into `room`; returns how many there are, which may be
 /// more than fit.
@@ -278,6 +221,31 @@ fn get_ao_keys(socket: BorrowedFd<'_>, room: &mut [TcpAoGet]) -> io::Result<usiz
         return Err(io::Error::last_os_error());
     }
     Ok(room.first().map_or(0, |first| first.keys as usize))
+}
+
+/// Reads an option into `value`, whose content the kernel may read before; returns how many octets it
+/// wrote. `T` is a plain C structure of integers, an integer or an array: the kernel may write any octets.
+fn get<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: &mut T,
+) -> io::Result<usize> {
+    let mut len =
+        socklen_t::try_from(size_of::<T>()).expect("socket options are a few hundred octets");
+    // SAFETY: `value` is a live reference to `len` octets of a plain C structure or integers, of which
+    // all octets are valid. The kernel reads and writes at most as many. `len` is a live integer. The
+    // descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_mut(value).cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(len as usize) }
 }
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {

@@ -12,11 +12,11 @@ use bgp_proto::session::{AuthKey, ChainKey, TcpOptions};
 use bgp_proto::types::Prefix;
 use libc::c_int;
 
-use super::{get_ao_info, get_ao_keys, set};
+use super::{get, get_ao_keys, set};
 
 const TCP_AO_ADD_KEY: c_int = 38;
 const TCP_AO_DEL_KEY: c_int = 39;
-pub(super) const TCP_AO_INFO: c_int = 40;
+const TCP_AO_INFO: c_int = 40;
 pub(super) const TCP_AO_GET_KEYS: c_int = 41;
 const TCP_AO_KEYF_EXCLUDE_OPT: u8 = 1 << 1;
 /// Octets of a message authentication code (RFC 5926 §3.2).
@@ -107,7 +107,7 @@ struct TcpAoDel {
 /// `struct tcp_ao_info_opt`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub(super) struct TcpAoInfo {
+struct TcpAoInfo {
     bits: u32,
     reserved: u16,
     current: u8,
@@ -332,7 +332,7 @@ impl std::ops::AddAssign for AoCounters {
 /// `ENOENT`: it does not use TCP-AO.
 pub(in crate::net) fn ao_counters(socket: BorrowedFd<'_>) -> io::Result<AoCounters> {
     let mut info = TcpAoInfo::default();
-    get_ao_info(socket, &mut info)?;
+    get(socket, libc::IPPROTO_TCP, TCP_AO_INFO, &mut info)?;
     let TcpAoInfo { good, bad, key_not_found, unsigned, dropped_icmp, .. } = info;
     Ok(AoCounters { good, bad, key_not_found, unsigned, dropped_icmp })
 }
