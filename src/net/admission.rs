@@ -14,6 +14,7 @@ use rustix::net::netdevice::name_to_index;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::signature_drops::Signing;
 use super::{dial, sockopt};
 
 /// Why an incoming connection was refused, or closed without a check.
@@ -167,16 +168,12 @@ fn judge(syn: Option<Syn>, local: Option<IpAddr>, config: &PeerConfig) -> Result
         return Err(Refusal::OtherAddress);
     }
     let min_ttl = dial::min_ttl(config);
-    let wanted = match (&config.security.md5, &config.security.ao) {
-        (None, None) => None,
-        (Some(_), _) => Some(Signature::Md5),
-        (None, Some(_)) => Some(Signature::Ao),
-    };
-    if min_ttl.is_none() && wanted.is_none() {
+    let wanted = Signing::of(&config.security);
+    if min_ttl.is_none() && wanted == Signing::No {
         return Ok(());
     }
     let syn = syn.ok_or(Refusal::Unknown)?;
-    if wanted.is_some() && syn.signature != wanted {
+    if wanted != Signing::No && syn.signing != wanted {
         return Err(Refusal::Unsigned);
     }
     if min_ttl.is_some_and(|min| syn.ttl < min) {
@@ -192,16 +189,7 @@ struct Syn {
     ttl: u8,
     /// How it was signed. The kernel drops segments whose signature is wrong, or for which it has no
     /// key.
-    signature: Option<Signature>,
-}
-
-/// A signature in a TCP option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signature {
-    /// RFC 2385.
-    Md5,
-    /// RFC 5925.
-    Ao,
+    signing: Signing,
 }
 
 /// IP protocol numbers.
@@ -229,12 +217,14 @@ impl Syn {
         let len = usize::from(tcp.get(12)? >> 4) * 4;
         let options = tcp.get(20..len)?;
         // No segment may have both (RFC 5925 §2.2).
-        let signature = if has_option(options, OPTION_MD5) {
-            Some(Signature::Md5)
+        let signing = if has_option(options, OPTION_MD5) {
+            Signing::Md5
+        } else if has_option(options, OPTION_AO) {
+            Signing::Ao
         } else {
-            has_option(options, OPTION_AO).then_some(Signature::Ao)
+            Signing::No
         };
-        Some(Syn { ttl, signature })
+        Some(Syn { ttl, signing })
     }
 }
 
@@ -301,16 +291,16 @@ mod tests {
         let plain = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 19, 0, 0, 0, 19, 1, 3, 3, 7];
         let ao = [2, 4, 5, 0xb4, 29, 16, 1, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
         let (signed, unsigned) = (tcp(&md5), tcp(&plain));
-        let syn = |ttl, signature| Some(Syn { ttl, signature });
-        assert_eq!(Syn::parse(&ipv4(254, &signed)), syn(254, Some(Signature::Md5)));
-        assert_eq!(Syn::parse(&ipv4(254, &tcp(&ao))), syn(254, Some(Signature::Ao)));
-        assert_eq!(Syn::parse(&ipv4(64, &unsigned)), syn(64, None));
-        assert_eq!(Syn::parse(&ipv6(255, &[], &signed)), syn(255, Some(Signature::Md5)));
+        let syn = |ttl, signing| Some(Syn { ttl, signing });
+        assert_eq!(Syn::parse(&ipv4(254, &signed)), syn(254, Signing::Md5));
+        assert_eq!(Syn::parse(&ipv4(254, &tcp(&ao))), syn(254, Signing::Ao));
+        assert_eq!(Syn::parse(&ipv4(64, &unsigned)), syn(64, Signing::No));
+        assert_eq!(Syn::parse(&ipv6(255, &[], &signed)), syn(255, Signing::Md5));
         let extensions = [DESTINATION, 0, 0, 0, 0, 0, 0, 0, TCP, 1, 0, 0, 0, 0, 0, 0];
         let extensions = [&extensions[..], &[0; 8]].concat();
-        assert_eq!(Syn::parse(&ipv6(255, &extensions, &unsigned)), syn(255, None));
+        assert_eq!(Syn::parse(&ipv6(255, &extensions, &unsigned)), syn(255, Signing::No));
         // Nothing after the end of the options counts.
-        assert_eq!(Syn::parse(&ipv4(1, &tcp(&[0, 19, 18, 0]))), syn(1, None));
+        assert_eq!(Syn::parse(&ipv4(1, &tcp(&[0, 19, 18, 0]))), syn(1, Signing::No));
         assert_eq!(Syn::parse(&[]), None);
         assert_eq!(Syn::parse(&ipv4(64, &[])), None);
     }
@@ -327,20 +317,20 @@ mod tests {
         let bound = PeerConfig { source_address: Some(ours), ..plain.clone() };
         let mut chained = plain.clone();
         chained.security.ao = Some(crate::net::testing::key_chain());
-        let syn = |ttl, signature| Some(Syn { ttl, signature });
-        let (md5, ao) = (Some(Signature::Md5), Some(Signature::Ao));
+        let syn = |ttl, signing| Some(Syn { ttl, signing });
+        let (none, md5, ao) = (Signing::No, Signing::Md5, Signing::Ao);
         let cases = [
             (&plain, None, Ok(())),
             (&keyed, syn(1, md5), Ok(())),
-            (&keyed, syn(255, None), Err(Refusal::Unsigned)),
+            (&keyed, syn(255, none), Err(Refusal::Unsigned)),
             (&keyed, syn(255, ao), Err(Refusal::Unsigned)),
             (&keyed, None, Err(Refusal::Unknown)),
             (&chained, syn(1, ao), Ok(())),
             (&chained, syn(1, md5), Err(Refusal::Unsigned)),
-            (&chained, syn(1, None), Err(Refusal::Unsigned)),
+            (&chained, syn(1, none), Err(Refusal::Unsigned)),
             (&chained, None, Err(Refusal::Unknown)),
-            (&gtsm, syn(255, None), Ok(())),
-            (&gtsm, syn(254, None), Ok(())),
+            (&gtsm, syn(255, none), Ok(())),
+            (&gtsm, syn(254, none), Ok(())),
             (&gtsm, syn(253, md5), Err(Refusal::TooFar)),
             (&gtsm, None, Err(Refusal::Unknown)),
             (&bound, None, Ok(())),

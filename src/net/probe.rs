@@ -258,10 +258,10 @@ impl Probe {
         let (remote, port) = (self.remote(), self.config.port);
         let from = stream.local_addr().map(|own| format!(" from {}", own.ip())).unwrap_or_default();
         let tcp = format_args!("connected{from} to {remote} port {port}").to_string();
-        let key = match (&self.config.security.md5, &self.config.security.ao) {
-            (Some(_), _) => "segments are signed (TCP MD5), and accepted",
-            (None, Some(_)) => "segments are signed (TCP-AO), and accepted",
-            (None, None) => "no password, and none is required",
+        let key = match Signing::of(&self.config.security) {
+            Signing::Md5 => "segments are signed (TCP MD5), and accepted",
+            Signing::Ao => "segments are signed (TCP-AO), and accepted",
+            Signing::No => "no password, and none is required",
         };
         let key = Finding::works(Step::Key, key);
         vec![Finding::works(Step::Tcp, tcp), key]
