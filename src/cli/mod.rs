@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bgp_proto::types::Prefix;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -32,7 +32,7 @@ use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{Lookup, Request, RouteSelection, StopMode};
 use crate::kernel;
-use crate::net::try_key_chain;
+use crate::net::{try_key_chain, unix_now};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -643,8 +643,7 @@ fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
     let (mut warnings, mut lacks) = (Vec::new(), Vec::new());
     let loaded = load(path, None, &Environment::of_process()).map(|setup| match setup {
         Setup::Own { config, .. } => {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            warnings = config.key_chain_gaps(now.map_or(0, |since| since.as_secs()));
+            warnings = config.key_chain_gaps(unix_now());
             let tried = config.key_chains.iter().map(|chain| try_key_chain(chain));
             lacks.extend(tried.filter_map(Result::err));
             let shared = if config.vrfs.is_empty() { Vec::new() } else { kernel::shared_sockets() };

@@ -1,21 +1,16 @@
 //! Key chains of TCP-AO: what is wrong with them, and the keys of listening sockets as time passes. Each
 //! peer's task changes the keys of its connections.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::Daemon;
-use crate::net::try_key_chain;
+use crate::net::{try_key_chain, unix_now};
 
 /// The longest wait for the next lifetime: the wall clock may be set meanwhile.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-fn unix_now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.as_ref().map_or(0, Duration::as_secs)
-}
 
 impl Daemon {
     /// Logs which key chains this kernel does not take, and which ones will have no key.

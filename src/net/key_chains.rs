@@ -22,7 +22,7 @@ use super::sockopt::{self, AoCounters, AoDelete, AoIds, AoUse, HeldAoKey};
 pub type ChainEntries = BTreeMap<Prefix, Arc<KeyChain>>;
 
 /// Wall-clock time in seconds since the Unix epoch, in which lifetimes are configured.
-pub(super) fn unix_now() -> u64 {
+pub fn unix_now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.as_ref().map_or(0, Duration::as_secs)
 }

@@ -37,7 +37,7 @@ pub use handle::{
     FindOtherAddresses, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot,
     PeerSpec, RestartState, Unacknowledged,
 };
-pub use key_chains::{ChainEntries, SignedAttempts, SignedConnection, try_key_chain};
+pub use key_chains::{ChainEntries, SignedAttempts, SignedConnection, try_key_chain, unix_now};
 pub use keys::{KeyFault, Md5Entries};
 pub use listener::{Accepted, Directory, KeyEntries, Listeners, Unbound};
 pub use peer::spawn_peer;

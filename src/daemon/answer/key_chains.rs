@@ -8,7 +8,7 @@ use bgp_proto::session::{ChainKey, KeyChain};
 use crate::ctl::item::{self, ChainKeyState, TcpAo, TcpAoCounters, TcpAoKey};
 use crate::ctl::rfc3339;
 use crate::daemon::registry::Record;
-use crate::net::{AoCounters, AoIds, HeldAoKey};
+use crate::net::{AoCounters, AoIds, HeldAoKey, unix_now};
 
 /// The keys and counters of a peer; `None` if it has no key chain.
 pub(super) fn tcp_ao(record: &Record) -> Option<TcpAo> {
@@ -51,8 +51,7 @@ fn counters(from: &AoCounters) -> TcpAoCounters {
 
 /// Every key of these chains.
 pub(super) fn keys(chains: &[Arc<KeyChain>], records: &[Arc<Record>]) -> Vec<item::ChainKey> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = since.as_ref().map_or(0, Duration::as_secs);
+    let now = unix_now();
     let time =
         |at: Option<u64>| at.map(|at| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(at)));
     let of_chain = |chain: &Arc<KeyChain>| -> Vec<item::ChainKey> {
