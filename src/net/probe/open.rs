@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-use super::{Finding, Step};
-use crate::net::signature_drops::{SignatureDrops, Signing};
+use super::{Finding, Step, silence};
+use crate::net::signature_drops::SignatureDrops;
 use crate::net::{dial, sockopt};
 
 /// How long to wait for the neighbour's OPEN and for its KEEPALIVE.
@@ -171,8 +171,7 @@ impl Attempt {
         let is_acknowledged = sockopt::tcp_info(&self.stream).is_ok_and(|info| info.unacked == 0);
         let config = self.peer.config();
         if !is_acknowledged {
-            let drops = SignatureDrops::read().zip(before).map(|(now, before)| now.since(before));
-            let hint = drops.and_then(|drops| drops.hint(Signing::of(&config.security)));
+            let hint = silence::hint(config, before);
             let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
             return Finding::fails(
                 Step::Ttl,

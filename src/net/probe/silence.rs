@@ -34,7 +34,7 @@ pub(super) async fn explain(
         return vec![finding];
     }
     let waited = CONNECT_WAIT.as_secs();
-    if let Some(hint) = hint(probe, before) {
+    if let Some(hint) = hint(&probe.config, before) {
         return vec![Finding::fails(
             Step::Key,
             format_args!("no answer from {remote} port {port} within {waited} s: {hint}"),
@@ -93,7 +93,7 @@ pub(super) fn dropped(probe: &Probe, before: Option<SignatureDrops>) -> Finding 
     let (remote, port) = (probe.remote(), probe.config.port);
     let text = format!("{remote} is there, and silently drops our segments to TCP port {port}");
     let same = same_on_both_sides(probe);
-    match (Signing::of(&probe.config.security), hint(probe, before)) {
+    match (Signing::of(&probe.config.security), hint(&probe.config, before)) {
         (_, Some(hint)) => Finding::fails(Step::Key, format_args!("{text}; {hint}"), same),
         (Signing::Md5 | Signing::Ao, None) => Finding::fails(
             Step::Key,
@@ -117,9 +117,9 @@ fn same_on_both_sides(probe: &Probe) -> &'static str {
     }
 }
 
-fn hint(probe: &Probe, before: Option<SignatureDrops>) -> Option<String> {
-    let meanwhile = SignatureDrops::read()?.since(before?);
-    meanwhile.hint(Signing::of(&probe.config.security))
+/// What the segments that the kernel dropped since `before` suggest.
+pub(super) fn hint(config: &PeerConfig, before: Option<SignatureDrops>) -> Option<String> {
+    SignatureDrops::read()?.since(before?).hint(Signing::of(&config.security))
 }
 
 /// A router on the way discarded our SYN because of its TTL, which the system reports as for an
