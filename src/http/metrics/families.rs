@@ -80,9 +80,8 @@ impl Families {
             pair.set_value((*value).to_owned());
             pair
         };
-        let vrf = self.vrf.iter().map(|vrf| ("vrf", vrf.as_str()));
-        let labels: Vec<(&str, &str)> = labels.iter().copied().chain(vrf).collect();
-        let metric = Metric::from_label(labels.iter().map(label).collect());
+        let vrf = self.vrf.as_deref().map(|vrf| ("vrf", vrf));
+        let metric = Metric::from_label(labels.iter().chain(&vrf).map(label).collect());
         let (_, _, metrics) = self.families.entry(name).or_insert_with(|| (kind, help, Vec::new()));
         let index = metrics.len();
         metrics.push(metric);
