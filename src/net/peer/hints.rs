@@ -21,9 +21,11 @@ impl PeerTask {
 
     /// Ends an attempt that was not answered in time, which the FSM would end without a reason.
     pub(super) fn end_unanswered_dial(&mut self, now: Time) {
-        let due =
-            self.session.poll_timeout().is_some_and(|(at, timer)| at <= now && timer == "connect");
-        if self.dial.is_none() || !due {
+        if self.dial.is_none() {
+            return;
+        }
+        let due = self.session.poll_timeout();
+        if !due.is_some_and(|(at, timer)| at <= now && timer == "connect") {
             return;
         }
         self.dial = None;
