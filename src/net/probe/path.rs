@@ -168,20 +168,16 @@ impl Path {
             Answer::None => {}
         }
         let smaller: Vec<u32> = SIZES.into_iter().filter(|size| *size < most).collect();
-        let (mut lost, mut arrives) = (most, None);
-        // Sizes descend: those before `low` are lost, those from `high` on arrive.
-        let (mut low, mut high) = (0, smaller.len());
-        match smaller.last() {
-            Some(least) if self.answer(ttl, *least).await == Answer::Received => {
-                arrives = Some(*least);
-                high -= 1;
-            }
-            _ => {}
+        let Some((least, others)) = smaller.split_last() else { return Err(MtuFault::Silent) };
+        if self.answer(ttl, *least).await != Answer::Received {
+            return Err(MtuFault::Silent);
         }
-        let Some(mut arrives) = arrives else { return Err(MtuFault::Silent) };
+        let (mut lost, mut arrives) = (most, *least);
+        // Sizes descend: those before `low` are lost, those from `high` on arrive.
+        let (mut low, mut high) = (0, others.len());
         while low < high {
             let middle = (low + high) / 2;
-            let Some(size) = smaller.get(middle).copied() else { break };
+            let Some(size) = others.get(middle).copied() else { break };
             match self.answer(ttl, size).await {
                 Answer::Received => (high, arrives) = (middle, size),
                 Answer::TooBig => return Err(MtuFault::Told { size }),
