@@ -153,7 +153,7 @@ stream=$!
 sleep 1
 ok "running"
 
-# away NAME SWITCH-PORT: the daemon has ended, now the box loses its links
+# ended NAME: its daemon has ended, without an error; unplug NAME: now the box loses its link to the rack
 ended() { wait "${pids[$1]}" || die "margay on $1 ended with $?"; }
 unplug() { ip -n "$P-rack" link set "p-$1" down; }
 
