@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use bgp_proto::types::{Community, NextHop, off_interface};
-use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind, attr};
+use bgp_proto::wire::{AttrView, Origin, attr};
 
 use super::item::AttributeChange;
 
@@ -49,7 +49,7 @@ fn described(attrs: AttrView<'_>, next_hop: Option<NextHop>) -> Vec<(String, Str
         Origin::Incomplete => "incomplete",
     };
     add("origin", origin.to_owned());
-    add("as_path", as_path(attrs.as_path()));
+    add("as_path", attrs.as_path().to_string());
     let numbers = [("local_pref", attrs.local_pref()), ("med", attrs.med())];
     for (name, number) in numbers {
         number.into_iter().for_each(|number| add(name, number.to_string()));
@@ -99,20 +99,6 @@ fn community(community: Community) -> String {
 fn listed<T: Display>(values: impl IntoIterator<Item = T>) -> Option<String> {
     let all: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
     (!all.is_empty()).then(|| all.join(" "))
-}
-
-fn as_path(path: AsPath<'_>) -> String {
-    let mut parts = Vec::new();
-    for segment in path.segments() {
-        let asns: Vec<String> = segment.iter().map(|asn| asn.0.to_string()).collect();
-        match segment.kind {
-            SegmentKind::Sequence | SegmentKind::ConfedSequence => parts.push(asns.join(" ")),
-            SegmentKind::Set | SegmentKind::ConfedSet => {
-                parts.push(format!("{{{}}}", asns.join(" ")))
-            }
-        }
-    }
-    parts.join(" ")
 }
 
 #[cfg(test)]
