@@ -88,9 +88,7 @@ impl LinkWatch {
                     let vrf = vrf_of(link);
                     let there = || next_hops(vrf.as_ref());
                     let next_hops = known.entry(vrf.clone()).or_insert_with(there);
-                    let is_there = |record: &&Arc<Record>| record.session.vrf == vrf;
-                    let records = records.iter().filter(is_there).cloned().collect::<Vec<_>>();
-                    Users { vrf, ..users(&change, &records, ended, next_hops) }
+                    users(&change, vrf, &records, ended, next_hops)
                 }
                 _ => Users::default(),
             };
@@ -178,9 +176,11 @@ fn is_link_local(addr: &IpAddr) -> bool {
     matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }
 
-/// The peers and next hops that use a lost link or address.
+/// The peers and next hops in a VRF that use a link or address that was lost there. `next_hops` are
+/// those in use in this VRF.
 fn users(
     change: &Change<'_>,
+    vrf: Option<Arc<str>>,
     records: &[Arc<Record>],
     ended: &BTreeMap<PeerId, IpAddr>,
     next_hops: &BTreeSet<IpAddr>,
@@ -215,9 +215,11 @@ fn users(
             }
         }
     };
-    let peers = records.iter().filter(uses).map(|record| Arc::clone(&record.name)).collect();
+    let is_there = |record: &&Arc<Record>| record.session.vrf == vrf;
+    let users = records.iter().filter(is_there).filter(uses);
+    let peers = users.map(|record| Arc::clone(&record.name)).collect();
     let next_hops = next_hops.iter().filter(|addr| is_in_network(addr)).count();
-    Users { vrf: None, peers, next_hops }
+    Users { vrf, peers, next_hops }
 }
 
 #[cfg(test)]
@@ -323,10 +325,10 @@ mod tests {
         let on = |index| on_interface("fe80::2".parse().unwrap(), index);
         let next_hops: BTreeSet<IpAddr> = next_hops.into_iter().chain([on(1), on(8)]).collect();
         let pod = link(7, true, true, &["fe80::1"]);
-        let unused = users(&Change::Down(&pod, "is down"), &[], &BTreeMap::new(), &next_hops);
+        let unused = users(&Change::Down(&pod, "is down"), None, &[], &BTreeMap::new(), &next_hops);
         assert!(unused.is_empty());
         let eth = change(1);
-        let used = users(&Change::Down(&eth, "is down"), &[], &BTreeMap::new(), &next_hops);
+        let used = users(&Change::Down(&eth, "is down"), None, &[], &BTreeMap::new(), &next_hops);
         assert_eq!(used.to_string(), "0 peers and 2 next hops use it");
         let mut watch = LinkWatch::default();
         watch.report(&Change::Down(&pod, "is down"), &unused);
