@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bgp_proto::policy::{Decision, Policy, RouteRef, Source};
-use bgp_proto::table::{self, Pace, PolicyPlace, RouteFilter, TestedRoute};
+use bgp_proto::table::{self, PolicyCount, PolicyPlace, RouteFilter, Table, TestedRoute};
 use bgp_proto::types::{NextHop, Prefix};
 use bgp_proto::wire::{AttrEdit, AttrView, Origin};
 
-use super::sources::{Sources, is_stopping};
+use super::sources::{Sources, in_slices, is_stopping};
 use crate::config::Config;
 use crate::ctl::item::{
     AttributeChange, ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, SentPath,
@@ -35,19 +34,16 @@ pub(super) async fn show(sources: &Sources, name: &str) -> Result<Page, Refusal>
 }
 
 /// Counts in slices between the table's turns; `None`: the table has ended.
-async fn count(table: &Handle, name: String) -> Option<table::PolicyCount> {
-    let mut count = table.ask(move |table, _| table.policy(&name)).await?;
-    let mut pace = Pace::default();
-    while !count.is_over() {
-        let slice = table.ask(move |table, _| {
-            let began = Instant::now();
-            let done = table.count_policy(&mut count, pace.budget());
-            pace.learn(done, began.elapsed());
-            (count, pace)
-        });
-        (count, pace) = slice.await?;
+async fn count(table: &Handle, name: String) -> Option<PolicyCount> {
+    let count = table.ask(move |table, _| table.policy(&name)).await?;
+    if count.is_over() {
+        return Some(count);
     }
-    Some(count)
+    let step = |table: &Table, count: &mut PolicyCount, budget| {
+        let done = table.count_policy(count, budget);
+        (done, count.is_over())
+    };
+    in_slices(table, count, step).await
 }
 
 fn item(hits: &table::PolicyHits, names: &impl Names) -> PolicyHits {

@@ -1,21 +1,19 @@
 //! The counted part of a dry run: the routes that peers would be sent differently.
 //!
-//! Every table evaluates the intended parameters in slices between its turns. What a slice needs is
-//! sent to the table and back, so that nothing is kept there.
+//! Every table evaluates the intended parameters in slices between its turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bgp_proto::policy::Source;
 use bgp_proto::table::{
-    Intended, LocalRoute, Pace, PeerRoutes, Rehearsal, RouteDifference, SentRoute, TableConfig,
+    Intended, LocalRoute, PeerRoutes, Rehearsal, RouteDifference, SentRoute, Table, TableConfig,
 };
 use bgp_proto::types::{Family, NextHop, PeerId, Prefix};
 use bgp_proto::wire::AttrView;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::sources::{Sources, is_stopping};
+use super::sources::{Sources, in_slices, is_stopping};
 use crate::config::Changes;
 use crate::ctl::item::{RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 use crate::ctl::{Names, Refusal, attribute_changes};
@@ -143,21 +141,12 @@ pub(super) async fn rehearsed_routes(
 /// Runs a rehearsal on a table; `None`: the table has ended.
 async fn run(table: &Handle, intended: Intended, list: usize) -> Option<Rehearsal> {
     let snapshot = table.ask(|table, _| table.snapshot()).await?;
-    let mut rehearsal = Rehearsal::new(snapshot, intended, list);
-    let mut pace = Pace::default();
-    loop {
-        let slice = table.ask(move |table, _| {
-            let began = Instant::now();
-            let slice = table.rehearse(&mut rehearsal, pace.budget());
-            pace.learn(slice.done, began.elapsed());
-            (rehearsal, pace, slice.is_over)
-        });
-        let is_over;
-        (rehearsal, pace, is_over) = slice.await?;
-        if is_over {
-            return Some(rehearsal);
-        }
-    }
+    let rehearsal = Rehearsal::new(snapshot, intended, list);
+    let step = |table: &Table, rehearsal: &mut Rehearsal, budget| {
+        let slice = table.rehearse(rehearsal, budget);
+        (slice.done, slice.is_over)
+    };
+    in_slices(table, rehearsal, step).await
 }
 
 fn add_counts(peers: &mut BTreeMap<PeerId, RehearsedPeer>, done: &Rehearsal) {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use bgp_proto::table::{PathView, PeerCounts, Table};
+use bgp_proto::table::{Pace, PathView, PeerCounts, Table, Work};
 use bgp_proto::types::{PeerId, Prefix, Source, Time};
 
 use super::state::{Published, RunState};
@@ -133,6 +133,30 @@ impl Sources {
         NameTables {
             peers: self.registry.clone(),
             links: links.iter().map(|link| (link.index, link.name.clone())).collect(),
+        }
+    }
+}
+
+/// Does `work` in slices between a table's turns. What a slice needs is sent to the table and back, so
+/// that nothing is kept there. `step` does about as much as it is told, and returns how much that was
+/// and whether all is done. `None`: the table has ended.
+pub(super) async fn in_slices<W: Send + 'static>(
+    table: &Handle,
+    mut work: W,
+    step: impl Fn(&Table, &mut W, Work) -> (Work, bool) + Copy + Send + 'static,
+) -> Option<W> {
+    let mut pace = Pace::default();
+    loop {
+        let slice = table.ask(move |table, _| {
+            let began = Instant::now();
+            let (done, is_over) = step(table, &mut work, pace.budget());
+            pace.learn(done, began.elapsed());
+            (work, pace, is_over)
+        });
+        let is_over;
+        (work, pace, is_over) = slice.await?;
+        if is_over {
+            return Some(work);
         }
     }
 }
