@@ -19,7 +19,7 @@ use super::probe::Prober;
 use super::readiness::ReadinessView;
 use super::rehearsed::Rehearsals;
 use super::routes::{Listed, RoutesView};
-use super::sources::{PAGE, Sources, is_stopping};
+use super::sources::{PAGE, Sources, is_stopping, vrf_text};
 use super::steering::Steering;
 use super::unconfirmed::unconfirmed;
 use crate::config::Config;
@@ -59,13 +59,6 @@ pub(in crate::daemon) struct ControlView {
 }
 
 impl ControlView {
-    fn find(&self, name: &str) -> Result<Arc<Record>, Refusal> {
-        self.sources.registry.find(name).ok_or_else(|| {
-            let peers = self.sources.registry.all();
-            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
-        })
-    }
-
     /// The view of the VRF that the selection names.
     fn routes_in(&self, select: &RouteSelection) -> Result<RoutesView, Refusal> {
         Ok(RoutesView { sources: self.sources.in_vrf(select.vrf.as_deref())? })
@@ -233,7 +226,7 @@ impl ControlView {
         asked: (Prefix, Lookup),
         (vantage, vrf, peer): (Option<String>, Option<&str>, Option<&str>),
     ) -> Result<Page, Refusal> {
-        let peer = peer.map(|name| self.find(name)).transpose()?;
+        let peer = peer.map(|name| self.sources.find(name)).transpose()?;
         let vrf = match &peer {
             Some(peer) => vrf_of_peer(vrf, &peer.name, peer.session.vrf.as_deref())?,
             None => vrf,
@@ -295,7 +288,7 @@ impl Backend for ControlView {
                 }
                 Page::new(self.peer_items(records).await?, last.map(Cursor::AfterName))
             }
-            Request::ShowPeer { name } => self.peer(self.find(name)?).await,
+            Request::ShowPeer { name } => self.peer(self.sources.find(name)?).await,
             Request::Events { peer, last, follow, messages: false } => {
                 self.events.page(peer.as_deref(), *last, *follow, cursor).await
             }
@@ -310,12 +303,12 @@ impl Backend for ControlView {
                 self.routes_in(&select)?.page(Listed::Table, &select, cursor).await
             }
             Request::ShowReceived { peer, select } => {
-                let record = self.find(peer)?;
+                let record = self.sources.find(peer)?;
                 let routes = RoutesView { sources: self.sources.of(&record) };
                 routes.page(Listed::Received(record.id), select, cursor).await
             }
             Request::ShowAdvertised { peer, select } => {
-                let record = self.find(peer)?;
+                let record = self.sources.find(peer)?;
                 let routes = RoutesView { sources: self.sources.of(&record) };
                 routes.page(Listed::Advertised(record.id), select, cursor).await
             }
@@ -369,7 +362,7 @@ fn vrf_of_peer<'a>(
     match asked.filter(|asked| vrf != Some(*asked)) {
         None => Ok(vrf),
         Some(asked) => {
-            let of_peer = vrf.map_or("the default VRF".to_owned(), |vrf| format!("VRF {vrf}"));
+            let of_peer = vrf_text(vrf);
             let text = format!("peer {peer} is in {of_peer}, not in VRF {asked}; leave --vrf out");
             Err(Refusal { kind: ctl::ErrorKind::BadRequest, text })
         }

@@ -8,7 +8,7 @@ use bgp_proto::table::{self, PolicyCount, PolicyPlace, RouteFilter, Table, Teste
 use bgp_proto::types::{NextHop, Prefix};
 use bgp_proto::wire::{AttrEdit, AttrView, Origin};
 
-use super::sources::{Sources, in_slices, is_stopping};
+use super::sources::{Sources, in_slices, is_stopping, vrf_text};
 use crate::config::Config;
 use crate::ctl::item::{
     AttributeChange, ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, SentPath,
@@ -103,13 +103,8 @@ pub(super) async fn test(
     route: Option<&TestRoute>,
 ) -> Result<Page, Refusal> {
     let policies = named(sources, name)?;
-    let peer = |name: &str| {
-        sources.registry.find(name).ok_or_else(|| {
-            let peers = sources.registry.all();
-            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
-        })
-    };
-    let (from, to) = (from.map(peer).transpose()?, to.map(peer).transpose()?);
+    let peer = |name: Option<&str>| name.map(|name| sources.find(name)).transpose();
+    let (from, to) = (peer(from)?, peer(to)?);
     if let (Some(from), Some(to)) = (&from, &to) {
         in_one_vrf(
             (&from.name, from.session.vrf.as_deref()),
@@ -169,14 +164,12 @@ fn in_one_vrf(from: (&str, Option<&str>), to: (&str, Option<&str>)) -> Result<()
     if from.1 == to.1 {
         return Ok(());
     }
-    let place =
-        |vrf: Option<&str>| vrf.map_or("the default VRF".to_owned(), |v| format!("VRF {v}"));
     let text = format!(
         "peer {} is in {}, and peer {} in {}; name peers of one VRF",
         from.0,
-        place(from.1),
+        vrf_text(from.1),
         to.0,
-        place(to.1)
+        vrf_text(to.1)
     );
     Err(Refusal { kind: ErrorKind::BadRequest, text })
 }

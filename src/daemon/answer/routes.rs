@@ -79,7 +79,8 @@ impl RoutesView {
     }
 
     fn filter(&self, listed: Listed, select: &RouteSelection) -> Result<RouteFilter, Refusal> {
-        let peer = select.peer.as_deref().map(|name| self.peer(name)).transpose()?;
+        let peer = select.peer.as_deref().map(|name| self.sources.find(name)).transpose()?;
+        let peer = peer.map(|record| record.id);
         let mut filter = RouteFilter {
             source: select.source,
             within: select.prefix.filter(|_| select.span == Span::Longer),
@@ -102,14 +103,6 @@ impl RoutesView {
             return Err(bad("--peer does not apply to the routes received from one peer"));
         }
         Ok(filter)
-    }
-
-    fn peer(&self, name: &str) -> Result<PeerId, Refusal> {
-        let record = self.sources.registry.find(name);
-        record.map(|record| record.id).ok_or_else(|| {
-            let peers = self.sources.registry.all();
-            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
-        })
     }
 
     /// The routes to one prefix, or to the longest that contains it.

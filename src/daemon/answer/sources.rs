@@ -81,6 +81,17 @@ impl Sources {
         Err(Refusal { kind: ErrorKind::NotFound, text })
     }
 
+    /// The peer with a name or an address; see [`Registry::find`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Record>, Refusal> {
+        self.registry.find(name).ok_or_else(|| {
+            let peers = self.registry.all();
+            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
+        })
+    }
+
     /// Those in whose table a peer's routes are.
     pub(super) fn of(&self, record: &Record) -> Sources {
         let vrf = record.session.vrf.as_deref().and_then(|vrf| self.in_vrf(Some(vrf)).ok());
@@ -164,6 +175,11 @@ pub(super) async fn in_slices<W: Send + 'static>(
 /// The answer if a part has ended already.
 pub(super) fn is_stopping() -> Refusal {
     Refusal::failed("the daemon is stopping")
+}
+
+/// A VRF in a sentence; `None`: the default VRF.
+pub(super) fn vrf_text(vrf: Option<&str>) -> String {
+    vrf.map_or("the default VRF".to_owned(), |vrf| format!("VRF {vrf}"))
 }
 
 /// Whether a path is shown as part of the table. Paths that import rejected are not; BIRD would not
