@@ -2,6 +2,7 @@
 //! configurations of one peer. Secrets are never among the values.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bgp_proto::export::{AddPathSend, NextHopMode};
@@ -10,6 +11,7 @@ use bgp_proto::table::{PeerRoutes, RouteLimits};
 use bgp_proto::types::{Family, PeerType, off_interface};
 use bgp_proto::wire::AddPathMode;
 
+use super::vrf::default_listen;
 use super::{
     Config, ControlSettings, DynamicPeers, Fallover, FibSettings, ImportVrf, PeerEntry, PeerSeries,
     Vrf,
@@ -159,13 +161,17 @@ fn imports(imports: &[ImportVrf]) -> Option<String> {
     Some(format!("[{}]", all.join(", ")))
 }
 
+/// Addresses of listening sockets as in the file.
+fn listens(addresses: &[SocketAddr]) -> Option<String> {
+    let all: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    Some(format!("[{}]", all.join(", ")))
+}
+
 fn of_vrf(vrf: &Vrf) -> Section {
-    let values = |name, listen: &[std::net::SocketAddr], import: &[ImportVrf]| {
-        let listen: Vec<String> = listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let listen = Some(format!("[{}]", listen.join(", ")));
-        vec![("name", name), ("listen", listen), ("import-vrf", imports(import))]
+    let values = |name, listen: &[SocketAddr], import: &[ImportVrf]| {
+        vec![("name", name), ("listen", listens(listen)), ("import-vrf", imports(import))]
     };
-    let default = values(None, &super::vrf::default_listen(), &[]);
+    let default = values(None, &default_listen(), &[]);
     let list = section("vrfs", values(text(&vrf.name), &vrf.listen, &vrf.import), default);
     Section { is_list: true, ..list }
 }
@@ -181,12 +187,11 @@ fn of_vantage(config: &Config, index: usize) -> Option<Section> {
 
 fn of_bgp(config: &Config) -> Values {
     let bgp = &config.bgp;
-    let listen: Vec<String> = bgp.listen.iter().map(|address| format!("\"{address}\"")).collect();
     vec![
         ("asn", number(bgp.identity.asn)),
         ("router-id", text(bgp.identity.router_id)),
         ("cluster-id", text(bgp.cluster_id)),
-        ("listen", Some(format!("[{}]", listen.join(", ")))),
+        ("listen", listens(&bgp.listen)),
         ("import-vrf", imports(&bgp.import)),
         ("groups-max", number(bgp.groups_max)),
         ("memory-max", bgp.memory_max.and_then(|octets| number(octets >> 20))),
@@ -197,7 +202,7 @@ fn of_bgp(config: &Config) -> Values {
 fn default_bgp(config: &Config) -> Values {
     vec![
         ("cluster-id", text(config.bgp.identity.router_id)),
-        ("listen", Some("[\"0.0.0.0:179\", \"[::]:179\"]".to_owned())),
+        ("listen", listens(&default_listen())),
         ("import-vrf", imports(&[])),
         ("groups-max", number(super::bgp::GROUPS_MAX)),
         ("memory-max", None),

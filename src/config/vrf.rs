@@ -108,14 +108,10 @@ pub(super) fn read_import(
                 value.fault("a VRF does not import its own routes", "leave the entry out");
                 return None;
             }
-            if name != "default" && !vrfs.iter().any(|vrf| *vrf.name == *name) {
-                value.fault(
-                    format_args!("there is no VRF \"{name}\" in this file"),
-                    format_args!("add [[vrfs]] with name = \"{name}\""),
-                );
-                return None;
-            }
-            let from: Option<Arc<str>> = (name != "default").then(|| name.into());
+            let from = match name {
+                "default" => None,
+                _ => Some(find_vrf(&value, name, vrfs)?),
+            };
             if imports.iter().any(|import| import.from == from) {
                 value.fault(format_args!("{name} is listed twice"), "keep one entry for each VRF");
                 return None;
@@ -190,10 +186,17 @@ pub(super) fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
 pub(super) fn read_vrf(table: &Table<'_>, vrfs: &[Vrf]) -> Option<Arc<str>> {
     let value = table.get("vrf")?;
     let name = value.text()?;
-    let found = vrfs.iter().find(|vrf| &*vrf.name == name);
-    if found.is_none() && name == "default" {
+    if name == "default" {
         value.fault("the default VRF is that of everything without vrf", "leave vrf out");
-    } else if found.is_none() {
+        return None;
+    }
+    find_vrf(&value, name, vrfs)
+}
+
+/// The one of `vrfs` that a value names.
+fn find_vrf(value: &Value<'_>, name: &str, vrfs: &[Vrf]) -> Option<Arc<str>> {
+    let found = vrfs.iter().find(|vrf| &*vrf.name == name);
+    if found.is_none() {
         value.fault(
             format_args!("there is no VRF \"{name}\" in this file"),
             format_args!("add [[vrfs]] with name = \"{name}\""),
