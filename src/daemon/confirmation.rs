@@ -136,7 +136,7 @@ impl Confirmation {
 
     /// Remembers an unconfirmed reload for this run and the next; without the file for this run only.
     fn keep(&mut self, unconfirmed: Unconfirmed) {
-        if let Err(error) = self.file.replace(unconfirmed.clone()) {
+        if let Err(error) = self.file.replace(&unconfirmed) {
             let path = self.file.path.display();
             warn!("{path}: cannot be written: a restart of margay would not undo: {error}");
         }

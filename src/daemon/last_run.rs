@@ -30,20 +30,13 @@ pub(super) struct KernelPlace {
     pub(super) protocol: u8,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Content {
-    kernel: Vec<KernelPlace>,
-    /// Absent in files of a margay without VRFs.
-    #[serde(default)]
-    vrfs: BTreeMap<String, KernelPlace>,
-}
-
-/// The record of earlier runs of this boot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The record of earlier runs of this boot, as in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LastRun {
     /// Where they may have left routes; empty if they installed none.
     pub(super) kernel: Vec<KernelPlace>,
-    /// The same of VRFs, by name.
+    /// The same of VRFs, by name. Absent in files of a margay without VRFs.
+    #[serde(default)]
     pub(super) vrfs: BTreeMap<String, KernelPlace>,
 }
 
@@ -215,12 +208,13 @@ impl RunFile {
     /// # Errors
     /// The file cannot be read, or is not ours.
     pub(super) fn read(&self) -> Result<Option<LastRun>, Fault> {
-        let path = || self.file.path.clone();
-        match self.file.read::<Content>() {
-            Ok(content) => Ok(content.map(|Content { kernel, vrfs }| LastRun { kernel, vrfs })),
-            Err(Unread::Failed(source)) => Err(Fault::Read { path: path(), source }),
-            Err(Unread::Foreign(why)) => Err(Fault::Foreign { path: path(), why }),
-        }
+        self.file.read().map_err(|unread| {
+            let path = self.file.path.clone();
+            match unread {
+                Unread::Failed(source) => Fault::Read { path, source },
+                Unread::Foreign(why) => Fault::Foreign { path, why },
+            }
+        })
     }
 
     /// Records where there may be routes of ours.
@@ -228,8 +222,7 @@ impl RunFile {
     /// # Errors
     /// The file cannot be written; it is unchanged.
     pub(super) fn write(&mut self, run: LastRun) -> Result<(), Fault> {
-        let LastRun { kernel, vrfs } = run.clone();
-        let written = self.file.replace(Content { kernel, vrfs });
+        let written = self.file.replace(&run);
         written.map_err(|source| Fault::Write { path: self.file.path.clone(), source })?;
         self.written = run;
         Ok(())
