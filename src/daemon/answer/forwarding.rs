@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::sources::Sources;
 use crate::ctl::item::{Gateway, KernelAnswer};
+use crate::daemon::source_text;
 use crate::kernel::{KernelAnswer as Answer, SeenKind, kernel_route_to};
 
 /// Asks the kernel, in the table of a VRF or by the rules of the machine.
@@ -58,11 +59,7 @@ pub(super) async fn kernel_answer(
         }
         Ok(Ok(Answer::Drops(how))) => answer.kind = Some(how.name().to_owned()),
         Ok(Ok(Answer::NoRoute)) => {}
-        Ok(Err(error)) => {
-            let source = std::error::Error::source(&error);
-            let source = source.map(|source| format!(": {source}")).unwrap_or_default();
-            answer.error = Some(format!("{error}{source}"));
-        }
+        Ok(Err(error)) => answer.error = Some(format!("{error}{}", source_text(&error))),
         Err(error) => answer.error = Some(error.to_string()),
     }
     answer

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::sources::Sources;
 use crate::ctl::rfc3339;
 use crate::datastore::{State, Watcher};
-use crate::engine::Clock;
+use crate::engine::{Clock, Handle};
 use crate::kernel::Stage;
 use crate::liveness::Liveness;
 
@@ -238,17 +238,13 @@ impl LivenessView {
         let mut queries: Vec<Query> = vec![
             query(Part::Daemon, "daemon", move || own.ask()),
             query(Part::Fib, "fib", move || fib.ask_liveness()),
+            table_query("table".to_owned(), table),
         ];
-        let ask_table =
-            move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
-        queries.push((Part::Table, "table".to_owned(), Box::new(ask_table)));
         for (name, vrf) in self.sources.vrfs.all() {
             let (table, fib) = (vrf.table, vrf.kernel);
             queries
                 .push(query(Part::Fib, &format!("fib of VRF {name}"), move || fib.ask_liveness()));
-            let ask_table =
-                move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
-            queries.push((Part::Table, format!("table of VRF {name}"), Box::new(ask_table)));
+            queries.push(table_query(format!("table of VRF {name}"), table));
         }
         if let Some(node) = &self.sources.state().node {
             let plan = node.liveness.plan.clone();
@@ -326,6 +322,12 @@ impl LivenessView {
             })
             .collect()
     }
+}
+
+/// Whether a table answers; unlike others, it says when it has ended.
+fn table_query(name: String, table: Handle) -> Query {
+    let ask = move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
+    (Part::Table, name, Box::new(ask))
 }
 
 fn query<F>(part: Part, name: &str, ask: impl FnOnce() -> F + Send + 'static) -> Query

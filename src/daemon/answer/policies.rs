@@ -22,8 +22,7 @@ pub(super) async fn show(sources: &Sources, name: &str) -> Result<Page, Refusal>
     let known = named(sources, name)?;
     let names = sources.names();
     let mut items = Vec::new();
-    let vrfs = sources.vrfs.all().into_iter().map(|(_, shown)| shown.table);
-    for table in std::iter::once(sources.table.clone()).chain(vrfs) {
+    for table in sources.tables() {
         let count = count(&table, name.to_owned()).await.ok_or_else(is_stopping)?;
         items.extend(count.hits().iter().map(|hits| item(hits, &names)));
     }
@@ -306,22 +305,20 @@ fn named(sources: &Sources, name: &str) -> Result<Vec<Arc<Policy>>, Refusal> {
 /// Maximum number of policies that are named where an unknown one was asked for.
 const NAMED_MAX: usize = 20;
 
-/// Every policy that something in the configuration uses.
+/// Every policy that something in the configuration uses, as often as it does.
 fn policies(config: &Config) -> Vec<Arc<Policy>> {
     let peers = config.peers.iter().map(|peer| &peer.routes);
     let routes = peers.chain(config.dynamic.iter().map(|range| &range.routes));
     let vrfs = &config.vrfs;
     let imports = config.bgp.import.iter().chain(vrfs.iter().flat_map(|vrf| &vrf.import));
     let redistribute = vrfs.iter().flat_map(|vrf| &vrf.redistribute).chain(&config.redistribute);
-    let mut all: Vec<Arc<Policy>> = routes
+    routes
         .flat_map(|routes| [&routes.import.policy, &routes.export.policy])
         .chain(imports.map(|import| &import.policy))
         .chain(redistribute.filter_map(|rule| rule.policy.as_ref()))
         .chain(&config.table.fib_policy)
         .map(Arc::clone)
-        .collect();
-    all.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    all
+        .collect()
 }
 
 #[cfg(test)]

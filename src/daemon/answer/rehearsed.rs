@@ -105,13 +105,12 @@ pub(super) async fn rehearsed_routes(
     let mut peers: BTreeMap<PeerId, RehearsedPeer> = BTreeMap::new();
     let list = list.min(LISTED_MAX);
     let mut room = Room { routes: LISTED_MAX, octets: LISTED_OCTETS_MAX };
-    let vrfs = sources.vrfs.all().into_iter().map(|(_, shown)| (shown.table, false));
-    for (table, is_default) in std::iter::once((sources.table.clone(), true)).chain(vrfs) {
+    for table in sources.tables() {
         let mut intended = Intended::new(rehearsed.config.clone());
         intended.routes.clone_from(&rehearsed.routes);
         intended.ending.clone_from(&rehearsed.ending);
         intended.joining.clone_from(&rehearsed.joining);
-        if is_default {
+        if table.is_same(&sources.table) {
             intended.local.clone_from(&rehearsed.local);
         }
         let done = run(&table, intended, list).await.ok_or_else(is_stopping)?;

@@ -98,20 +98,24 @@ impl Sources {
         vrf.unwrap_or_else(|| self.clone())
     }
 
+    /// The table, and then those of all VRFs.
+    pub(super) fn tables(&self) -> Vec<Handle> {
+        let vrfs = self.vrfs.all().into_iter().map(|(_, shown)| shown.table);
+        std::iter::once(self.table.clone()).chain(vrfs).collect()
+    }
+
     /// What a table knows of many peers at once, in their order; `None` if a table has ended.
     pub(super) async fn of_peers<T: Send + 'static>(
         &self,
         records: &[Arc<Record>],
         what: impl Fn(&Table, PeerId) -> T + Clone + Send + 'static,
     ) -> Option<Vec<T>> {
-        let mut tables: Vec<_> =
-            self.vrfs.all().into_iter().map(|(_, shown)| shown.table).collect();
-        // Also for a peer whose VRF has just gone: it will be there, without routes.
-        tables.push(self.table.clone());
+        let tables = self.tables();
         let mut ids = vec![Vec::new(); tables.len()];
         for record in records {
             let at = tables.iter().position(|table| record.place.table.is_same(table));
-            ids[at.unwrap_or(tables.len() - 1)].push(record.id);
+            // A peer whose VRF has just gone will be in the first, without routes.
+            ids[at.unwrap_or(0)].push(record.id);
         }
         let mut found = BTreeMap::new();
         for (table, ids) in tables.iter().zip(ids).filter(|(_, ids)| !ids.is_empty()) {
