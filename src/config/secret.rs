@@ -143,6 +143,11 @@ impl ReadFrom {
         ReadFrom { text: text.into(), secrets: Arc::new(secrets) }
     }
 
+    /// The text of the file, which may hold passwords; empty for a node's configuration.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The files with secrets.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets

@@ -69,10 +69,9 @@ pub(super) struct Confirmation {
 
 impl Confirmation {
     /// What the last run left, and the reload that this run is to begin without; `None`: it begins with
-    /// what is in the configuration file.
-    fn of_last_run(socket: &Path, config: Option<&Path>) -> (Self, Option<Unconfirmed>) {
+    /// what is in the configuration file, `in_force`.
+    fn of_last_run(socket: &Path, in_force: Option<String>) -> (Self, Option<Unconfirmed>) {
         let file = OwnFile::beside(socket, "unconfirmed", VERSION).with_len_max(FILE_LEN_MAX);
-        let in_force = config.and_then(|path| std::fs::read_to_string(path).ok());
         let left = file.read::<Unconfirmed>().unwrap_or_else(|error| {
             warn!("{}: cannot be read: {error}", file.path.display());
             None
@@ -176,12 +175,15 @@ impl Confirmation {
 /// What to run: after an undo, or if a reload was not confirmed before the last run ended and the time is
 /// over, not what is in the file.
 pub(super) fn setup_of(setup: Setup) -> (Setup, Confirmation) {
-    let path = match &setup {
-        Setup::Own { path, .. } => Some(path.clone()),
-        Setup::Node { path, .. } => path.clone(),
+    let (path, in_force) = match &setup {
+        Setup::Own { path, config } => (Some(path.clone()), Some(config.origin.text().to_owned())),
+        Setup::Node { path, .. } => {
+            let text = path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+            (path.clone(), text)
+        }
     };
     let socket = &setup.host().control.socket;
-    let (mut confirmation, left) = Confirmation::of_last_run(socket, path.as_deref());
+    let (mut confirmation, left) = Confirmation::of_last_run(socket, in_force);
     let Some((path, left)) = path.zip(left) else { return (setup, confirmation) };
     let read = Document::parse(&path, &left.previous).map_err(|errors| errors.to_string());
     let previous = read.and_then(|document| match (document, &setup) {
@@ -367,12 +369,11 @@ mod tests {
     fn left_over(condition: Condition, in_file: &str) -> (Confirmation, Option<Unconfirmed>) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("margay.sock");
-        let config = folder.path().join("margay.toml");
-        std::fs::write(&config, in_file).unwrap();
-        let (mut first, none) = Confirmation::of_last_run(&socket, Some(&config));
+        let start = || Confirmation::of_last_run(&socket, Some(in_file.to_owned()));
+        let (mut first, none) = start();
         assert!(first.condition().is_none() && none.is_none());
         first.keep(unconfirmed(condition, "old", "new"));
-        Confirmation::of_last_run(&socket, Some(&config))
+        start()
     }
 
     fn unconfirmed(condition: Condition, previous: &str, applied: &str) -> Unconfirmed {
@@ -416,8 +417,7 @@ mod tests {
             let peer = "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 65001\n\
                         import = \"all\"\nexport = \"all\"\npassword-file = \"key\"\n";
             let old = format!("{new}{peer}");
-            std::fs::write(&path, &new).unwrap();
-            let (mut last, _) = Confirmation::of_last_run(&socket, Some(&path));
+            let (mut last, _) = Confirmation::of_last_run(&socket, Some(new.clone()));
             last.keep(unconfirmed(condition, &old, &new));
             let start = || {
                 let config = Box::new(Config::parse(&path, &new).unwrap());
