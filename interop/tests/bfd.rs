@@ -9,7 +9,8 @@ use interop::daemon::Daemon;
 use interop::gobgp::Gobgp;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
-use interop::speaker::{Config, Kind};
+use interop::matrix;
+use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
 const PORT: u16 = 1790;
@@ -430,13 +431,7 @@ fn gobgp4_agrees() -> Result<()> {
             far.router_id(),
             host.v4(),
         );
-        let said = Config {
-            asn: 65002,
-            router_id: far.router_id(),
-            port: PORT,
-            neighbors: Vec::new(),
-            origins: Vec::new(),
-        };
+        let said = matrix::config(&far, 65002, &[], &[]);
         let gobgp = Gobgp::start_text(&far, &said, &text)?;
         let next_hop = far.v4().to_string();
         gobgp.ask(&["global", "rib", "add", ROUTE, "nexthop", &next_hop, "-a", "ipv4"])?;

@@ -7,8 +7,8 @@ use interop::bird2::Bird2;
 use interop::frr::Frr;
 use interop::lab::{self, Host, Lab, ip};
 use interop::margay::{self, Control};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Kind, Neighbor, Origin, Speaker};
+use interop::matrix::{self, PEER_AS, SUBJECT_AS};
+use interop::speaker::{Config, Kind, Neighbor, Speaker};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::Value;
 
@@ -37,16 +37,11 @@ fn peer(address: &str, more: &str) -> String {
 
 /// A neighbour that knows `host` and never dials it.
 fn far_config(far: &Host, host: &Host, change: impl FnOnce(&mut Neighbor)) -> Config {
-    let mut neighbour = neighbor(host.v4(), far.v4(), SUBJECT_AS);
+    let mut config = matrix::config(far, PEER_AS, &[(host, SUBJECT_AS)], &[PREFIX]);
+    let neighbour = &mut config.neighbors[0];
     neighbour.passive = true;
-    change(&mut neighbour);
-    Config {
-        asn: PEER_AS,
-        router_id: far.router_id(),
-        port: PORT,
-        neighbors: vec![neighbour],
-        origins: vec![Origin::plain(PREFIX)],
-    }
+    change(neighbour);
+    config
 }
 
 /// The result of a probe, and whether its exit code fits.

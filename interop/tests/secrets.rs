@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
 use interop::lab::{self, Host};
 use interop::margay::{self, Control};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Kind, Origin};
+use interop::matrix::{PEER_AS, SUBJECT_AS, config};
+use interop::speaker::{Config, Kind};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::Value;
 
@@ -22,15 +22,9 @@ const OTHERS: u16 = 998;
 const WATCH: Duration = Duration::from_secs(3);
 
 fn bird_config(far: &Host, host: &Host, password: &str) -> Config {
-    let mut neighbour = neighbor(host.v4(), far.v4(), SUBJECT_AS);
-    neighbour.password = Some(password.to_owned());
-    Config {
-        asn: PEER_AS,
-        router_id: far.router_id(),
-        port: PORT,
-        neighbors: vec![neighbour],
-        origins: vec![Origin::plain("203.0.113.0/24")],
-    }
+    let mut config = config(far, PEER_AS, &[(host, SUBJECT_AS)], &["203.0.113.0/24"]);
+    config.neighbors[0].password = Some(password.to_owned());
+    config
 }
 
 fn peer(address: &str, file: &Path) -> String {

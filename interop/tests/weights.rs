@@ -9,7 +9,7 @@ use interop::daemon::Daemon;
 use interop::frr::Frr;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control, control_section};
-use interop::matrix::neighbor;
+use interop::matrix::config;
 use interop::speaker::{Config, Kind};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};
@@ -222,13 +222,8 @@ fn frr_as_tor_weights_by_the_percentages_of_the_endpoints() -> Result<()> {
     lab::run_margay("weights-frr", &[Kind::Frr], &["nft"], |lab: &mut Lab| {
         let tor = lab.host("tor")?;
         let hosts = [lab.host("n1")?, lab.host("n2")?, lab.host("n3")?];
-        let config = Config {
-            asn: TOR_AS,
-            router_id: tor.router_id(),
-            port: 179,
-            neighbors: hosts.iter().map(|n| neighbor(n.v4(), tor.v4(), NODE_AS)).collect(),
-            origins: Vec::new(),
-        };
+        let peers: Vec<(&Host, u32)> = hosts.iter().map(|host| (host, NODE_AS)).collect();
+        let config = Config { port: 179, ..config(&tor, TOR_AS, &peers, &[]) };
         let mut text = format!(
             "router bgp {TOR_AS}\n bgp router-id {}\n no bgp ebgp-requires-policy\n",
             tor.router_id()
