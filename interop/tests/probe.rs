@@ -52,7 +52,6 @@ fn probe(control: &Control, target: &str, args: &[&str]) -> Result<Value> {
     let text = String::from_utf8_lossy(&output.stdout);
     let answer: Value = serde_json::from_str(&text)
         .with_context(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))?;
-    let answer = if answer.is_array() { answer[0].clone() } else { answer };
     let works = answer["works"].as_bool().context("works")?;
     ensure!(output.status.code() == Some(i32::from(!works)), "{}: {answer:#}", output.status);
     Ok(answer)

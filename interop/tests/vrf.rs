@@ -144,7 +144,6 @@ fn routed(host: &Host, side: &Side) -> Result<Vec<String>> {
 /// A probe finds the peer of the VRF, whose address others have too, and its interface.
 fn probed(control: &Control, side: &Side) -> Result<()> {
     let answer = json(control, &side.args(&["probe", "192.0.2.2"]))?;
-    let answer = if answer.is_array() { &answer[0] } else { &answer };
     ensure!(answer["peer"] == side.peer().as_str(), "{answer}");
     let steps = answer["steps"].as_array().context("steps")?;
     let route = steps.iter().find(|step| step["step"] == "route").context("a route")?;
