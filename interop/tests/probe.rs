@@ -230,7 +230,7 @@ fn a_wrong_password_is_named_and_never_shown() -> Result<()> {
         let probe_anew = |more: &[&str]| -> Result<Value> {
             let bird = Bird2::start(&far, &strict)?;
             wait_until(PATIENCE, "BIRD to listen", || {
-                let state = bird.state(host.v4().into())?;
+                let state = bird.state(host.v4())?;
                 ensure!(state == "Passive", "BIRD is {state}");
                 Ok(())
             })?;
