@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 #[path = "support/running.rs"]
 mod running;
 
-use running::{Running, margay, text, wait};
+use running::{Running, spawn, text, wait};
 
 /// Two speakers in 127.NET.0.0/16. The first originates some prefixes, and exports by its policy
 /// `out`, which has these rules.
@@ -181,10 +181,8 @@ fn an_unconfirmed_reload_is_undone_and_a_confirmed_one_stays() {
 fn crash(folder: &TempDir, a: &mut Running) {
     a.child.kill().unwrap();
     a.child.wait().unwrap();
-    let mut command: Command = margay();
-    command.args(["run", "--config"]).arg(folder.path().join("a.toml"));
-    a.child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait("the control socket", || a.ask(&["show", "status"]).status.success());
+    a.child = spawn(&folder.path().join("a.toml"), None, Stdio::null());
+    a.wait_for_socket();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // each user needs some of it
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,16 @@ pub(crate) fn margay() -> Command {
     command
 }
 
+/// Starts the daemon with a configuration file.
+pub(crate) fn spawn(file: &Path, log_level: Option<&str>, log: Stdio) -> Child {
+    let mut command = margay();
+    command.args(["run", "--config"]).arg(file);
+    if let Some(level) = log_level {
+        command.env("RUST_LOG", level);
+    }
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
 impl Running {
     /// Starts `NAME.toml` in the folder, with this text and what keeps it apart from others.
     pub(crate) fn start(folder: &TempDir, name: &str, text: &str, log_level: Option<&str>) -> Self {
@@ -45,16 +55,14 @@ impl Running {
             folder.path().join(format!("{name}6.ctl")).display(),
         );
         std::fs::write(&file, format!("{text}{rest}")).unwrap();
-        let mut command = margay();
-        command.args(["run", "--config"]).arg(&file);
-        if let Some(level) = log_level {
-            command.env("RUST_LOG", level);
-        }
         let out = std::fs::File::create(&log).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(out).spawn().unwrap();
-        let running = Running { child, log, socket };
-        wait("the control socket", || running.ask(&["show", "status"]).status.success());
+        let running = Running { child: spawn(&file, log_level, out.into()), log, socket };
+        running.wait_for_socket();
         running
+    }
+
+    pub(crate) fn wait_for_socket(&self) {
+        wait("the control socket", || self.ask(&["show", "status"]).status.success());
     }
 
     pub(crate) fn ask(&self, arguments: &[&str]) -> Output {
