@@ -94,8 +94,6 @@ pub(crate) struct Group {
     pub(crate) key: GroupKey,
     /// Cost of evaluating the export policy.
     weight: Weight,
-    /// Whether several paths of each destination are ranked for one that is sent.
-    ranks_paths: bool,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
     advertised_paths: AdjRibOut,
@@ -159,7 +157,6 @@ impl Group {
         Group {
             id,
             weight: key.export.weight(),
-            ranks_paths: key.vantage.is_some() || key.sums_bandwidth(),
             key,
             log,
             members: BTreeMap::new(),
@@ -258,7 +255,6 @@ impl Group {
     /// Replaces the key; the caller must follow with [`Group::mark_all`].
     pub(super) fn set_key(&mut self, key: GroupKey) -> GroupKey {
         self.weight = key.export.weight();
-        self.ranks_paths = key.vantage.is_some() || key.sums_bandwidth();
         std::mem::replace(&mut self.key, key)
     }
 
@@ -502,7 +498,8 @@ impl Group {
         if self.advertised_paths.needs_memory(dest) {
             batch.work += WORK_GROW;
         }
-        if self.ranks_paths {
+        // Several paths are ranked for the one that is sent.
+        if self.key.vantage.is_some() || self.key.sums_bandwidth {
             batch.work += state.dests.paths(dest).len() as u32 / 2;
         }
         let old = self.advertised_paths.replace_best(dest, new);

@@ -42,6 +42,9 @@ pub(crate) struct GroupKey {
     pub(crate) long_lived: LongLived,
     /// iBGP: where the members are, from which the best path is chosen.
     pub(crate) vantage: Option<Arc<Vantage>>,
+    /// Whether the bandwidths of several paths are sent with one of them. Follows from `add_path` and
+    /// `export`, and is kept because every exported route asks for it.
+    pub(crate) sums_bandwidth: bool,
     pub(crate) export: Arc<Policy>,
 }
 
@@ -61,12 +64,7 @@ impl GroupKey {
         self.add_path.is_some()
             || self.vantage.is_some()
             || self.drain == Drain::Withdraw
-            || self.sums_bandwidth()
-    }
-
-    /// Whether the bandwidths of several paths are sent with one of them.
-    pub(crate) fn sums_bandwidth(&self) -> bool {
-        self.add_path.is_none() && self.export.sums_bandwidth()
+            || self.sums_bandwidth
     }
 
     /// Whether the best path from the vantage decides what is sent, and no other path does.
@@ -74,7 +72,7 @@ impl GroupKey {
         self.vantage.is_some()
             && self.add_path.is_none()
             && self.drain != Drain::Withdraw
-            && !self.sums_bandwidth()
+            && !self.sums_bandwidth
     }
 
     /// Whether the export policy may set a next hop.
@@ -109,6 +107,7 @@ impl GroupKey {
             drain,
             long_lived,
             vantage,
+            sums_bandwidth: _,
             export,
         } = other;
         note(self.family != *family, "family");

@@ -124,7 +124,7 @@ fn with_outbound<T>(
         },
         metric: local.map_or(state.attrs.local(path.attrs).metric, |local| local.metric),
         peer_type: Some(group.peer_type),
-        shared_bandwidth: if group.sums_bandwidth() {
+        shared_bandwidth: if group.sums_bandwidth {
             state.sources.shared_bandwidth(path, paths, state.attrs, state.hops)
         } else {
             None

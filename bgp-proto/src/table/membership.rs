@@ -52,6 +52,7 @@ impl Table {
                 .vantage
                 .as_ref()
                 .filter(|_| internal && add_path != Some(AddPathSend::All))),
+            sums_bandwidth: add_path.is_none() && peer.routes.export.policy.sums_bandwidth(),
             export: Arc::clone(&peer.routes.export.policy),
         })
     }

@@ -357,7 +357,7 @@ impl Table {
         }
         if before.multipath_limit() != config.multipath_limit() {
             self.loc_rib.sources.set_multipath(config.multipath_limit());
-            if self.adj_ribs_out.groups.values().any(|group| group.key.sums_bandwidth()) {
+            if self.adj_ribs_out.groups.values().any(|group| group.key.sums_bandwidth) {
                 for family in Family::ALL {
                     self.adj_ribs_out.export_again(family, None, &mut self.loc_rib);
                 }

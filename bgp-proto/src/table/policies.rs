@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::import::{ImportContext, Liveness};
 use super::show::{cursor, of_cursor};
 use super::{Table, Work};
-use crate::export::{Group, choose_paths, trace_export};
+use crate::export::{Group, GroupKey, choose_paths, trace_export};
 use crate::policy::{Decision, Policy, RouteRef, Verdict};
 use crate::rib::{DestId, Meter, Path, Refusal};
 use crate::types::{Family, NextHop, PeerId, PeerType, Prefix};
@@ -331,7 +331,11 @@ impl Table {
         let Some(dest) = self.loc_rib.dests(family).find(prefix) else { return Vec::new() };
         let Some(source) = crate::rib::SourceId::peer_id(to) else { return Vec::new() };
         let Some(group) = self.adj_ribs_out.group_of(source, family) else { return Vec::new() };
-        let key = crate::export::GroupKey { export: Arc::clone(policy), ..group.key.clone() };
+        let key = GroupKey {
+            sums_bandwidth: group.key.add_path.is_none() && policy.sums_bandwidth(),
+            export: Arc::clone(policy),
+            ..group.key.clone()
+        };
         let held = self.loc_rib.dests(family).paths(dest);
         let view = self.export_view(family);
         let tests = self.paths_of_group(group, family, dest).into_iter().map(|path| {

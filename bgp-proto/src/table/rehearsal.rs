@@ -296,7 +296,7 @@ impl Table {
             || old.vantages != new.vantages
             || old.long_lived != new.long_lived
             || old.multipath_limit() != new.multipath_limit()
-                && of.groups.values().any(GroupKey::sums_bandwidth);
+                && of.groups.values().any(|key| key.sums_bandwidth);
         for peer in &of.peers {
             let Some(id) = peer.source.peer() else { continue };
             // A peer that never had a session has no paths.
