@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::marks::Marks;
 use super::{MultipathWeights, TableConfig};
 use crate::policy::{Decision, RouteRef, Source, Verdict};
-use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, PathFlags, WorkSet};
+use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, PathFlags};
 use crate::types::{
-    Community, ExtCommunity, Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop,
-    NextHop, Prefix, Recursion,
+    Community, ExtCommunity, Family, FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop,
+    Prefix, Recursion,
 };
 use crate::wire::AttrEdit;
 
@@ -97,31 +98,21 @@ pub(super) struct KernelView {
     /// Kernel indices of the tunnel interfaces that exist, by name.
     tunnels: BTreeMap<Arc<str>, u32>,
     /// Destinations to compare with the routes that the host was last asked to install.
-    dirty: [WorkSet; 2],
-    /// The same, for all destinations in the range.
-    all_dirty: FamilyMap<Dirty>,
+    dirty: Marks,
     /// Changes for the host, which drains them after each turn: at most as many as a turn compares.
     changes: VecDeque<(Prefix, FibChange)>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Dirty {
-    from: u32,
-    to: u32,
 }
 
 impl KernelView {
     /// Marks a destination for comparison.
     #[inline]
     pub(super) fn mark(&mut self, family: Family, dest: DestId) {
-        self.dirty[family.index()].insert(dest.0);
+        self.dirty.mark(family, dest);
     }
 
     /// Marks every destination for comparison.
     pub(super) fn mark_all(&mut self, rib: &LocRib) {
-        for family in Family::ALL {
-            self.all_dirty[family] = Dirty { from: 0, to: rib.dests(family).slots() };
-        }
+        self.dirty.mark_all(rib);
     }
 
     /// Sets the tunnel interfaces that exist; returns whether they changed.
@@ -132,16 +123,15 @@ impl KernelView {
     }
 
     pub(super) fn is_done_with(&self, family: Family, dest: DestId) -> bool {
-        let Dirty { from, to } = self.all_dirty[family];
-        !self.dirty[family.index()].contains(dest.0) && !(from..to).contains(&dest.0)
+        !self.dirty.contains(family, dest)
     }
 
     pub(super) fn barrier(&self, family: Family) -> Barrier {
-        self.dirty[family.index()].barrier()
+        self.dirty.some[family].barrier()
     }
 
     pub(super) fn has_passed(&self, family: Family, barrier: Barrier) -> bool {
-        self.dirty[family.index()].has_passed(barrier)
+        self.dirty.some[family].has_passed(barrier)
     }
 
     pub(super) fn entry(&self, id: u32) -> Option<&FibEntry> {
@@ -153,13 +143,12 @@ impl KernelView {
     }
 
     pub(super) fn truncate(&mut self, family: Family, slots: u32) {
-        self.dirty[family.index()].truncate(slots);
+        self.dirty.truncate(family, slots);
     }
 
     /// Whether a turn has something to do here.
     pub(super) fn has_work(&self) -> bool {
-        self.dirty.iter().any(|dirty| !dirty.is_empty())
-            || self.all_dirty.0.iter().any(|all| all.from < all.to)
+        !self.dirty.is_empty()
     }
 
     /// Takes at most `max` changes.
@@ -180,19 +169,12 @@ impl KernelView {
         meter: &mut Meter,
     ) {
         for family in Family::ALL {
-            while !meter.is_spent() {
-                let all = &mut self.all_dirty[family];
-                let id = match self.dirty[family.index()].pop() {
-                    Some(id) => id,
-                    None if all.from < all.to => {
-                        all.from += 1;
-                        all.from - 1
-                    }
-                    None => break,
-                };
+            while !meter.is_spent()
+                && let Some(dest) = self.dirty.pop(family)
+            {
                 meter.spend(2);
-                let differs = self.compare_dest(family, DestId(id), rib, config, meter);
-                compared(family, DestId(id), differs);
+                let differs = self.compare_dest(family, dest, rib, config, meter);
+                compared(family, dest, differs);
             }
         }
     }

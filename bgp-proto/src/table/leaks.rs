@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::Table;
 use super::kernel::FibEntry;
+use super::marks::Marks;
 use super::show::shown_attrs;
 use crate::policy::{Decision, Policy, RouteRef, Source};
-use crate::rib::{DestId, LocRib, LocalRoute, WorkSet};
+use crate::rib::{DestId, LocalRoute, WorkSet};
 use crate::types::{Community, Family, FamilyMap, FibKind, Hop, NextHop, PeerType, Prefix};
 use crate::wire::{AttrEdit, AttrView, attr};
 
@@ -88,17 +89,9 @@ impl Offered {
 #[derive(Debug, Default)]
 pub(super) struct Leaks {
     is_on: bool,
-    marked: [WorkSet; 2],
+    marked: Marks,
     /// Those that wait until they are compared with the kernel.
-    deferred: [WorkSet; 2],
-    /// As `marked`, for all destinations in the range.
-    all: FamilyMap<Span>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    from: u32,
-    to: u32,
+    deferred: FamilyMap<WorkSet>,
 }
 
 impl Leaks {
@@ -106,52 +99,29 @@ impl Leaks {
     #[inline]
     pub(super) fn mark(&mut self, family: Family, dest: DestId) {
         if self.is_on {
-            self.marked[family.index()].insert(dest.0);
+            self.marked.mark(family, dest);
         }
     }
 
     /// A destination was compared with the kernel.
     #[inline]
     pub(super) fn compared(&mut self, family: Family, dest: DestId, has_changed: bool) {
-        if self.is_on && (self.deferred[family.index()].remove(dest.0) || has_changed) {
-            self.marked[family.index()].insert(dest.0);
+        if self.is_on && (self.deferred[family].remove(dest.0) || has_changed) {
+            self.marked.mark(family, dest);
         }
     }
 
     pub(super) fn is_done_with(&self, family: Family, dest: DestId) -> bool {
-        let Span { from, to } = self.all[family];
-        let is_in = |sets: &[WorkSet; 2]| sets[family.index()].contains(dest.0);
-        !is_in(&self.marked) && !is_in(&self.deferred) && !(from..to).contains(&dest.0)
+        !self.marked.contains(family, dest) && !self.deferred[family].contains(dest.0)
     }
 
     pub(super) fn truncate(&mut self, family: Family, slots: u32) {
-        self.marked[family.index()].truncate(slots);
-        self.deferred[family.index()].truncate(slots);
-    }
-
-    fn mark_all(&mut self, rib: &LocRib) {
-        for family in Family::ALL {
-            self.all[family] = Span { from: 0, to: rib.dests(family).slots() };
-        }
-    }
-
-    fn has_any(&self) -> bool {
-        self.marked.iter().any(|marked| !marked.is_empty())
-            || self.all.0.iter().any(|all| all.from < all.to)
+        self.marked.truncate(family, slots);
+        self.deferred[family].truncate(slots);
     }
 
     fn pop(&mut self) -> Option<(Family, DestId)> {
-        for family in Family::ALL {
-            if let Some(id) = self.marked[family.index()].pop() {
-                return Some((family, DestId(id)));
-            }
-            let all = &mut self.all[family];
-            if all.from < all.to {
-                all.from += 1;
-                return Some((family, DestId(all.from - 1)));
-            }
-        }
-        None
+        Family::ALL.into_iter().find_map(|family| Some((family, self.marked.pop(family)?)))
     }
 }
 
@@ -159,7 +129,7 @@ impl Table {
     /// From here on routes are offered to other tables, all of them once more.
     pub fn begin_offers(&mut self) {
         self.leaks.is_on = true;
-        self.leaks.mark_all(&self.loc_rib);
+        self.leaks.marked.mark_all(&self.loc_rib);
     }
 
     /// No table imports routes of this one any more.
@@ -176,7 +146,7 @@ impl Table {
 
     /// Whether [`Table::take_offers`] has something to return.
     pub fn has_offers(&self) -> bool {
-        self.leaks.has_any()
+        !self.leaks.marked.is_empty()
     }
 
     /// Whether nothing is left to be decided or compared with the kernel.
@@ -194,7 +164,7 @@ impl Table {
             if self.loc_rib.dests(family).is_live(dest) {
                 // What the kernel has for it is that of an earlier decision.
                 if !self.kernel.is_done_with(family, dest) {
-                    self.leaks.deferred[family.index()].insert(dest.0);
+                    self.leaks.deferred[family].insert(dest.0);
                     continue;
                 }
                 let prefix = self.loc_rib.dests(family).prefix(dest);

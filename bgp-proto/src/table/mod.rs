@@ -17,6 +17,7 @@ mod import;
 mod inputs;
 mod kernel;
 mod leaks;
+mod marks;
 mod membership;
 mod memory;
 mod pace;
