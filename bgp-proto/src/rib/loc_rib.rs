@@ -467,14 +467,10 @@ impl LocRib {
     }
 
     /// The multipath set of a destination that has a best path, the best path first.
-    pub(crate) fn sharing<'a>(
-        &self,
-        paths: &'a [Path],
-        limit: MultipathLimit,
-    ) -> SmallVec<[&'a Path; 4]> {
+    pub(crate) fn sharing<'a>(&self, paths: &'a [Path]) -> SmallVec<[&'a Path; 4]> {
         match paths {
             [path] => SmallVec::from_buf_and_len([path; 4], 1),
-            _ => self.multipath(paths, limit).into_iter().map(|at| &paths[at]).collect(),
+            _ => self.multipath(paths).into_iter().map(|at| &paths[at]).collect(),
         }
     }
 
@@ -490,8 +486,8 @@ impl LocRib {
     }
 
     /// Positions of the paths of the multipath set, best first.
-    pub(crate) fn multipath(&self, paths: &[Path], limit: MultipathLimit) -> Vec<usize> {
-        self.sources.multipath(paths, limit, &self.attrs, &self.hops)
+    pub(crate) fn multipath(&self, paths: &[Path]) -> Vec<usize> {
+        self.sources.multipath(paths, &self.attrs, &self.hops)
     }
 
     /// The kernel's hops towards a BGP next hop's address.

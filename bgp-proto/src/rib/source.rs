@@ -203,7 +203,6 @@ impl Sources {
     pub(crate) fn multipath(
         &self,
         paths: &[Path],
-        limit: MultipathLimit,
         attrs: &AttrTable,
         hops: &NextHops,
     ) -> Vec<usize> {
@@ -212,13 +211,13 @@ impl Sources {
         if let Some(best) = equal.first().copied() {
             let as_path = |at: usize| attrs.view(paths[candidates[at].0].attrs).as_path();
             let asn = |at: usize| candidates[at].1.neighbor_asn;
-            match limit.as_path {
+            match self.multipath.as_path {
                 MultipathAsPath::EqualLength => {}
                 MultipathAsPath::SameNeighborAs => equal.retain(|at| asn(*at) == asn(best)),
                 MultipathAsPath::Identical => equal.retain(|at| as_path(*at) == as_path(best)),
             }
         }
-        equal.truncate(limit.max.max(1));
+        equal.truncate(self.multipath.max.max(1));
         equal.into_iter().map(|at| candidates[at].0).collect()
     }
 
@@ -231,7 +230,7 @@ impl Sources {
         attrs: &AttrTable,
         hops: &NextHops,
     ) -> Option<u64> {
-        let sharing = self.multipath(paths, self.multipath, attrs, hops);
+        let sharing = self.multipath(paths, attrs, hops);
         let name = |path: &Path| (path.source, path.path_id);
         if !sharing.iter().any(|at| name(&paths[*at]) == name(path)) {
             return None;

@@ -241,7 +241,7 @@ impl KernelView {
             Source::Bgp => {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
-                let sharing = rib.sharing(paths, config.multipath_limit());
+                let sharing = rib.sharing(paths);
                 next_hops = self.next_hops((prefix, &sharing), best, tunnel, rib, config, meter);
                 if let [alone] = next_hops.as_mut_slice() {
                     alone.bandwidth = None;

@@ -347,16 +347,16 @@ impl Table {
         if before.log_bytes_max != config.log_bytes_max {
             self.adj_ribs_out.set_log_bytes_max(config.log_bytes_max);
         }
+        let limit_differs = before.multipath_limit() != config.multipath_limit();
         if before.fib_enabled != config.fib_enabled
             || before.fib_policy != config.fib_policy
-            || before.multipath_max != config.multipath_max
             || before.multipath_weights != config.multipath_weights
-            || before.multipath_as_path != config.multipath_as_path
+            || limit_differs
             || before.backup_paths != config.backup_paths
         {
             self.kernel.mark_all(&self.loc_rib);
         }
-        if before.multipath_limit() != config.multipath_limit() {
+        if limit_differs {
             self.loc_rib.sources.set_multipath(config.multipath_limit());
             if self.adj_ribs_out.groups.values().any(|group| group.key.sums_bandwidth) {
                 for family in Family::ALL {

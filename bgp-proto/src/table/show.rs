@@ -112,7 +112,7 @@ impl Table {
             order(&candidates, usize::MAX).into_iter().map(|at| candidates[at].0).collect();
         let multipath = match vantage {
             Some(_) => Vec::new(),
-            None => rib.multipath(paths, self.config.multipath_limit()),
+            None => rib.multipath(paths),
         };
         let (mut is_ranked, mut shares) = (vec![false; paths.len()], vec![false; paths.len()]);
         ranked.iter().for_each(|at| is_ranked[*at] = true);
