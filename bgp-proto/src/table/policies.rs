@@ -329,8 +329,7 @@ impl Table {
     pub fn test_export(&self, policy: &Arc<Policy>, prefix: Prefix, to: PeerId) -> Vec<PolicyTest> {
         let family = prefix.family();
         let Some(dest) = self.loc_rib.dests(family).find(prefix) else { return Vec::new() };
-        let Some(source) = crate::rib::SourceId::peer_id(to) else { return Vec::new() };
-        let Some(group) = self.adj_ribs_out.group_of(source, family) else { return Vec::new() };
+        let Some(group) = self.group_of(to, family) else { return Vec::new() };
         let key = GroupKey {
             sums_bandwidth: group.key.add_path.is_none() && policy.sums_bandwidth(),
             export: Arc::clone(policy),
@@ -365,8 +364,7 @@ impl Table {
 
     /// The export policy by which a peer is sent routes of a family, while its session is up.
     pub fn export_policy(&self, peer: PeerId, family: Family) -> Option<Arc<Policy>> {
-        let source = crate::rib::SourceId::peer_id(peer)?;
-        Some(Arc::clone(&self.adj_ribs_out.group_of(source, family)?.key.export))
+        Some(Arc::clone(&self.group_of(peer, family)?.key.export))
     }
 
     /// The type of a peer's session, if it has or had one.

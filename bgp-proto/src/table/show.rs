@@ -218,7 +218,8 @@ impl Table {
         Some(context.routes.import.policy.describe(verdict.rule))
     }
 
-    fn group_of(&self, id: PeerId, family: Family) -> Option<&Group> {
+    /// The update group of a peer, while its session is up.
+    pub(super) fn group_of(&self, id: PeerId, family: Family) -> Option<&Group> {
         self.adj_ribs_out.group_of(SourceId::peer_id(id)?, family)
     }
 
