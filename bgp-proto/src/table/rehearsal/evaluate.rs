@@ -13,7 +13,7 @@ use crate::export::{
 };
 use crate::rib::{
     AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, Meter, Neighbors, NextHopId, NextHopState,
-    NextHops, Path, PathFlags, SourceId, default_preference, select,
+    NextHops, Path, PathFlags, SourceId, default_preference,
 };
 use crate::table::{Table, Work};
 use crate::types::{Family, NextHop, PathId, Prefix, Source};
@@ -154,8 +154,8 @@ impl Rehearsal {
         }
         let (paths, differ) = self.paths_after(real, family, prefix, (dest, held), meter);
         let rib = &self.shadow.loc_rib;
-        let candidates = rib.sources.candidates(&paths, &rib.attrs, &rib.hops);
-        let best = select(&candidates).map(|at| candidates[at].0);
+        let finalists = rib.sources.finalists(&paths, &rib.attrs, &rib.hops);
+        let best = rib.sources.best_of(&finalists, &paths, &rib.attrs);
         let differ = differ || self.facts_differ;
         for class in 0..self.classes[family].len() {
             if differ || self.classes[family][class].differs {
@@ -187,15 +187,15 @@ impl Rehearsal {
         let mut paths = SmallVec::new();
         for path in held {
             meter.spend(WORK_PATH);
+            let before = self.translate(real, path);
             let after = match path.source.peer() {
                 _ if self.ending.contains(&path.source) => None,
-                None => self.local_after(real, prefix, path),
+                None => self.local_after(real, prefix, &before),
                 Some(_) if self.is_reimported(path.source) => {
-                    dest.and_then(|dest| self.import(real, family, (dest, prefix), path, meter))
+                    dest.and_then(|dest| self.import(real, family, (dest, prefix), &before, meter))
                 }
-                Some(_) => Some(self.translate(real, path)),
+                Some(_) => Some(before),
             };
-            let before = self.translate(real, path);
             differ |= after.is_none_or(|after| !after.is_same_import(&before));
             paths.extend(after);
         }
@@ -212,14 +212,14 @@ impl Rehearsal {
         (paths, differ)
     }
 
-    /// The path of a local route, as it would be.
+    /// The path of a local route, in the shadow's ids, as it would be.
     fn local_after(&mut self, real: &Table, prefix: Prefix, path: &Path) -> Option<Path> {
         let source = path.source.source();
         let key = (prefix, source);
         let Some(intended) = self.intended.local.get(&key) else {
             let route = real.loc_rib.local.get(&key)?.clone();
             self.shadow.loc_rib.local.insert(key, route);
-            return Some(self.translate(real, path));
+            return Some(*path);
         };
         let route: LocalRoute = intended.clone()?;
         let local = LocalAttrs { preference: default_preference(source), metric: None };
@@ -230,7 +230,7 @@ impl Rehearsal {
         Some(Path { attrs, ..*path })
     }
 
-    /// Imports a path again; `None` if it would be withdrawn.
+    /// Imports a path again, which is in the shadow's ids; `None` if it would be withdrawn.
     fn import(
         &mut self,
         real: &Table,
@@ -240,9 +240,10 @@ impl Rehearsal {
         meter: &mut Meter,
     ) -> Option<Path> {
         let kept = real.loc_rib.received(&(family, dest, path.source, path.path_id));
-        let (attrs, hop) = kept.unwrap_or((path.attrs, path.next_hop));
-        let (received, hop) = (self.attrs_of(real, attrs), self.hop_of(real, hop));
-        let before = self.translate(real, path);
+        let (received, hop) = match kept {
+            Some((attrs, hop)) => (self.attrs_of(real, attrs), self.hop_of(real, hop)),
+            None => (path.attrs, path.next_hop),
+        };
         let context = self.contexts.get(usize::from(path.source.0))?.as_ref()?;
         let octets = self.shadow.loc_rib.attrs.view(received).as_bytes().len();
         meter.spend(WORK_PATH + context.weight.work(octets));
@@ -257,7 +258,7 @@ impl Rehearsal {
                 return None;
             }
         }
-        self.count_import(family, &before, &after);
+        self.count_import(family, path, &after);
         Some(after)
     }
 
