@@ -26,6 +26,11 @@ pub(crate) struct Except {
 impl Except {
     pub(crate) const NOBODY: Except = Except { source: SourceId::NONE, next_hop: SourceId::NONE };
 
+    /// For a route from `source`; `neighbor` is the peer that is its next hop, or [`SourceId::NONE`].
+    pub(crate) fn of(source: SourceId, neighbor: SourceId) -> Self {
+        Except { source, next_hop: if neighbor == source { SourceId::NONE } else { neighbor } }
+    }
+
     #[inline]
     pub(crate) fn contains(self, peer: SourceId) -> bool {
         self.source == peer || self.next_hop == peer

@@ -635,11 +635,7 @@ impl Group {
                     None => state.attrs.retain_plain(path.attrs),
                 };
                 let next_hop = state.hops.intern(exported.next_hop);
-                let neighbor = state.hops.neighbor(next_hop);
-                let except = Except {
-                    source: path.source,
-                    next_hop: if neighbor == path.source { SourceId::NONE } else { neighbor },
-                };
+                let except = Except::of(path.source, state.hops.neighbor(next_hop));
                 let reflection = exported.reflection;
                 let out = ExportedRoute { attrs, next_hop, except, reflection };
                 state.outs.intern(out, state.attrs, state.hops)

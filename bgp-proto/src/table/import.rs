@@ -57,6 +57,15 @@ impl Imported {
             stamp,
         }
     }
+
+    /// `path` with the result of importing it again: one that is long-lived stale stays so.
+    pub(super) fn again(&self, path: &Path) -> Path {
+        let mut flags = self.flags;
+        if path.flags.has(PathFlags::LONG_LIVED) {
+            flags.set(PathFlags::LONG_LIVED);
+        }
+        Path { attrs: self.attrs, next_hop: self.next_hop, flags, ..*path }
+    }
 }
 
 /// What import needs to know about the sender.

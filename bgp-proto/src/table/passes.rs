@@ -265,16 +265,8 @@ impl Table {
             meter.spend(4 + context.weight.work(octets));
             let checked = self.check_received(context, received);
             let imported = self.import_route(context, prefix, received, hop, checked);
-            let mut new = Path {
-                attrs: imported.attrs,
-                next_hop: imported.next_hop,
-                flags: imported.flags,
-                ..path
-            };
-            if path.flags.has(PathFlags::LONG_LIVED) {
-                new.flags.set(PathFlags::LONG_LIVED);
-                any_long_lived = true;
-            }
+            let new = imported.again(&path);
+            any_long_lived |= path.flags.has(PathFlags::LONG_LIVED);
             if !new.is_same_import(&path) {
                 self.put(peer, dest, family, new, imported.received);
             }

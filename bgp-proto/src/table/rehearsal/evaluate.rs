@@ -248,11 +248,8 @@ impl Rehearsal {
         let octets = self.shadow.loc_rib.attrs.view(received).as_bytes().len();
         meter.spend(WORK_PATH + context.weight.work(octets));
         let checked = self.shadow.check_received(context, received);
-        let imported = self.shadow.import_route(context, prefix, received, hop, checked);
-        let flags = imported.flags;
-        let mut after = Path { attrs: imported.attrs, next_hop: imported.next_hop, flags, ..*path };
+        let after = self.shadow.import_route(context, prefix, received, hop, checked).again(path);
         if path.flags.has(PathFlags::LONG_LIVED) {
-            after.flags.set(PathFlags::LONG_LIVED);
             let is_barred = |id| self.shadow.loc_rib.attrs.key(id).has(AttrKey::NO_LLGR);
             if is_barred(after.attrs) || is_barred(received) {
                 return None;
@@ -370,9 +367,7 @@ impl Rehearsal {
                 None => rib.attrs.retain_plain(path.attrs),
             };
             let id = rib.hops.intern(exported.next_hop);
-            let neighbor = rib.hops.neighbor(id);
-            let next_hop = if neighbor == path.source { SourceId::NONE } else { neighbor };
-            let except = Except { source: path.source, next_hop };
+            let except = Except::of(path.source, rib.hops.neighbor(id));
             let next_hop = Some(exported.next_hop);
             Sent { attrs, next_hop, reflection: exported.reflection, except }
         });
