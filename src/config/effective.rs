@@ -155,7 +155,8 @@ fn of_range(range: &DynamicPeers, identity: &LocalIdentity) -> Section {
 fn imports(imports: &[ImportVrf]) -> Option<String> {
     let one = |import: &ImportVrf| {
         let from = import.from.as_deref().unwrap_or("default");
-        format!("{{ vrf = \"{from}\", policy = \"{}\" }}", import.policy.name)
+        let (policy, max) = (&import.policy.name, import.prefixes_max);
+        format!("{{ vrf = \"{from}\", policy = \"{policy}\", prefixes-max = {max} }}")
     };
     let all: Vec<String> = imports.iter().map(one).collect();
     Some(format!("[{}]", all.join(", ")))

@@ -34,7 +34,12 @@ pub struct ImportVrf {
     pub from: Option<Arc<str>>,
     /// Selects the routes, and changes them.
     pub policy: Arc<Policy>,
+    /// Most prefixes that are imported, 1 or more. Default 100,000.
+    pub prefixes_max: u32,
 }
+
+/// The default of `prefixes-max`.
+pub(super) const PREFIXES_MAX: u32 = 100_000;
 
 /// Something of the file with the VRF it is in; `None`: the default VRF.
 pub(super) type In<T> = (Option<Arc<str>>, T);
@@ -131,9 +136,11 @@ pub(super) fn read_import(
             );
             None
         });
+        let max = entry.get("prefixes-max").and_then(|value| value.integer(1..=u32::MAX));
+        let prefixes_max = max.unwrap_or(PREFIXES_MAX);
         entry.finish();
         if let (Some(from), Some(policy)) = (from, policy) {
-            imports.push(ImportVrf { from, policy });
+            imports.push(ImportVrf { from, policy, prefixes_max });
         }
     }
     imports

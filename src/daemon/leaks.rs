@@ -8,8 +8,8 @@
 //! If several VRFs have a route to one prefix, the first one in the importing VRF's list has it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bgp_proto::policy::Source;
@@ -18,9 +18,11 @@ use bgp_proto::types::Prefix;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
 use crate::config::{Config, ImportVrf};
 use crate::engine::Handle;
+use crate::event_names::LIMIT_WARNING;
 use crate::supervise::{self, Ending};
 
 /// Destinations that are taken at once.
@@ -61,6 +63,42 @@ impl OffersWait {
     }
 }
 
+/// The imports that have reached their `prefixes-max`: what they lack, by importing VRF and source.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FullImports(Arc<Mutex<BTreeMap<(Vrf, Vrf), String>>>);
+
+impl FullImports {
+    /// A text for each.
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// One is full. It is reported if it was not before.
+    fn insert(&self, to: &Vrf, from: &Vrf, max: u32) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = all.entry((to.clone(), from.clone()));
+        if let std::collections::btree_map::Entry::Vacant(vacant) = entry {
+            let [to, from] = [to, from].map(|vrf| vrf.as_deref().unwrap_or(DEFAULT));
+            let text = format!(
+                "VRF {to} imports no more than {max} prefixes from VRF {from} (prefixes-max); \
+                 narrow the policy, or raise the limit"
+            );
+            warn!(event = LIMIT_WARNING, vrf = to, "{text}");
+            vacant.insert(text);
+        }
+    }
+
+    fn remove(&self, to: &Vrf, from: &Vrf) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&(to.clone(), from.clone())).is_some()
+    }
+}
+
 /// The tables that exist, and what each imports.
 #[derive(Clone, Default)]
 struct Wish {
@@ -96,6 +134,7 @@ impl Wish {
 /// The task, and what it is told. Without any import it does not exist.
 pub(super) struct Leaks {
     wait: OffersWait,
+    full: FullImports,
     /// What the task was told last.
     told: Wish,
     task: Option<(watch::Sender<Wish>, JoinHandle<()>)>,
@@ -108,8 +147,8 @@ impl Drop for Leaks {
 }
 
 impl Leaks {
-    pub(super) fn new(wait: OffersWait) -> Leaks {
-        Leaks { wait, told: Wish::default(), task: None }
+    pub(super) fn new(wait: OffersWait, full: FullImports) -> Leaks {
+        Leaks { wait, full, told: Wish::default(), task: None }
     }
 
     /// Nothing is imported or withdrawn any more: the ends of sessions of one VRF withdraw nothing from
@@ -144,10 +183,10 @@ impl Leaks {
             return;
         }
         self.told = wish.clone();
-        let wait = self.wait.clone();
+        let (wait, full) = (self.wait.clone(), self.full.clone());
         let (sender, _) = self.task.get_or_insert_with(|| {
             let (sender, wishes) = watch::channel(Wish::default());
-            let task = supervise::task("leaks", Ending::Allowed, run(wishes, wait));
+            let task = supervise::task("leaks", Ending::Allowed, run(wishes, wait, full));
             (sender, tokio::spawn(task))
         });
         sender.send_replace(wish);
@@ -164,19 +203,38 @@ enum Step {
     Set(LocalRoute),
     /// Withdraw the route. The other VRFs may have one.
     Withdraw,
+    /// Nothing: as many prefixes are imported as may be.
+    Full,
 }
 
-/// The routes that one table has from others: from which VRF.
+/// The routes that one table has from others: from which VRF, and how many from each.
 #[derive(Debug, Default)]
-struct Held(BTreeMap<Prefix, Vrf>);
+struct Held(BTreeMap<Prefix, Vrf>, BTreeMap<Vrf, u32>);
 
 impl Held {
-    /// Decides about a route of `from`; `rank` is the position of a VRF in the list of imports.
+    fn count(&self, from: &Vrf) -> u32 {
+        self.1.get(from).copied().unwrap_or_default()
+    }
+
+    fn insert(&mut self, prefix: Prefix, from: &Vrf) {
+        self.remove(&prefix);
+        self.0.insert(prefix, from.clone());
+        *self.1.entry(from.clone()).or_default() += 1;
+    }
+
+    fn remove(&mut self, prefix: &Prefix) {
+        let count = self.0.remove(prefix).and_then(|from| self.1.get_mut(&from));
+        count.into_iter().for_each(|count| *count -= 1);
+    }
+
+    /// Decides about a route of `from`, which has `max` prefixes here at most; `rank` is the position of a
+    /// VRF in the list of imports.
     fn decide(
         &mut self,
         prefix: Prefix,
         from: &Vrf,
         route: Option<LocalRoute>,
+        max: u32,
         rank: impl Fn(&Vrf) -> Option<usize>,
     ) -> Step {
         let holder = self.0.get(&prefix);
@@ -187,11 +245,14 @@ impl Held {
                 if holder.is_some_and(is_behind) {
                     return Step::Leave;
                 }
-                self.0.insert(prefix, from.clone());
+                if holder != Some(from) && self.count(from) >= max {
+                    return Step::Full;
+                }
+                self.insert(prefix, from);
                 Step::Set(route)
             }
             None if holder == Some(from) => {
-                self.0.remove(&prefix);
+                self.remove(&prefix);
                 Step::Withdraw
             }
             None => Step::Leave,
@@ -202,7 +263,7 @@ impl Held {
     fn leave(&mut self, is_left: impl Fn(&Vrf) -> bool) -> Vec<Prefix> {
         let left: Vec<Prefix> =
             self.0.iter().filter(|(_, from)| is_left(from)).map(|(prefix, _)| *prefix).collect();
-        left.iter().for_each(|prefix| drop(self.0.remove(prefix)));
+        left.iter().for_each(|prefix| self.remove(prefix));
         left
     }
 }
@@ -212,10 +273,11 @@ impl Held {
 struct State {
     wish: Wish,
     held: BTreeMap<Vrf, Held>,
+    full: FullImports,
 }
 
-async fn run(mut wishes: watch::Receiver<Wish>, wait: OffersWait) {
-    let mut state = State::default();
+async fn run(mut wishes: watch::Receiver<Wish>, wait: OffersWait, full: FullImports) {
+    let mut state = State { full, ..State::default() };
     loop {
         wait.0.news.notified().await;
         loop {
@@ -249,6 +311,8 @@ enum Taken {
 impl State {
     /// Takes over what is wanted now: withdraws what is not, and lets the tables offer the rest again.
     async fn follow(&mut self, wish: Wish, wishes: &watch::Receiver<Wish>) {
+        // Everything is offered again; what is still full says so again.
+        self.full.clear();
         let before = std::mem::replace(&mut self.wish, wish);
         let wish = &self.wish;
         self.held.retain(|to, _| wish.has_same(&before, to));
@@ -316,8 +380,12 @@ impl State {
             for (prefix, offered) in offers {
                 let route = offered.as_ref().and_then(|route| route.import(&import.policy, &name));
                 let rank = |vrf: &Vrf| self.wish.of(&to, vrf).map(|(rank, _)| rank);
-                let route = match held.decide(*prefix, from, route, rank) {
+                let route = match held.decide(*prefix, from, route, import.prefixes_max, rank) {
                     Step::Leave => continue,
+                    Step::Full => {
+                        self.full.insert(&to, from, import.prefixes_max);
+                        continue;
+                    }
                     Step::Set(route) => Some(route),
                     Step::Withdraw => {
                         self.wish.offer_again(&to, from, *prefix);
@@ -326,6 +394,14 @@ impl State {
                 };
                 table.local(*prefix, Source::Vrf, route);
                 has_changed = true;
+            }
+            // Well below the limit, so that few changes about it do not have everything offered again.
+            let has_room =
+                held.count(from) <= import.prefixes_max - import.prefixes_max.div_ceil(10);
+            if has_room && self.full.remove(&to, from) {
+                self.wish.tables.get(from).into_iter().for_each(Handle::begin_offers);
+                let [to, from] = [&to, from].map(|vrf| vrf.as_deref().unwrap_or(DEFAULT));
+                info!(event = LIMIT_WARNING, vrf = to, "VRF {to} imports from VRF {from} again");
             }
             if has_changed {
                 has_taken(table, wishes).await;
@@ -423,7 +499,7 @@ mod tests {
         let engines = three_tables(&wait);
         let [own, red, blue] = engines.each_ref().map(|engine| engine.handle().clone());
         let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
-        let mut leaks = Leaks::new(wait);
+        let mut leaks = Leaks::new(wait, FullImports::default());
         let mut follow = |imports: &str, has_red: bool| {
             let there = [(&red_name, &red), (&blue_name, &blue)];
             let there = there.into_iter().filter(|(name, _)| has_red || ***name != *"red");
@@ -460,7 +536,7 @@ mod tests {
         let engines = three_tables(&wait);
         let [own, red, blue] = engines.each_ref().map(|engine| engine.handle().clone());
         let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
-        let mut leaks = Leaks::new(wait);
+        let mut leaks = Leaks::new(wait, FullImports::default());
         let mut follow = |imports: &str| {
             let there = [(&red_name, &red), (&blue_name, &blue)].into_iter();
             leaks.follow(&config(imports), &own, there);
@@ -495,7 +571,7 @@ mod tests {
         let [red, green]: [Vrf; 2] = ["red", "green"].map(|name| Some(name.into()));
         let rank = |vrf: &Vrf| [&red, &green].iter().position(|known| *known == vrf);
         let mut held = Held::default();
-        let mut decide = |from: &Vrf, route| held.decide(prefix, from, route, rank);
+        let mut decide = |from: &Vrf, route| held.decide(prefix, from, route, 1, rank);
         assert_eq!(decide(&green, None), Step::Leave, "it was never imported");
         assert!(matches!(decide(&green, route("green")), Step::Set(_)));
         assert!(matches!(decide(&red, route("red")), Step::Set(_)), "red precedes green");
@@ -503,7 +579,11 @@ mod tests {
         assert_eq!(decide(&green, None), Step::Leave, "it is not green's");
         assert_eq!(decide(&red, None), Step::Withdraw);
         assert!(matches!(decide(&green, route("green")), Step::Set(_)));
-        assert_eq!(held.leave(|from| *from == green), [prefix]);
+        let other: Prefix = "198.51.100.0/24".parse().unwrap();
+        assert_eq!(held.decide(other, &green, route("green"), 1, rank), Step::Full);
+        assert_eq!(held.decide(prefix, &green, None, 1, rank), Step::Withdraw);
+        assert!(matches!(held.decide(other, &green, route("green"), 1, rank), Step::Set(_)));
+        assert_eq!(held.leave(|from| *from == green), [other]);
         assert!(held.0.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::leaks::FullImports;
 use super::redistribution::Redistribution;
 use crate::engine::Handle;
 use crate::kernel::{Fib, Link};
@@ -19,9 +20,14 @@ pub(super) struct Shown {
 
 /// The instances that run, for views. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Running(Arc<RwLock<BTreeMap<Arc<str>, Shown>>>);
+pub(super) struct Running(Arc<RwLock<BTreeMap<Arc<str>, Shown>>>, FullImports);
 
 impl Running {
+    /// The imports between them that have reached their limit.
+    pub(super) fn full_imports(&self) -> &FullImports {
+        &self.1
+    }
+
     pub(super) fn get(&self, vrf: &str) -> Option<Shown> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(vrf).cloned()
     }

@@ -101,12 +101,13 @@ pub(super) struct Vrfs {
 
 impl Vrfs {
     pub(super) fn new(reports: Reports, seed: u64) -> Vrfs {
+        let shown = Running::default();
         Vrfs {
-            leaks: Leaks::new(reports.offers.clone()),
+            leaks: Leaks::new(reports.offers.clone(), shown.full_imports().clone()),
             reports,
             seed,
             running: BTreeMap::new(),
-            shown: Running::default(),
+            shown,
             ending: BTreeMap::new(),
             absent: BTreeMap::new(),
         }

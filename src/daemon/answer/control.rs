@@ -74,7 +74,8 @@ impl ControlView {
         let state = self.sources.state();
         let config = &state.config;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let problems = state.listen_fault.iter().chain(&state.problems).cloned().collect();
+        let problems = state.listen_fault.iter().chain(&state.problems).cloned();
+        let problems = problems.chain(self.sources.vrfs.full_imports().texts()).collect();
         let http = config.host.http.map(|http| item::HttpStatus {
             listen: http.listen.to_string(),
             error: state.http_fault.clone(),
