@@ -191,6 +191,7 @@ fn text<T: ToString>(value: &Option<T>) -> String {
 
 /// Adds a line with a label and a value, aligned with the other lines of the block.
 fn line(out: &mut String, label: &str, value: impl std::fmt::Display) {
+    debug_assert!(label.len() < 16, "no space behind {label}");
     let value = clean(&value.to_string());
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{label:<16}{value}");
@@ -267,7 +268,7 @@ fn status(s: &Status, look: &Look) -> String {
             ),
         );
         if f.next_hop_objects > 0 {
-            line(&mut out, "next-hop objects", f.next_hop_objects);
+            line(&mut out, "nexthop objects", f.next_hop_objects);
         }
     } else {
         line(&mut out, "kernel routes", "not written")
