@@ -9,6 +9,7 @@
 #   interop/setup.sh current today's BIRD, FRR, GoBGP, OpenBGPD and ExaBGP in a root of their own (two minutes,
 #                            600 MB), for interop/current.sh and compare --current
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
+#   interop/setup.sh instructions  valgrind, for benches/instructions
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh tcp-ao  qemu, a kernel with TCP-AO for it, and BIRD 3
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
@@ -406,7 +407,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, tcp-ao, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, instructions, vm, tcp-ao, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -416,6 +417,7 @@ for what; do
         krt-tunnel) setup_krt_tunnel ;;
         current) setup_current ;;
         monitor) setup_monitor ;;
+        instructions) install_packages valgrind ;;
         vm) setup_vm ;;
         tcp-ao) setup_tcp_ao ;;
         package) setup_package ;;
@@ -423,6 +425,6 @@ for what; do
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

@@ -44,6 +44,7 @@ fn every_dependency_is_used() {
         ("bgp-proto/Cargo.toml", &["bgp-proto", "benches/table.rs", "benches/turns.rs"]),
         ("interop/Cargo.toml", &["interop"]),
         ("benches/compare/Cargo.toml", &["benches/compare"]),
+        ("benches/instructions/Cargo.toml", &["benches/instructions"]),
     ];
     let code: Vec<(PathBuf, String)> =
         files(&["rs"]).into_iter().map(|f| (f.clone(), read(f))).collect();
