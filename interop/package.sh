@@ -125,7 +125,8 @@ try_program() {
     said=$(run_program "$target" --version) || die "margay of $target does not run: $said"
     [[ $said = "margay $version"$'\n'*"target $target"$'\n'* ]] || die "margay of $target is another one: $said"
     for file in examples/full.toml examples/packaging/margay.toml examples/kubernetes/route-reflector/margay.toml; do
-        said=$(HOST_IP=192.0.2.1 run_program "$target" check --config $file 2>&1) ||
+        # 1: it is valid, and something in it needs what this machine's kernel lacks.
+        said=$(HOST_IP=192.0.2.1 run_program "$target" check --config $file 2>&1) || [ $? = 1 ] ||
             die "margay of $target refuses $file: $said"
     done
     step "margay of $target runs with the image's libraries, and takes three configurations"
