@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::margay::{self, Control};
+
 const INSIDE: &str = "MARGAY_TEST_FULL_KERNEL";
 const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vm.sh");
 
@@ -89,6 +91,28 @@ fn run_on(
 /// When a test fails there, on a timeout, or when the kernel is not available.
 pub fn start(arguments: &[&str], limit: Duration) -> Result<String> {
     start_on(Machine::Uml, arguments, limit)
+}
+
+/// What a command of margay prints. Under User Mode Linux one request in some dozens is not answered,
+/// whatever margay is asked: it is sent again.
+///
+/// # Errors
+/// When the command fails, or is never answered.
+pub fn ask(control: &Control, args: &[&str]) -> Result<String> {
+    const TIMED_OUT: i32 = 124;
+    let mut tries = 10;
+    loop {
+        let mut command = Command::new("timeout");
+        command.arg("3").arg(margay::binary()?).args(args).arg("--socket").arg(control.socket());
+        let output = command.output()?;
+        tries -= 1;
+        if output.status.code() == Some(TIMED_OUT) && tries > 0 {
+            continue;
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{args:?}: {}: {said}", output.status);
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
 }
 
 fn start_on(machine: Machine, arguments: &[&str], limit: Duration) -> Result<String> {

@@ -66,23 +66,9 @@ impl Side {
     }
 }
 
-/// What a command prints. Under User Mode Linux one request in some dozens is not answered, whatever
-/// margay is asked: it is sent again.
+/// What a command prints.
 fn text(control: &Control, args: &[&str]) -> Result<String> {
-    const TIMED_OUT: i32 = 124;
-    let mut tries = 10;
-    loop {
-        let mut command = Command::new("timeout");
-        command.arg("3").arg(margay::binary()?).args(args).arg("--socket").arg(control.socket());
-        let output = command.output()?;
-        tries -= 1;
-        if output.status.code() == Some(TIMED_OUT) && tries > 0 {
-            continue;
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{args:?}: {}: {said}", output.status);
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
+    full_kernel::ask(control, args)
 }
 
 /// Stops margay such that routes stay. If the answer is lost, the next request finds it stopping.
@@ -407,6 +393,18 @@ fn vrfs(lab: &mut Lab) -> Result<()> {
         let idle = peer(&control, &BLUE.peer())?.to_string();
         ensure!(idle.contains("bind-interface u-red is not in VRF blue"), "{idle}");
         separate(&x, &control, &RED)
+    })?;
+    // Nor is one that the neighbour opens over another interface of its VRF.
+    x.shell(
+        "ip link add w-blue type dummy; ip link set w-blue master blue; ip link set w-blue up",
+    )?;
+    bound("w-blue")?;
+    let log = x.file("margay.log");
+    wait_until(PATIENCE, "the neighbour's connection is refused", || {
+        let log = std::fs::read_to_string(&log)?;
+        let reason = "it came over another interface than the peer's bind-interface";
+        ensure!(log.contains(reason), "{log}");
+        Ok(())
     })?;
     bound("u-blue")?;
     wait_until(PATIENCE, "blue is bound to its own", || all_separate(&x, &control))?;

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::types::off_interface;
+use nix::sys::socket::{LinkAddr, SockaddrStorage};
 use rustix::net::netdevice::name_to_index;
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -118,34 +119,62 @@ impl Refusal {
 /// # Errors
 /// The reason for which it must be refused.
 pub(super) fn examine(stream: &TcpStream, config: &PeerConfig) -> Result<(), Refusal> {
+    let octets = sockopt::take_syn(stream.as_fd()).unwrap_or_default();
+    let (link, headers) = after_link(&octets);
     if let Some(device) = &config.bind_interface {
-        hold_to(stream, device, config)?;
+        hold_to(stream, device, link, config)?;
     }
-    let syn = sockopt::take_syn(stream.as_fd()).unwrap_or_default();
     let local = stream.local_addr().map(|local| canonical(local).ip()).ok();
-    judge(Syn::parse(&syn), local, config)
+    judge(Syn::parse(headers), local, config)
 }
 
 /// Binds a connection to the peer's `bind-interface`, and refuses it if it came over another one.
 ///
-/// In a VRF the kernel does not keep the interface of an IPv4 connection. There, being bound has to
-/// do: what comes over another interface no longer reaches the socket, so that nothing we send is
-/// acknowledged.
+/// In a VRF the kernel does not keep the interface of an IPv4 connection. There, the address to which
+/// the link's header of the SYN is sent says which interfaces it may be. Where several have that
+/// address, or the link has none, being bound has to do: what comes over another interface no longer
+/// reaches the socket, so that nothing we send is acknowledged.
 ///
 /// The kernel has bound the connection to the VRF's device, as the listening socket is, and asks for
 /// CAP_NET_RAW to change that. Where it did keep the interface, nothing has to be changed.
-fn hold_to(stream: &TcpStream, device: &str, config: &PeerConfig) -> Result<(), Refusal> {
+fn hold_to(
+    stream: &TcpStream,
+    device: &str,
+    link: Option<Mac>,
+    config: &PeerConfig,
+) -> Result<(), Refusal> {
     let index = |name: &str| name_to_index(stream, name).ok();
     let arrived = sockopt::arrival_interface(stream.as_fd(), config.address).ok().flatten();
     let vrf = config.vrf.as_deref().and_then(index);
     let wanted = index(device);
     let is_other = arrived.is_some_and(|over| Some(over) != wanted && Some(over) != vrf);
-    if is_other {
+    let is_for_another = || link.is_some_and(|to| is_others(&with_address(to), device));
+    if is_other || (config.vrf.is_some() && is_for_another()) {
         return Err(Refusal::OtherInterface);
     }
     let bound = SockRef::from(stream).bind_device(Some(device.as_bytes()));
     let is_over_it = arrived.is_some() && arrived == wanted;
     bound.or_else(|error| unbound(&error, is_over_it))
+}
+
+/// An Ethernet address.
+type Mac = [u8; 6];
+
+/// The interfaces that have this address.
+fn with_address(mac: Mac) -> Vec<String> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.filter(|entry| {
+        let link = entry.address.as_ref().and_then(SockaddrStorage::as_link_addr);
+        link.and_then(LinkAddr::addr) == Some(mac)
+    })
+    .map(|entry| entry.interface_name)
+    .collect()
+}
+
+/// Whether a frame to the interfaces of `owners` came over another one than `device`. Not if nobody is
+/// known to have its address, as with one that a virtual router shares.
+fn is_others(owners: &[String], device: &str) -> bool {
+    !owners.is_empty() && owners.iter().all(|owner| owner != device)
 }
 
 /// What becomes of a connection that cannot be bound to the peer's `bind-interface`.
@@ -192,6 +221,23 @@ struct Syn {
     signing: Signing,
 }
 
+/// Length of an Ethernet header.
+const LINK_LEN: usize = 14;
+
+/// Takes the link's header off a saved SYN, if there is one: the address that it is sent to, and the
+/// other headers. The kernel does not say whether there is one. Octets that are the headers of a SYN
+/// from the first to the last have none.
+fn after_link(octets: &[u8]) -> (Option<Mac>, &[u8]) {
+    if Syn::parse_len(octets).is_some_and(|(_, len)| len == octets.len()) {
+        return (None, octets);
+    }
+    let headers = octets.get(LINK_LEN..).unwrap_or_default();
+    match (Syn::parse_len(headers), octets.first_chunk()) {
+        (Some((_, len)), Some(mac)) if len == headers.len() => (Some(*mac), headers),
+        _ => (None, octets),
+    }
+}
+
 /// IP protocol numbers.
 const TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
@@ -206,6 +252,11 @@ const OPTION_AO: u8 = 29;
 impl Syn {
     /// Parses the network and TCP headers; `None` if they are malformed.
     fn parse(octets: &[u8]) -> Option<Syn> {
+        Syn::parse_len(octets).map(|(syn, _)| syn)
+    }
+
+    /// As [`Syn::parse`], with the length of both headers.
+    fn parse_len(octets: &[u8]) -> Option<(Syn, usize)> {
         let (ttl, tcp) = match octets.first()? >> 4 {
             4 => {
                 let len = usize::from(octets.first()? & 0x0f) * 4;
@@ -224,7 +275,7 @@ impl Syn {
         } else {
             Signing::No
         };
-        Some(Syn { ttl, signing })
+        Some((Syn { ttl, signing }, octets.len() - tcp.len() + len))
     }
 }
 
@@ -306,6 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn the_header_of_the_link_is_taken_off_where_there_is_one() {
+        let header = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        let extensions = [TCP, 0, 0, 0, 0, 0, 0, 0];
+        for syn in [ipv4(64, &tcp(&[1, 1, 1, 1])), ipv6(64, &extensions, &tcp(&[]))] {
+            assert_eq!(after_link(&syn), (None, &syn[..]));
+            let framed = [&header[..], &syn].concat();
+            assert_eq!(after_link(&framed), (Some([2, 0, 0, 0, 0, 1]), &syn[..]));
+        }
+        // One that looks like the first octet of an IPv4 or IPv6 header.
+        for first in [0x45, 0x46, 0x60] {
+            let syn = ipv4(255, &tcp(&[]));
+            let framed = [&[first][..], &header[1..], &syn].concat();
+            assert_eq!(after_link(&framed).1, syn);
+        }
+        assert_eq!(after_link(&[]), (None, &[][..]));
+        let owners =
+            |names: &[&str]| names.iter().map(|name| String::from(*name)).collect::<Vec<_>>();
+        assert!(is_others(&owners(&["eth1"]), "eth0"));
+        assert!(!is_others(&owners(&["eth0", "eth0.10"]), "eth0"), "VLANs share an address");
+        assert!(!is_others(&[], "eth0"));
+    }
+
+    #[test]
     fn a_connection_that_must_be_checked_and_cannot_be_is_refused() {
         let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
         let plain = PeerConfig::new("192.0.2.1".parse().unwrap(), Asn(65001), &local);
@@ -363,6 +437,7 @@ mod tests {
         #[test]
         fn parsing_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..256)) {
             Syn::parse(&octets);
+            after_link(&octets);
         }
     }
 }

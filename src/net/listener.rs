@@ -24,7 +24,7 @@ use super::key_chains::{ChainEntries, InstalledChains, SignedAttempts, unix_now}
 use super::keys::{self, Installed, KeyFault, Md5Entries};
 use super::refusal_log::RefusalLog;
 use super::session_counters::SessionCounters;
-use super::sockopt::{self, AoDelete};
+use super::sockopt::{self, AoDelete, KeptHeaders};
 use crate::supervise::{self, Ending};
 
 /// Connections that the kernel may complete before we accept them.
@@ -506,7 +506,12 @@ fn bind(
         let mut installed = SocketKeys::default();
         installed.apply(socket.as_fd(), &of_family(keys, address), AoDelete::AtOnce);
         // On a kernel without this option, each connection of a peer that needs the SYN is refused.
-        let _ = sockopt::keep_syn(socket.as_fd());
+        // In a VRF, the header of the link is all that says over which interface a SYN came.
+        let has_link =
+            vrf.is_some() && sockopt::keep_syn(socket.as_fd(), KeptHeaders::FromLink).is_ok();
+        if !has_link {
+            let _ = sockopt::keep_syn(socket.as_fd(), KeptHeaders::FromNetwork);
+        }
         socket.listen(BACKLOG)?;
         socket.set_reuse_port(false)?;
         Ok((TcpListener::from_std(socket.into())?, installed))

@@ -88,16 +88,25 @@ pub(super) fn set_min_ttl(socket: BorrowedFd<'_>, peer: IpAddr, min: u8) -> io::
     }
 }
 
-/// Makes the kernel keep the SYN of each connection to `listener` for [`take_syn`] (Linux 4.2).
-pub(super) fn keep_syn(listener: BorrowedFd<'_>) -> io::Result<()> {
-    set(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &c_int::from(true))
+/// The headers that [`keep_syn`] keeps; the values are those of TCP_SAVE_SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeptHeaders {
+    /// Network and TCP (Linux 4.2).
+    FromNetwork = 1,
+    /// That of the link, if it has one, before them (Linux 5.9).
+    FromLink = 2,
 }
 
-/// Room for the saved network and TCP headers, with all options and extension headers.
+/// Makes the kernel keep the SYN of each connection to `listener` for [`take_syn`].
+pub(super) fn keep_syn(listener: BorrowedFd<'_>, headers: KeptHeaders) -> io::Result<()> {
+    set(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &(headers as c_int))
+}
+
+/// Room for the saved headers, with all options and extension headers.
 const SYN_MAX: usize = 256;
 
-/// The network and TCP headers of an accepted connection's SYN. Works once: the kernel then frees
-/// them. Empty if the kernel has not kept them, as with SYN cookies.
+/// The headers of an accepted connection's SYN, as [`keep_syn`] was asked to keep them. Works once:
+/// the kernel then frees them. Empty if the kernel has not kept them, as with SYN cookies.
 pub(super) fn take_syn(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut octets = [0u8; SYN_MAX];
     let len = get(socket, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut octets)?;
@@ -339,12 +348,19 @@ mod tests {
     #[test]
     fn the_syn_of_an_accepted_connection_is_returned_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        keep_syn(listener.as_fd()).unwrap();
+        keep_syn(listener.as_fd(), KeptHeaders::FromNetwork).unwrap();
         let _near = dial(listener.local_addr().unwrap(), b"").unwrap();
         let (far, _) = listener.accept().unwrap();
         let syn = take_syn(far.as_fd()).unwrap();
         assert_eq!((syn[0] >> 4, syn[8]), (4, 64), "version and TTL: {syn:02x?}");
         assert!(take_syn(far.as_fd()).unwrap().is_empty());
+
+        keep_syn(listener.as_fd(), KeptHeaders::FromLink).unwrap();
+        let _near = dial(listener.local_addr().unwrap(), b"").unwrap();
+        let (far, _) = listener.accept().unwrap();
+        let with_link = take_syn(far.as_fd()).unwrap();
+        assert_eq!(with_link.len(), 14 + syn.len(), "loopback has Ethernet headers");
+        assert_eq!((with_link[14] >> 4, with_link[14 + 8]), (4, 64), "{with_link:02x?}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Edge {
 
     fn new_at(directory: &Directory, room: usize, address: IpAddr) -> Self {
         let listener = std::net::TcpListener::bind((address, 0)).unwrap();
-        sockopt::keep_syn(listener.as_fd()).unwrap();
+        sockopt::keep_syn(listener.as_fd(), sockopt::KeptHeaders::FromNetwork).unwrap();
         let (sender, dynamic) = mpsc::channel(room);
         let door = Door::of(&Listeners::new(
             directory.clone(),
