@@ -27,7 +27,7 @@ names! {
     STALE_KEPT = "stale-kept", "routes of a peer whose session ended are kept as stale";
     STALE_LONG_LIVED = "stale-long-lived", "stale routes of a peer became long-lived stale (RFC 9494)";
     STALE_REMOVED = "stale-removed", "stale routes of a peer were withdrawn";
-    LIMIT_WARNING = "limit-warning", "a peer comes near a limit or passed one that does not end its session";
+    LIMIT_WARNING = "limit-warning", "a peer comes near a limit or passed one that does not end its session, or an import from another VRF reaches its `prefixes-max` or is below it again";
     LIMIT_PASSED = "limit-passed", "a limit was passed, and a session is closed";
     DEBUG = "debug", "logging of a peer's messages began, or was ended";
     MESSAGE_RECEIVED = "message-received", "a message of a peer that is debugged; not in margay events";

@@ -530,6 +530,71 @@ mod tests {
         engines.into_iter().for_each(Engine::stop);
     }
 
+    /// Waits until nothing is left to be imported, and nothing has been for a while.
+    async fn rest(wait: &OffersWait) {
+        let rests = async {
+            loop {
+                let begun = wait.0.begun.load(Ordering::Acquire);
+                sleep(50 * LOOK_AGAIN).await;
+                if !wait.is_pending() && begun == wait.0.begun.load(Ordering::Acquire) {
+                    break;
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), rests).await.expect("it alternates");
+    }
+
+    /// An odd circle has no state in which every other VRF has the route: one that depended on the
+    /// imports of the next would alternate for ever.
+    #[tokio::test]
+    async fn imports_in_a_circle_of_three_come_to_rest() {
+        let (prefix, wait) = ("203.0.113.0/24".parse().unwrap(), OffersWait::default());
+        let engines = three_tables(&wait);
+        let tables = engines.each_ref().map(|engine| engine.handle().clone());
+        // Each imports from the next.
+        let names = [DEFAULT, "red", "blue"];
+        let from = |name| format!("import-vrf = [{{ vrf = \"{name}\", policy = \"all\" }}]\n");
+        let text = format!(
+            "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n{}[[vrfs]]\nname = \"red\"\n{}\
+             [[vrfs]]\nname = \"blue\"\n{}",
+            from("red"),
+            from("blue"),
+            from(DEFAULT)
+        );
+        let config = Config::parse(std::path::Path::new("m.toml"), &text).unwrap();
+        let [red_name, blue_name]: [Arc<str>; 2] = ["red".into(), "blue".into()];
+        let mut leaks = Leaks::new(wait.clone(), FullImports::default());
+        let there = [(&red_name, &tables[1]), (&blue_name, &tables[2])];
+        leaks.follow(&config, &tables[0], there.into_iter());
+        let own = |at: usize, has: bool| {
+            let route = LocalRoute { install: Some(FibKind::Blackhole), ..Default::default() };
+            tables[at].local(prefix, Source::Static, has.then_some(route));
+        };
+        for at in 0..3 {
+            own(at, true);
+            let (importer, third) = ((at + 2) % 3, (at + 1) % 3);
+            until(&tables[importer], prefix, Some(names[at])).await;
+            rest(&wait).await;
+            until(&tables[importer], prefix, Some(names[at])).await;
+            until(&tables[third], prefix, None).await;
+            own(at, false);
+            until(&tables[importer], prefix, None).await;
+        }
+        for turn in 0..20 {
+            (0..3).for_each(|at| own(at, turn % (at + 2) != 0));
+        }
+        (0..3).for_each(|at| own(at, true));
+        rest(&wait).await;
+        for table in &tables {
+            let best = table.ask(move |table, now| {
+                table.explain(prefix, now).map(|found| found.destination.paths[0].source)
+            });
+            assert_eq!(best.await.flatten(), Some(Source::Static));
+        }
+        drop(leaks);
+        engines.into_iter().for_each(Engine::stop);
+    }
+
     #[tokio::test]
     async fn a_table_that_never_rests_does_not_delay_a_configuration() {
         let (prefix, wait) = ("203.0.113.0/24".parse().unwrap(), OffersWait::default());
