@@ -12,10 +12,13 @@
 //! Invariants. Requests of the daemon and reports to it are states, not queues: a later one
 //! replaces an earlier one, and [`Status::failures`] counts what happened in between. Handling a
 //! packet takes no lock that another thread holds for long. The thread reads all waiting packets
-//! before it lets a detection time expire, so that its own delay never counts as a failure of a
-//! peer.
+//! before it lets a detection time expire, and waits a moment if it was late ([`delay`]), so that its
+//! own delay does not count as a failure of a peer. It has a real-time priority where that is permitted
+//! ([`priority`]), and therefore rests after every turn, however much there is to do.
 
+mod delay;
 mod filter;
+mod priority;
 mod sender;
 mod sessions;
 mod sockets;
@@ -39,6 +42,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::engine::Clock;
 use crate::supervise;
 
+pub use priority::Scheduling;
 pub use sessions::Entered;
 
 /// The name of the thread, and of the part for the supervisor.
@@ -218,8 +222,8 @@ pub struct View {
     pub overflows: u64,
     /// Problems that keep sessions from working, for the operator.
     pub problems: Vec<String>,
-    /// Nice value of the thread: -20 if that is permitted, else 0.
-    pub nice: i32,
+    /// How the kernel schedules the thread; `None`: there was no session yet.
+    pub scheduling: Option<Scheduling>,
     /// The greatest delay with which the thread has handled a deadline.
     pub late_max: Duration,
 }
@@ -256,15 +260,7 @@ impl Bfd {
     /// # Errors
     /// A descriptor or the thread cannot be created.
     pub fn start(clock: Clock) -> io::Result<Bfd> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let handle = Handle(Arc::new(Shared {
-            requested: Mutex::default(),
-            statuses: Mutex::default(),
-            status_changed: Notify::new(),
-            questions: Mutex::default(),
-            stopping: AtomicBool::new(false),
-            wake: rustix::event::eventfd(0, flags)?,
-        }));
+        let handle = Handle::new()?;
         let worker = thread::Worker::new(handle.clone(), clock)?;
         let guard = supervise::part(PART);
         let thread = std::thread::Builder::new().name(PART.to_owned()).spawn(move || {
@@ -290,6 +286,18 @@ impl Bfd {
 }
 
 impl Handle {
+    fn new() -> io::Result<Handle> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        Ok(Handle(Arc::new(Shared {
+            requested: Mutex::default(),
+            statuses: Mutex::default(),
+            status_changed: Notify::new(),
+            questions: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            wake: rustix::event::eventfd(0, flags)?,
+        })))
+    }
+
     /// Requests a session for `owner`; `None` requests none. The last request applies.
     pub fn want(&self, owner: Owner, wanted: Option<Wanted>) {
         lock(&self.0.requested).insert(owner, wanted);

@@ -10,6 +10,7 @@ use bgp_proto::bfd::{
 use bgp_proto::types::Time;
 use slab::Slab;
 
+use super::delay::Detection;
 use super::filter::Discriminators;
 use super::wheel::{SlotId, Wheel};
 use super::{Hops, Owner, Port, Status, Target, Wanted};
@@ -196,8 +197,14 @@ impl Sessions {
         }
     }
 
-    /// Handles the deadlines that have passed at `now`.
-    pub(super) fn handle_timeout(&mut self, now: Time, send: &mut impl FnMut(Outgoing<'_>)) {
+    /// Handles the deadlines that have passed at `now`. Packets are sent also while detection times
+    /// are held.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Time,
+        detection: Detection,
+        send: &mut impl FnMut(Outgoing<'_>),
+    ) {
         let mut woken = std::mem::take(&mut self.woken);
         self.wheel.expire(now, &mut woken);
         for id in woken.drain(..) {
@@ -207,7 +214,10 @@ impl Sessions {
                 self.remove(id);
                 continue;
             }
-            let change = entry.session.handle_timeout(now);
+            let change = match detection {
+                Detection::Expires => entry.session.handle_timeout(now),
+                Detection::Held => None,
+            };
             self.note_change(now, id, change);
             self.transmit(now, id, send);
         }

@@ -306,6 +306,60 @@ fn the_loss_of_a_peer_is_noticed_within_the_detection_time() {
     pair.far.stop();
 }
 
+/// A thread that gets no core for longer than the detection time reads what waits before it decides.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn packets_that_waited_for_a_late_thread_count() {
+    // The threads of the pair have no sessions: the near end's is this one.
+    let pair = Pair::new(0, &Config::default());
+    run("ip addr add 10.1.1.1/16 dev eth0");
+    pair.far("ip addr add 10.1.2.1/16 dev eth0");
+    let config = |multiplier: u8| Config {
+        min_tx: millis(50),
+        min_rx: millis(50),
+        multiplier: multiplier.try_into().expect("it is not zero"),
+        ..Config::default()
+    };
+    // The far end bears with the silence of the near one.
+    let far = Wanted { target: target("10.1.1.1", "10.1.2.1"), config: config(3) };
+    pair.far.handle().want(PeerId(1), Some(far));
+    let handle = Handle::new().expect("a descriptor");
+    let mut worker = thread::Worker::new(handle.clone(), pair.clock).expect("randomness");
+    let mut inboxes = thread::Inboxes::new();
+    let near = Wanted { target: target("10.1.2.1", "10.1.1.1"), config: config(200) };
+    handle.want(PeerId(1), Some(near));
+    let mut turn = || {
+        let began = pair.clock.now();
+        let (reply, mut answer) = oneshot::channel();
+        lock(&handle.0.questions).push(reply);
+        worker.turn(began, &mut inboxes);
+        let view = answer.try_recv().expect("it is answered");
+        // Polls, so that the next turn knows only what has arrived by now.
+        worker.wait(began);
+        view.sessions.first().map(|session| (session.status, session.snapshot))
+    };
+    let limit = Instant::now() + Duration::from_secs(20);
+    let is_fast = |(status, snapshot): &(Status, bgp_proto::bfd::Snapshot)| {
+        status.state == State::Up && snapshot.detection_time == millis(150)
+    };
+    while !turn().as_ref().is_some_and(is_fast) {
+        assert!(Instant::now() < limit, "never up: {:?}", turn());
+    }
+    let before = turn().expect("a session").1.stats.received;
+    std::thread::sleep(millis(500));
+    let (status, snapshot) = turn().expect("a session");
+    assert_eq!((status.state, status.failures), (State::Up, 0));
+    assert!(snapshot.stats.received >= before + 5, "{} since {before}", snapshot.stats.received);
+    // A neighbour that is gone is still noticed.
+    pair.far("ip link set eth0 down");
+    let cut = Instant::now();
+    while turn().expect("a session").0.failures == 0 {
+        assert!(cut.elapsed() < Duration::from_secs(1), "{:?}", turn());
+    }
+    pair.near.stop();
+    pair.far.stop();
+}
+
 /// Other load on the machine takes no session down. `MARGAY_BFD_SOAK`: seconds, 8 by default.
 #[test]
 #[ignore = "needs root: network namespaces"]
@@ -340,35 +394,27 @@ fn a_busy_machine_takes_no_session_down() {
     }
 }
 
-/// Forged packets of every kind, as fast as this machine can send them.
-#[test]
-#[ignore = "needs root: a network namespace"]
-fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
-    enter_namespace();
-    let bfd = Bfd::start(Clock::start()).unwrap();
-    let mut watch = Watch::new(&bfd);
-    let config = Config { min_tx: millis(100), min_rx: millis(100), ..Config::default() };
-    want_pairs(&bfd, 10, &config);
-    watch.all_up(20);
-    let quiet = processor_time("bfd");
-    let began = Instant::now();
-    std::thread::sleep(Duration::from_secs(1));
-    let quiet = (processor_time("bfd") - quiet).as_secs_f64() / began.elapsed().as_secs_f64();
+/// Octets of a forged packet, with a Length of 24: so many are a gigabit per second at half a million
+/// packets per second.
+const FORGED: usize = 200;
+/// Octets on an Ethernet link around the payload of a UDP datagram: UDP, IPv4, Ethernet with checksum,
+/// preamble and gap.
+const OVERHEAD: usize = 8 + 20 + 18 + 20;
 
-    let before = processor_time("bfd");
-    let began = Instant::now();
-    let (mut sent, mut rounds) = (0_u64, 0_u64);
-    let to: SocketAddr = "127.1.0.1:3784".parse().unwrap();
-    let socket = UdpSocket::bind("127.2.0.1:50000").unwrap();
-    let stranger = UdpSocket::bind("127.9.0.1:50000").unwrap();
-    stranger.set_ttl(255).unwrap();
-    let mut octets = [0_u8; HEADER_LEN];
+/// Sends forged packets of every kind from one thread until `until`; returns how many.
+fn forge(first: u32, until: Instant) -> u64 {
+    let to: SocketAddr = "127.1.0.1:3784".parse().expect("an address");
+    let socket = UdpSocket::bind("127.2.0.1:0").expect("a port");
+    let stranger = UdpSocket::bind("127.9.0.1:0").expect("a port");
+    stranger.set_ttl(255).expect("a TTL");
+    let mut octets = [0_u8; FORGED];
     octets[..4].copy_from_slice(&[0x20, 0xc0, 3, 24]);
-    while began.elapsed() < Duration::from_secs(3) {
+    let (mut sent, mut rounds) = (0_u64, 0_u64);
+    while Instant::now() < until {
         rounds += 1;
-        socket.set_ttl(if rounds % 2 == 0 { 255 } else { 64 }).unwrap();
+        socket.set_ttl(if rounds.is_multiple_of(2) { 255 } else { 64 }).expect("a TTL");
         for n in 0..200_u32 {
-            let random = (sent as u32 ^ n).wrapping_mul(0x9e37_79b9);
+            let random = (sent as u32 ^ n ^ first).wrapping_mul(0x9e37_79b9);
             octets[4..8].copy_from_slice(&(random | 1).to_be_bytes());
             let (state, your) = if n % 2 == 0 { (0xc0, random) } else { (0x40, 0) };
             octets[1] = state;
@@ -380,15 +426,46 @@ fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
             sent += 1;
         }
     }
-    let elapsed = began.elapsed().as_secs_f64();
-    let busy = (processor_time("bfd") - before).as_secs_f64() / elapsed;
+    sent
+}
+
+/// The share of a core that the thread takes meanwhile, and what `during` returns.
+fn share_of<T>(during: impl FnOnce() -> T) -> (f64, T) {
+    let (before, began) = (processor_time("bfd"), Instant::now());
+    let result = during();
+    ((processor_time("bfd") - before).as_secs_f64() / began.elapsed().as_secs_f64(), result)
+}
+
+/// Forged packets of every kind, as fast as this machine can send them.
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
+    const TIME: Duration = Duration::from_secs(3);
+    enter_namespace();
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let mut watch = Watch::new(&bfd);
+    let config = Config { min_tx: millis(100), min_rx: millis(100), ..Config::default() };
+    want_pairs(&bfd, 10, &config);
+    watch.all_up(20);
+    let (quiet, ()) = share_of(|| std::thread::sleep(Duration::from_secs(1)));
+
+    let (busy, sent) = share_of(|| {
+        let until = Instant::now() + TIME;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        let senders: Vec<_> =
+            (0..cores).map(|core| std::thread::spawn(move || forge(core << 24, until))).collect();
+        senders.into_iter().map(|sender| sender.join().expect("it only sends")).sum::<u64>()
+    });
     let view = watch.view();
+    let per_second = sent as f64 / TIME.as_secs_f64();
     println!(
-        "{:.0} forged packets/s: {:.1} % of a core ({:.1} % without), {} overflows, dropped {:?}",
-        sent as f64 / elapsed,
+        "{per_second:.0} forged packets/s, {:.2} Gbit/s: {:.1} % of a core ({:.1} % without), \
+         {} overflows, late at most {:?}, dropped {:?}",
+        per_second * (FORGED + OVERHEAD) as f64 * 8.0 / 1e9,
         busy * 100.0,
         quiet * 100.0,
         view.overflows,
+        view.late_max,
         view.discards,
     );
     assert_eq!(watch.failures(), 0, "a session went down");
@@ -396,6 +473,38 @@ fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
     for reason in [Discard::Ttl, Discard::NoSession] {
         assert!(view.discards.get(&reason).is_some_and(|count| *count > 0), "{:?}", view.discards);
     }
+    bfd.stop();
+}
+
+/// Whoever reads packets on the link knows our discriminator. The thread has a real-time priority: it
+/// must leave its core to others for half of the time.
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn a_flood_with_our_discriminator_does_not_occupy_a_core() {
+    enter_namespace();
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let mut watch = Watch::new(&bfd);
+    want_pairs(&bfd, 1, &Config::default());
+    watch.all_up(2);
+    let ours = watch.view().sessions[0].snapshot.local_discr;
+    let (busy, sent) = share_of(|| {
+        let stranger = UdpSocket::bind("127.9.0.1:0").unwrap();
+        stranger.set_ttl(255).unwrap();
+        let mut octets = [0_u8; HEADER_LEN];
+        octets[..8].copy_from_slice(&[0x20, 0xc0, 3, 24, 0, 0, 0, 9]);
+        octets[8..12].copy_from_slice(&ours.get().to_be_bytes());
+        let (began, mut sent) = (Instant::now(), 0_u64);
+        while began.elapsed() < Duration::from_secs(2) {
+            for _ in 0..256 {
+                sent += u64::from(stranger.send_to(&octets, "127.1.0.1:3784").is_ok());
+            }
+        }
+        sent / 2
+    });
+    let view = watch.view();
+    println!("{sent} packets/s with our discriminator: {:.1} % of a core", busy * 100.0);
+    assert!(view.discards.get(&Discard::Source).is_some_and(|count| *count > 0));
+    assert!(busy < 0.6, "{busy}");
     bfd.stop();
 }
 

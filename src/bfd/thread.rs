@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
 use bgp_proto::types::Time;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
+use super::delay::{Backlog, Delay};
 use super::filter::{Class, Discriminators};
+use super::priority::Scheduling;
 use super::sender::Sender;
 use super::sessions::Sessions;
 use super::sockets::{Group, Inbox};
@@ -20,12 +23,12 @@ use crate::engine::Clock;
 /// Bounds of the time from one turn to the next. Events within that time are handled together, so
 /// it must be a small part of the shortest interval.
 const TURN_MIN: Duration = Duration::from_millis(1);
-const TURN_MAX: Duration = Duration::from_millis(4);
+const TURN_MAX: Duration = Duration::from_millis(6);
 /// Least number of turns in the shortest interval.
-const TURNS: u32 = 64;
+const TURNS: u32 = 48;
 /// Most packets of established sessions read in one turn: more than can be due, so this only ends a
-/// turn that a flood would otherwise prolong for ever.
-const KNOWN_MAX: usize = 16_384;
+/// turn that a flood would otherwise prolong. A few milliseconds of a core.
+const KNOWN_MAX: usize = 2048;
 /// Packets per second without Your Discriminator: as many as a thousand peers send that restart at
 /// the same time.
 const UNKNOWN_RATE: u32 = 1000;
@@ -35,8 +38,6 @@ const INVALID_RATE: u32 = 200;
 const OPEN_RETRY: Duration = Duration::from_secs(5);
 /// How soon an exhausted allowance is checked again.
 const REFILL: Duration = Duration::from_millis(10);
-/// Nice value that the thread requests.
-const NICE: i32 = -20;
 
 /// Limits the rate at which packets of a class are read: a token bucket that holds a tenth of a
 /// second's packets.
@@ -65,9 +66,15 @@ impl Allowance {
 }
 
 /// Receive buffers. They cannot be moved between threads, so they are not part of the worker.
-struct Inboxes {
+pub(super) struct Inboxes {
     v4: Inbox,
     v6: Inbox,
+}
+
+impl Inboxes {
+    pub(super) fn new() -> Inboxes {
+        Inboxes { v4: Inbox::new(), v6: Inbox::new() }
+    }
 }
 
 /// Everything that the thread owns.
@@ -84,8 +91,9 @@ pub(super) struct Worker {
     discriminators: Discriminators,
     unknown: Allowance,
     invalid: Allowance,
-    nice: i32,
-    late_max: Duration,
+    /// `None` before the first session.
+    scheduling: Option<Scheduling>,
+    delay: Delay,
     refused: Option<String>,
     turn: Duration,
 }
@@ -105,19 +113,15 @@ impl Worker {
             discriminators,
             unknown: Allowance::new(UNKNOWN_RATE, now),
             invalid: Allowance::new(INVALID_RATE, now),
-            nice: 0,
-            late_max: Duration::ZERO,
+            scheduling: None,
+            delay: Delay::default(),
             refused: None,
             turn: TURN_MIN,
         })
     }
 
     pub(super) fn run(mut self) {
-        // Not permitted without CAP_SYS_NICE: the thread then competes like any other.
-        if rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE).is_ok() {
-            self.nice = NICE;
-        }
-        let mut inboxes = Inboxes { v4: Inbox::new(), v6: Inbox::new() };
+        let mut inboxes = Inboxes::new();
         while !self.handle.0.stopping.load(Ordering::Acquire) {
             let began = self.clock.now();
             self.turn(began, &mut inboxes);
@@ -133,26 +137,32 @@ impl Worker {
         });
     }
 
-    fn turn(&mut self, now: Time, inboxes: &mut Inboxes) {
+    pub(super) fn turn(&mut self, now: Time, inboxes: &mut Inboxes) {
         if self.take_wishes(now) || self.open_again.is_some_and(|at| at <= now) {
             self.open_groups(now);
         }
-        if let Some(due) = self.sessions.poll_timeout() {
-            self.late_max = self.late_max.max(now.since(due));
-        }
+        let due = self.sessions.poll_timeout().filter(|due| *due <= now);
         // Before the deadlines: our own delay must not count as a failure of a peer.
-        self.receive(now, inboxes);
+        let backlog = self.receive(now, due.is_some(), inboxes);
+        let late = due.map_or(Duration::ZERO, |due| now.since(due));
+        let detection = self.delay.judge(now, late, backlog);
         let sender = &mut self.sender;
-        self.sessions.handle_timeout(now, &mut |packet| sender.send(&packet));
+        self.sessions.handle_timeout(now, detection, &mut |packet| sender.send(&packet));
+        self.scheduling.into_iter().for_each(|scheduling| self.delay.log(scheduling));
         self.publish();
         self.answer();
     }
 
     /// Applies the requests of the daemon. Returns whether there were any.
     fn take_wishes(&mut self, now: Time) -> bool {
-        let requested = std::mem::take(&mut *lock(&self.handle.0.requested));
+        let Some(requested) = take(&self.handle.0.requested) else { return false };
         let any = !requested.is_empty();
         if any {
+            self.scheduling.get_or_insert_with(|| {
+                let scheduling = Scheduling::raise();
+                scheduling.log();
+                scheduling
+            });
             // Before new sessions: they reuse the ids of removed ones, and must not reuse their
             // sockets, which are connected to other peers.
             let sessions = &self.sessions;
@@ -206,23 +216,36 @@ impl Worker {
         self.open_again = Some(now + OPEN_RETRY);
     }
 
-    fn receive(&mut self, now: Time, inboxes: &mut Inboxes) {
+    /// `is_due`: a deadline has passed, so that packets of established sessions which arrived since the
+    /// last poll are read as well.
+    fn receive(&mut self, now: Time, is_due: bool, inboxes: &mut Inboxes) -> Backlog {
         let Worker { groups, sessions, sender, unknown, invalid, .. } = self;
         let mut take = |arrival: &super::sessions::Arrival, octets: &[u8]| {
             sessions.handle_datagram(now, arrival, octets, &mut |packet| sender.send(&packet));
         };
+        let mut backlog = Backlog::None;
         for group in groups {
+            let established = if group.is_sorted() { Class::Known } else { Class::Unknown };
+            if is_due {
+                group.set_ready(established, true);
+            }
             let inbox = match group.port.family {
                 Family::V4 => &mut inboxes.v4,
                 Family::V6 => &mut inboxes.v6,
             };
             // Packets without our discriminator come first: later packets of the same peer have it.
             let limit = if group.is_sorted() { unknown.available(now) } else { KNOWN_MAX };
-            unknown.spend(group.receive(Class::Unknown, limit, inbox, &mut take));
-            group.receive(Class::Known, KNOWN_MAX, inbox, &mut take);
+            let unsorted = group.receive(Class::Unknown, limit, inbox, &mut take);
+            unknown.spend(unsorted);
+            let known = group.receive(Class::Known, KNOWN_MAX, inbox, &mut take);
+            let read = if established == Class::Known { known } else { unsorted };
+            if read >= KNOWN_MAX {
+                backlog = Backlog::Left;
+            }
             let limit = invalid.available(now);
             invalid.spend(group.receive(Class::Invalid, limit, inbox, &mut take));
         }
+        backlog
     }
 
     fn publish(&mut self) {
@@ -234,7 +257,7 @@ impl Worker {
     }
 
     fn answer(&mut self) {
-        let questions = std::mem::take(&mut *lock(&self.handle.0.questions));
+        let questions = take(&self.handle.0.questions).unwrap_or_default();
         for reply in questions {
             let view = View {
                 sessions: self.sessions.entered(|id, target| {
@@ -245,8 +268,8 @@ impl Worker {
                 discards: self.sessions.discards(),
                 overflows: self.groups.iter().map(Group::overflows).sum(),
                 problems: self.problems.values().chain(&self.refused).cloned().collect(),
-                nice: self.nice,
-                late_max: self.late_max,
+                scheduling: self.scheduling,
+                late_max: self.delay.longest(),
             };
             // The client may have disconnected.
             let _ = reply.send(view);
@@ -256,10 +279,11 @@ impl Worker {
     /// Sleeps until a deadline, a packet, or a request.
     ///
     /// While there are sockets, first sleeps for the rest of the turn without polling them, so that
-    /// packets are handled together. Classes whose allowance is exhausted are not polled at all, or
+    /// packets are handled together, and so that the thread, which nothing else on its core precedes,
+    /// leaves some of the core to others whatever arrives. Classes whose allowance is exhausted are not polled at all, or
     /// their waiting packets would wake the thread at once.
-    fn wait(&mut self, began: Time) {
-        let pause = self.turn.saturating_sub(self.clock.now().since(began));
+    pub(super) fn wait(&mut self, began: Time) {
+        let pause = pause(self.turn, self.clock.now().since(began));
         if !pause.is_zero() && !self.groups.is_empty() {
             let mut fds = [PollFd::new(&self.handle.0.wake, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&timespec(pause)));
@@ -294,6 +318,22 @@ impl Worker {
                 group.set_ready(class, is_read(class) && ready.next() == Some(true));
             }
         }
+    }
+}
+
+/// How long to rest after a turn that took `took`, which includes the time for which the thread did not
+/// run.
+fn pause(turn: Duration, took: Duration) -> Duration {
+    turn.saturating_sub(took).max(took.min(TURN_MAX))
+}
+
+/// Takes what other threads have left; `None` if one of them holds the lock, which it may do while it
+/// gets no core. It wakes the thread when it has let go.
+fn take<T: Default>(left: &Mutex<T>) -> Option<T> {
+    match left.try_lock() {
+        Ok(mut left) => Some(std::mem::take(&mut *left)),
+        Err(TryLockError::Poisoned(left)) => Some(std::mem::take(&mut *left.into_inner())),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 

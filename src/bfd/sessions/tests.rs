@@ -79,7 +79,7 @@ impl Host {
         let mut sent = 0;
         while let Some(at) = self.sessions.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
-            self.sessions.handle_timeout(self.now, &mut |_| sent += 1);
+            self.sessions.handle_timeout(self.now, Detection::Expires, &mut |_| sent += 1);
         }
         self.now = end;
         sent
@@ -225,6 +225,25 @@ fn failures_are_counted_and_admin_down_is_not() {
     host.receive(&peer, State::Down, Some(host.discr(1)));
     up(&mut host);
     assert_eq!(failures(&mut host).0, 3);
+}
+
+#[test]
+fn a_held_detection_time_expires_later_and_delays_no_packet() {
+    let mut host = Host::new();
+    host.want(1, Some(target("192.0.2.2", None, 0)));
+    let from = arrival("192.0.2.2", "192.0.2.1", 3, 255);
+    host.receive(&from, State::Down, None);
+    let ours = host.discr(1);
+    host.receive(&from, State::Init, Some(ours));
+    assert_eq!(host.state(1), Some(State::Up));
+    host.now = host.now + Duration::from_secs(5);
+    let mut sent = 0;
+    host.sessions.handle_timeout(host.now, Detection::Held, &mut |_| sent += 1);
+    assert_eq!((host.state(1), sent), (Some(State::Up), 1));
+    let again = host.sessions.poll_timeout().unwrap();
+    assert!(again.since(host.now) <= Duration::from_millis(2), "{again:?}");
+    host.sessions.handle_timeout(again, Detection::Expires, &mut |_| sent += 1);
+    assert_eq!(host.state(1), Some(State::Down));
 }
 
 #[test]
