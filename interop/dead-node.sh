@@ -16,7 +16,7 @@ LIMIT=${LIMIT:-600}
 ROUTE=203.0.113.0/24
 daemons=("$@")
 [ ${#daemons[@]} -gt 0 ] || daemons=(margay margay-calico margay-bfd bird16 frr)
-deaths=(killed frozen powered-off link-down one-way)
+deaths=(killed frozen powered-off link-down switch-down one-way)
 id=dn$$
 work=$(mktemp -d "/tmp/$id.XXXX")
 chmod 755 "$work"
@@ -105,8 +105,11 @@ die() {
     case $death in
         killed) for pid in $(ip netns pids "$name-b"); do kill -KILL "$pid"; done ;;
         frozen) for pid in $(ip netns pids "$name-b"); do kill -STOP "$pid"; done ;;
+        # Behind a switch: this end's link keeps its carrier.
         powered-off) ip -n "$name-s" link set pb nomaster ;;
         link-down) ip -n "$name-s" link set pa down ;;
+        # Both links keep their carrier, and nothing is forwarded.
+        switch-down) ip -n "$name-s" link set br0 down ;;
         # What the neighbour sends is lost; it still receives.
         one-way) ip -n "$name-b" route add blackhole 10.99.0.1/32 ;;
     esac

@@ -1,11 +1,13 @@
 //! BFD beside BGP, against BIRD 2, FRR's bfdd, GoBGP 4 and margay itself.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use interop::bird2::birdc;
 use interop::daemon::Daemon;
+use interop::full_kernel;
 use interop::gobgp::Gobgp;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
@@ -523,5 +525,82 @@ fn the_detection_time_lies_within_its_bounds() -> Result<()> {
         println!("ms until the kernel route is gone, 100 ms x 3: {detected:?}");
         ensure!(detected[0] >= 200, "earlier than (multiplier - 1) intervals: {detected:?}");
         Ok(())
+    })
+}
+
+/// Detection time of [`LOSSY`]: with a loss of 20 %, eight packets in a row are lost once in 400,000.
+const LOSSY_DETECTION: Duration = Duration::from_millis(800);
+const LOSSY: &str = "bfd = { min-tx = 100, min-rx = 100, multiplier = 8 }\n";
+
+/// The session at one end of a link that loses or delays packets.
+fn degraded(control: &Control) -> Result<serde_json::Value> {
+    let text = full_kernel::ask(control, &["show", "bfd", "--json"])?;
+    let sessions: serde_json::Value = serde_json::from_str(&text)?;
+    let session = &sessions[0];
+    ensure!(session["state"] == "Up" && session["failures"] == 0, "{session}");
+    ensure!(session["detection_time_us"] == LOSSY_DETECTION.as_micros() as u64, "{session}");
+    Ok(session.clone())
+}
+
+/// Sets what happens to packets that a host sends.
+fn impair(host: &Host, how: &str) -> Result<()> {
+    host.shell(&format!("tc qdisc replace dev eth0 root netem {how}")).map(drop)
+}
+
+/// How many packets of a host's netem were lost.
+fn lost(host: &Host) -> Result<u64> {
+    let shown = host.shell("tc -s qdisc show dev eth0")?;
+    let count = shown.split("dropped ").nth(1).and_then(|rest| rest.split(',').next());
+    count.and_then(|count| count.parse().ok()).with_context(|| shown.clone())
+}
+
+fn lossy_link(lab: &mut Lab) -> Result<()> {
+    let (host, far) = (lab.host("a")?, lab.host("b")?);
+    let (_daemon, control) = start(&host, &far, LOSSY)?;
+    let mirrored = config(&far, &host, LOSSY).replace("= 65001", "= 6500x");
+    let mirrored = mirrored.replace("= 65002", "= 65001").replace("= 6500x", "= 65002");
+    let (_far_daemon, far_control) = margay::start_text(&far, &mirrored)?;
+    let ends = [&control, &far_control];
+    wait_until(PATIENCE, "both ends", || ends.iter().try_for_each(|end| degraded(end).map(drop)))?;
+
+    for (how, time) in [("loss 20%", 3), ("delay 50ms 50ms", 2)] {
+        impair(&host, how)?;
+        impair(&far, how)?;
+        holds_for(Duration::from_secs(time), how, || {
+            ends.iter().try_for_each(|end| degraded(end).map(drop))
+        })?;
+        if how.starts_with("loss") {
+            ensure!(lost(&host)? + lost(&far)? > 0, "netem loses nothing");
+        } else {
+            let jitter = degraded(&control)?["jitter_us"].as_u64().unwrap_or_default();
+            ensure!(jitter > 15_000, "{jitter} us");
+        }
+    }
+
+    // All that the far end sends is lost. The last packet was sent an interval before, at most.
+    impair(&far, "loss 0%")?;
+    holds_for(LOSSY_DETECTION, "no delay", || degraded(&control).map(drop))?;
+    let log = host.file("margay.log");
+    impair(&far, "loss 100%")?;
+    let began = Instant::now();
+    while !std::fs::read_to_string(&log)?.contains("BFD session down") {
+        ensure!(began.elapsed() < PATIENCE, "never down");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let took = began.elapsed();
+    println!("down {took:?} after the loss of all packets, detection time {LOSSY_DETECTION:?}");
+    ensure!(took >= Duration::from_millis(600), "{took:?} is too early");
+    // The emulated kernel has one processor, which the test shares.
+    ensure!(took < LOSSY_DETECTION + Duration::from_millis(200), "{took:?} is too late");
+    Ok(())
+}
+
+/// Under a kernel that has netem.
+#[test]
+#[ignore = "needs root, a full kernel (interop/setup.sh vm)"]
+fn lost_and_delayed_packets_take_no_session_down() -> Result<()> {
+    full_kernel::run("lost_and_delayed_packets_take_no_session_down", || {
+        run_command(Command::new("modprobe").arg("sch_netem"))?;
+        run("bfd-netem", &[], lossy_link)
     })
 }

@@ -1,10 +1,10 @@
-//! Many BFD sessions of one margay, with BIRD 2 at the other end of all.
+//! Many BFD sessions of one margay, with BIRD 2 or another margay at the other end of all.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use interop::bird2::birdc;
 use interop::cpu_time::CpuTime;
 use interop::daemon::Daemon;
@@ -27,14 +27,23 @@ fn number(variable: &str, default: u64) -> Result<u64> {
 #[derive(Clone, Copy)]
 enum End {
     Margay,
-    Bird,
+    Far,
+}
+
+impl End {
+    fn other(self) -> End {
+        match self {
+            End::Margay => End::Far,
+            End::Far => End::Margay,
+        }
+    }
 }
 
 impl End {
     fn address(self, n: u64) -> String {
         let first = match self {
             End::Margay => 0,
-            End::Bird => 128,
+            End::Far => 128,
         };
         format!("{NETWORK}.{}.{}", first + n / 250, 1 + n % 250)
     }
@@ -56,20 +65,24 @@ impl End {
     }
 }
 
-fn start_margay(host: &Host, sessions: u64, interval: u64) -> Result<(Daemon, Control)> {
+fn start_margay(host: &Host, end: End, sessions: u64, interval: u64) -> Result<(Daemon, Control)> {
+    let (asn, remote) = match end {
+        End::Margay => (65001, 65002),
+        End::Far => (65002, 65001),
+    };
     let mut text = format!(
-        "[bgp]\nasn = 65001\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\n\n{}\n",
+        "[bgp]\nasn = {asn}\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\n\n{}\n",
         host.router_id(),
         margay::control_section(host),
     );
     for n in 0..sessions {
         write!(
             text,
-            "[[bgp.peers]]\naddress = \"{}\"\nsource-address = \"{}\"\nremote-asn = 65002\n\
+            "[[bgp.peers]]\naddress = \"{}\"\nsource-address = \"{}\"\nremote-asn = {remote}\n\
              passive = true\nimport = \"all\"\nexport = \"all\"\n\
              bfd = {{ min-tx = {interval}, min-rx = {interval}, multiplier = 3 }}\n",
-            End::Bird.address(n),
-            End::Margay.address(n)
+            end.other().address(n),
+            end.address(n)
         )?;
     }
     margay::start_text(host, &text)
@@ -83,7 +96,7 @@ fn start_bird(host: &Host, sessions: u64, interval: u64) -> Result<(Daemon, Path
         host.router_id()
     );
     for n in 0..sessions {
-        let [here, there] = [End::Bird, End::Margay].map(|end| end.address(n));
+        let [here, there] = [End::Far, End::Margay].map(|end| end.address(n));
         writeln!(text, "neighbor {there} dev \"eth0\" local {here};")?;
     }
     text.push_str("}\n");
@@ -95,19 +108,73 @@ fn start_bird(host: &Host, sessions: u64, interval: u64) -> Result<(Daemon, Path
     Ok((daemon, control))
 }
 
-/// How many sessions are up at both ends, and how many failures margay has seen.
-fn up(control: &Control, bird: &Path) -> Result<(usize, usize, u64)> {
+/// The daemon at the other end.
+enum Far {
+    Bird(Daemon, PathBuf),
+    Margay(Daemon, Control),
+}
+
+impl Far {
+    fn start(host: &Host, sessions: u64, interval: u64) -> Result<Far> {
+        match std::env::var("MARGAY_BFD_FAR").as_deref().unwrap_or("bird2") {
+            "bird2" => start_bird(host, sessions, interval).map(|(bird, at)| Far::Bird(bird, at)),
+            "margay" => start_margay(host, End::Far, sessions, interval)
+                .map(|(daemon, control)| Far::Margay(daemon, control)),
+            other => bail!("MARGAY_BFD_FAR is {other}: bird2 or margay"),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Far::Bird(..) => "BIRD 2",
+            Far::Margay(..) => "the other margay",
+        }
+    }
+
+    fn daemon(&self) -> &Daemon {
+        match self {
+            Far::Bird(daemon, _) | Far::Margay(daemon, _) => daemon,
+        }
+    }
+
+    /// How many sessions are up there, and how many failures it counts.
+    fn seen(&self) -> Result<Seen> {
+        match self {
+            Far::Bird(_, socket) => {
+                let up = birdc(socket, "show bfd sessions")?.matches(" Up ").count();
+                Ok(Seen { up, ..Seen::default() })
+            }
+            Far::Margay(_, control) => seen(control),
+        }
+    }
+}
+
+/// What one end says about its sessions.
+#[derive(Default)]
+struct Seen {
+    up: usize,
+    failures: u64,
+    /// The longest time between two packets of a session, in microseconds.
+    gap_max: u64,
+}
+
+fn seen(control: &Control) -> Result<Seen> {
     let sessions = control.json(&["show", "bfd"])?;
     let sessions = sessions.as_array().context("no list")?;
-    let here = sessions.iter().filter(|session| session["state"] == "Up").count();
-    let there = birdc(bird, "show bfd sessions")?.matches(" Up ").count();
-    let failures = sessions.iter().map(|session| session["failures"].as_u64());
-    Ok((here, there, failures.sum::<Option<u64>>().context("no count of failures")?))
+    let of = |key: &str| -> Result<Vec<u64>> {
+        let values = sessions.iter().map(|session| session[key].as_u64());
+        values.collect::<Option<_>>().with_context(|| format!("no {key}"))
+    };
+    Ok(Seen {
+        up: sessions.iter().filter(|session| session["state"] == "Up").count(),
+        failures: of("failures")?.iter().sum(),
+        gap_max: of("gap_max_us")?.into_iter().max().unwrap_or_default(),
+    })
 }
 
 /// No session fails while every core is busy. `MARGAY_BFD_SESSIONS` (default 200),
 /// `MARGAY_BFD_INTERVAL` in milliseconds (default 300) and `MARGAY_BFD_SECONDS` (default 10) set
-/// the size, `MARGAY_BFD_BUSY` the number of busy processes (default one for each core). The CPU
+/// the size, `MARGAY_BFD_FAR` the other end (`bird2`, the default, or `margay`), `MARGAY_BFD_BUSY` the number of busy processes (default one for each core). The CPU
 /// time of both ends is printed; with no busy process, margay stays on one CPU and what it sends is
 /// received by another, so that its time is what it would be on a real link.
 #[test]
@@ -120,15 +187,16 @@ fn no_session_fails_while_every_core_is_busy() -> Result<()> {
     lab::run_margay("bfd-load", &[Kind::Bird2], &[], |lab| {
         let (host, far) = (lab.host("m")?, lab.host("b")?);
         End::Margay.assign(&host, &far, count)?;
-        End::Bird.assign(&far, &host, count)?;
-        let (bird, socket) = start_bird(&far, count, interval)?;
-        let (daemon, control) = start_margay(&host, count, interval)?;
+        End::Far.assign(&far, &host, count)?;
+        let far = Far::start(&far, count, interval)?;
+        let (daemon, control) = start_margay(&host, End::Margay, count, interval)?;
         let wanted = usize::try_from(count)?;
-        wait_until(ALL_UP, "all sessions", || {
-            let (here, there, _) = up(&control, &socket)?;
-            ensure!((here, there) == (wanted, wanted), "{here} and {there} of {wanted}");
-            Ok(())
-        })?;
+        let all_up = || {
+            let (here, there) = (seen(&control)?, far.seen()?);
+            ensure!((here.up, there.up) == (wanted, wanted), "{} and {}", here.up, there.up);
+            Ok([here, there])
+        };
+        wait_until(ALL_UP, "all sessions", all_up)?;
         let cores: u32 = std::thread::available_parallelism()?.get().try_into()?;
         let busy = number("MARGAY_BFD_BUSY", cores.into())?;
         if busy == 0 && cores > 1 {
@@ -139,25 +207,29 @@ fn no_session_fails_while_every_core_is_busy() -> Result<()> {
         let busy: Vec<Daemon> = (0..busy)
             .map(|n| host.daemon(&format!("busy{n}"), "sh", &["-c", "while :; do :; done"]))
             .collect::<Result<_>>()?;
-        let before = [CpuTime::of(daemon.pid())?, CpuTime::of(bird.pid())?];
-        let (_, _, failed_before) = up(&control, &socket)?;
-        let began = Instant::now();
+        let cpu =
+            || -> Result<_> { Ok([CpuTime::of(daemon.pid())?, CpuTime::of(far.daemon().pid())?]) };
+        let failed_before = [seen(&control)?.failures, far.seen()?.failures];
+        let (before, began) = (cpu()?, Instant::now());
         std::thread::sleep(time);
-        let taken = began.elapsed().as_nanos();
-        let after = [CpuTime::of(daemon.pid())?, CpuTime::of(bird.pid())?];
+        let (after, taken) = (cpu()?, began.elapsed().as_nanos());
         drop(busy);
-        let (here, there, failed) = up(&control, &socket)?;
+        let ends = [seen(&control)?, far.seen()?];
+        let failed = [0, 1].map(|at| ends[at].failures - failed_before[at]);
         let share = |at: usize| after[at].since(&before[at]) as f64 * 100.0 / taken as f64;
         println!(
-            "{count} sessions at {interval} ms x 3, {} s, busy cores: margay {:.2} % of a \
-             core, BIRD 2 {:.2} %, {} failures",
+            "{count} sessions at {interval} ms x 3, {} s: margay {:.2} % of a core, {} failures, longest \
+             gap {} ms; {} {:.2} %, {} failures, longest gap {} ms",
             time.as_secs(),
             share(0),
+            failed[0],
+            ends[0].gap_max / 1000,
+            far.name(),
             share(1),
-            failed - failed_before,
+            failed[1],
+            ends[1].gap_max / 1000,
         );
-        ensure!(failed == failed_before, "{} sessions failed", failed - failed_before);
-        ensure!((here, there) == (wanted, wanted), "{here} and {there} of {wanted}");
-        Ok(())
+        ensure!(failed == [0, 0], "{failed:?} sessions failed");
+        all_up().map(drop)
     })
 }
