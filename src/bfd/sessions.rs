@@ -65,8 +65,12 @@ struct Entry {
 impl Entry {
     /// Whether a packet without our discriminator is older than the last one with it. The two kinds
     /// arrive on different sockets, and a Down must not override an Up that was sent after it. A
-    /// difference above [`OVERTAKEN_MAX`] means that the wall clock was set back.
+    /// difference above [`OVERTAKEN_MAX`] means that the wall clock was set back. A packet of unknown
+    /// age does not take a session down; a neighbour that has restarted repeats it.
     fn is_overtaken(&self, arrival: &Arrival) -> bool {
+        if arrival.stamp.is_zero() && !self.newest.is_zero() {
+            return self.session.state() == State::Up;
+        }
         let ahead = self.newest.saturating_sub(arrival.stamp);
         !ahead.is_zero() && ahead <= OVERTAKEN_MAX
     }

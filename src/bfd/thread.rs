@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bgp_proto::types::Time;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -220,7 +220,13 @@ impl Worker {
     /// last poll are read as well.
     fn receive(&mut self, now: Time, is_due: bool, inboxes: &mut Inboxes) -> Backlog {
         let Worker { groups, sessions, sender, unknown, invalid, .. } = self;
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut take = |arrival: &super::sessions::Arrival, octets: &[u8]| {
+            // For a moment after the first socket was opened the kernel does not stamp packets on
+            // arrival, but when they are read.
+            let is_stamped = arrival.details.is_none() || arrival.stamp < began;
+            let stamp = if is_stamped { arrival.stamp } else { Duration::ZERO };
+            let arrival = &super::sessions::Arrival { stamp, ..*arrival };
             sessions.handle_datagram(now, arrival, octets, &mut |packet| sender.send(&packet));
         };
         let mut backlog = Backlog::None;

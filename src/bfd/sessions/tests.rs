@@ -294,6 +294,8 @@ fn an_overtaken_packet_does_not_take_the_session_down() {
     host.receive(&at(20), State::Up, Some(discr));
     assert_eq!(host.receive(&at(15), State::Down, None), []);
     assert_eq!((host.state(1), host.discarded(Discard::Overtaken)), (Some(State::Up), 1));
+    assert_eq!(host.receive(&at(0), State::Down, None), [], "of unknown age");
+    assert_eq!((host.state(1), host.discarded(Discard::Overtaken)), (Some(State::Up), 2));
     host.receive(&at(25), State::Down, None);
     assert_eq!(host.state(1), Some(State::Down), "a later Down counts");
 }
