@@ -563,7 +563,7 @@ fn lossy_link(lab: &mut Lab) -> Result<()> {
     let ends = [&control, &far_control];
     wait_until(PATIENCE, "both ends", || ends.iter().try_for_each(|end| degraded(end).map(drop)))?;
 
-    for (how, time) in [("loss 20%", 3), ("delay 50ms 50ms", 2)] {
+    for (how, time) in [("loss 20%", 2), ("delay 50ms 50ms", 2)] {
         impair(&host, how)?;
         impair(&far, how)?;
         holds_for(Duration::from_secs(time), how, || {

@@ -570,12 +570,12 @@ mod tests {
             let route = LocalRoute { install: Some(FibKind::Blackhole), ..Default::default() };
             tables[at].local(prefix, Source::Static, has.then_some(route));
         };
-        for at in 0..3 {
+        for (at, name) in names.into_iter().enumerate() {
             own(at, true);
             let (importer, third) = ((at + 2) % 3, (at + 1) % 3);
-            until(&tables[importer], prefix, Some(names[at])).await;
+            until(&tables[importer], prefix, Some(name)).await;
             rest(&wait).await;
-            until(&tables[importer], prefix, Some(names[at])).await;
+            until(&tables[importer], prefix, Some(name)).await;
             until(&tables[third], prefix, None).await;
             own(at, false);
             until(&tables[importer], prefix, None).await;
