@@ -76,7 +76,9 @@ impl Delay {
         }
         self.told = self.longest;
         let hint = match scheduling {
-            Scheduling::RealTime => "the machine, or its virtual processor, stood still",
+            Scheduling::RealTime => {
+                "the machine or its virtual processor stood still, or many sessions began at once"
+            }
             Scheduling::Nice | Scheduling::Normal => {
                 "the machine is busy, and the thread has no real-time priority"
             }
