@@ -12,9 +12,9 @@
 //! Invariants. Requests of the daemon and reports to it are states, not queues: a later one
 //! replaces an earlier one, and [`Status::failures`] counts what happened in between. Handling a
 //! packet takes no lock that another thread holds for long. The thread reads all waiting packets
-//! before it lets a detection time expire, and waits a moment if it was late ([`delay`]), so that its
+//! before it lets a detection time expire, and waits a moment if it was late (`delay`), so that its
 //! own delay does not count as a failure of a peer. It has a real-time priority where that is permitted
-//! ([`priority`]), and therefore rests after every turn, however much there is to do.
+//! (`priority`), and therefore rests after every turn, however much there is to do.
 
 mod delay;
 mod filter;
