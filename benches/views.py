@@ -57,10 +57,7 @@ class Speaker:
     def __init__(self, host):
         self.asn = 65000 + host
         self.address = f"{NET}{host}"
-        self.socket = socket.socket()
-        self.socket.bind((self.address, 0))
-        self.socket.settimeout(60)
-        self.socket.connect((f"{NET}{SELF}", 179))
+        self.socket = self.connected(time.monotonic() + 20)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         capabilities = b"\x01\x04\x00\x01\x00\x01" + b"\x41\x04" + struct.pack(">I", self.asn)
         options = b"\x02" + bytes([len(capabilities)]) + capabilities
@@ -70,6 +67,19 @@ class Speaker:
         assert self.read()[0] == 1, "no OPEN"
         self.socket.sendall(message(4, b""))
         assert self.read()[0] == 4, "no KEEPALIVE"
+
+    def connected(self, until):
+        """margay may not listen yet."""
+        while True:
+            tried = socket.socket()
+            tried.bind((self.address, 0))
+            tried.settimeout(60)
+            try:
+                tried.connect((f"{NET}{SELF}", 179))
+                return tried
+            except ConnectionRefusedError:
+                assert time.monotonic() < until, "margay does not listen"
+                time.sleep(0.05)
 
     def read(self):
         while True:
@@ -189,12 +199,7 @@ def routes(arguments, names, folder):
         for speaker in (changer, hearer):
             speaker.socket.sendall(message(2, b"\0\0\0\0"))
         control = ["--socket", f"{folder}/margay.sock"]
-        while True:
-            assert daemon.poll() is None, "margay ended"
-            status = subprocess.run([arguments.margay, "show", "status", "--json", *control], capture_output=True).stdout
-            if f'"paths":{{"ipv4":{arguments.prefixes},'.encode() in status:
-                break
-            time.sleep(0.5)
+        wait_loaded(arguments, daemon, control)
         changes = Changes(changer, hearer)
         changes.once()
         _, alone = changes.during(lambda: time.sleep(3))
@@ -203,24 +208,73 @@ def routes(arguments, names, folder):
         def show(*words):
             def act():
                 before, began = cpu_seconds(daemon.pid), time.monotonic()
+                own = os.times()
                 output = subprocess.Popen([*arguments.priority.split(), arguments.margay, *words, *control], stdout=subprocess.PIPE)
-                octets = 0
-                while read := output.stdout.read(1 << 20):
+                octets, first = 0, None
+                while read := output.stdout.read1(1 << 20):
+                    first = first or time.monotonic() - began
                     octets += len(read)
                 assert output.wait() == 0
-                return time.monotonic() - began, cpu_seconds(daemon.pid) - before, octets
-            (seconds, cpu, octets), seen = changes.during(act)
-            print(f"margay {' '.join(words)}: {seconds:.2f} s, {cpu:.2f} CPU s of the daemon, {octets >> 20} MiB; "
-                  f"single changes meanwhile: {describe(seen)}")
+                seconds, cpu = time.monotonic() - began, cpu_seconds(daemon.pid) - before
+                client = os.times()
+                client = client.children_user + client.children_system - own.children_user - own.children_system
+                return seconds, first, cpu, client, octets
+            (seconds, first, cpu, client, octets), seen = changes.during(act)
+            print(f"margay {' '.join(words)}: first octet after {1000 * first:.0f} ms, all {seconds:.2f} s, {cpu:.2f} CPU s of "
+                  f"the daemon, {client:.2f} of the client, {octets >> 20} MiB; single changes meanwhile: {describe(seen)}", flush=True)
 
         for _ in range(arguments.runs):
             show("show", "routes", "--json")
-        show("show", "routes")
+            show("show", "routes")
+            show("show", "routes", "--peer", "feeder")
+            show("show", "routes", "--as-path", "* 7 *")
         (seconds, octets), seen = changes.during(lambda: ask_bird(f"{folder}/bird.ctl", "show route"))
         print(f"bird.ctl show route: {seconds:.2f} s, {octets >> 20} MiB; single changes meanwhile: {describe(seen)}")
     finally:
         daemon.kill()
         daemon.wait()
+
+
+def loads(arguments, names, folder):
+    """The CPU time of loading the table, without and with debugging of the peer that sends it, in turns."""
+    stream = b"".join(table(arguments.prefixes, f"{NET}2")) + message(2, b"\0\0\0\0")
+    seen = {False: [], True: []}
+    for number in range(2 * arguments.loads):
+        is_debugged = number % 2 == 1
+        place = tempfile.mkdtemp(dir=folder)
+        daemon = start(arguments, names, place, config(place, [peer("feeder", f"{NET}2", 65002, "none")]))
+        try:
+            control = ["--socket", f"{place}/margay.sock"]
+            if is_debugged:
+                command = [arguments.margay, "debug", "feeder", "--for", "30m", *control]
+                # The control socket is there before the peers are.
+                while subprocess.run(command, capture_output=True).returncode != 0:
+                    assert daemon.poll() is None, "margay ended"
+                    time.sleep(0.05)
+            feeder = Speaker(2)
+            before = cpu_seconds(daemon.pid)
+            feeder.socket.sendall(stream)
+            wait_loaded(arguments, daemon, control)
+            seen[is_debugged].append(cpu_seconds(daemon.pid) - before)
+            log = os.path.getsize(os.path.join(place, "margay.log"))
+            events = subprocess.run([arguments.margay, "events", *control], check=True, capture_output=True).stdout
+            print(f"load{', debugged' if is_debugged else ''}: {seen[is_debugged][-1]:.2f} CPU s, "
+                  f"{events.count(10)} lines of events, {log} octets of log", flush=True)
+        finally:
+            daemon.kill()
+            daemon.wait()
+    for is_debugged, cpu in seen.items():
+        print(f"{arguments.prefixes} prefixes{', debugged' if is_debugged else ''}: median {share(cpu, 0.5):.2f} CPU s, "
+              f"{min(cpu):.2f} to {max(cpu):.2f}")
+
+
+def wait_loaded(arguments, daemon, control):
+    while True:
+        assert daemon.poll() is None, "margay ended"
+        status = subprocess.run([arguments.margay, "show", "status", "--json", *control], capture_output=True).stdout
+        if f'"paths":{{"ipv4":{arguments.prefixes},'.encode() in status:
+            return
+        time.sleep(0.5)
 
 
 def sessions(arguments, names, folder):
@@ -255,6 +309,7 @@ def main():
     parser.add_argument("--prefixes", type=int, default=1_000_000)
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--loads", type=int, default=0, help="compare this many loads of the table without and with debugging")
     parser.add_argument("--priority", default="", help='put before margay, for example "chrt -r 5" on a busy machine')
     arguments = parser.parse_args()
     arguments.margay = os.path.abspath(arguments.margay)
@@ -266,7 +321,7 @@ def main():
             # os.setns came with Python 3.12.
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
-        for measure in (sessions, routes):
+        for measure in ((loads,) if arguments.loads > 0 else (sessions, routes)):
             place = tempfile.mkdtemp(dir=folder)
             measure(arguments, names, place)
     finally:

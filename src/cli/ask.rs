@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bgp_proto::types::Prefix;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError};
 use super::pager::Pager;
@@ -77,11 +76,11 @@ impl Unmet {
         Unmet { demand, seen: 0, count: 0, names: Vec::new() }
     }
 
-    fn look_at(&mut self, item: &RawValue) -> Result<(), ClientError> {
+    fn look_at(&mut self, item: &str) -> Result<(), ClientError> {
         if self.demand == Demand::Nothing {
             return Ok(());
         }
-        let facts: Facts = serde_json::from_str(item.get()).map_err(ClientError::Answer)?;
+        let facts: Facts = serde_json::from_str(item).map_err(ClientError::Answer)?;
         self.seen += 1;
         let (is_met, name) = match self.demand {
             Demand::Nothing => (true, None),
@@ -140,7 +139,7 @@ pub(super) fn print(
     request: &Request,
     demand: Demand,
     output: &Output,
-    feed: impl FnOnce(&mut dyn FnMut(&RawValue) -> Result<(), ClientError>) -> Result<(), ClientError>,
+    feed: impl FnOnce(&mut dyn FnMut(&str) -> Result<(), ClientError>) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
     if output.json {
         let out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
@@ -210,7 +209,7 @@ fn try_ask(
         let reply = client.ask(request, |item| {
             unmet.look_at(item)?;
             if printed == Printed::Down {
-                let facts: Facts = serde_json::from_str(item.get()).map_err(ClientError::Answer)?;
+                let facts: Facts = serde_json::from_str(item).map_err(ClientError::Answer)?;
                 if facts.state.as_deref() == Some("Established") {
                     return Ok(());
                 }
@@ -277,7 +276,7 @@ mod tests {
     fn unmet(demand: Demand, items: &[&str]) -> Option<String> {
         let mut unmet = Unmet::new(demand);
         for item in items {
-            unmet.look_at(&RawValue::from_string((*item).to_owned()).unwrap()).unwrap();
+            unmet.look_at(item).unwrap();
         }
         unmet.line()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ctl::{Refusal, Request, connect};
+use crate::ctl::{Refusal, Request, connect, item_of};
 
 /// Timeout for each line of a reply; longer than the daemon's timeout for a page.
 const LINE_WAIT: Duration = Duration::from_secs(40);
@@ -85,7 +85,7 @@ impl Client {
         Ok(Client { stream: BufReader::with_capacity(BUFFER, stream), wait })
     }
 
-    /// Sends a request and passes each item of the reply to `each` as it arrives. Returns the
+    /// Sends a request and passes each item of the reply, as JSON, to `each` as it arrives. Returns the
     /// number of items.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Client {
     pub(super) fn ask(
         &mut self,
         request: &Request,
-        mut each: impl FnMut(&RawValue) -> Result<(), ClientError>,
+        mut each: impl FnMut(&str) -> Result<(), ClientError>,
     ) -> Result<u64, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(ClientError::Answer)?;
         line.push(b'\n');
@@ -109,8 +109,12 @@ impl Client {
             if self.stream.read_until(b'\n', &mut line).map_err(lost)? == 0 {
                 return Err(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()));
             }
+            if let Some(item) = item_of(&line) {
+                each(item)?;
+                continue;
+            }
             match serde_json::from_slice(&line).map_err(ClientError::Answer)? {
-                Line::Item(item) => each(item)?,
+                Line::Item(item) => each(item.get())?,
                 Line::Waiting {} => {}
                 Line::Done { items } => return Ok(items),
                 Line::Error(refusal) => return Err(refusal.into()),
@@ -170,7 +174,7 @@ mod tests {
             let mut sum = 0;
             let fib = Request::ShowFib { select: Default::default() };
             let items = client.ask(&fib, |item| {
-                sum += item.get().parse::<u64>().unwrap();
+                sum += item.parse::<u64>().unwrap();
                 Ok(())
             });
             assert_eq!((items.unwrap(), sum), (1000, 999 * 1000 / 2));

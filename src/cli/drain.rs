@@ -190,14 +190,14 @@ fn one(request: &Request, output: &Output) -> Result<Draining, ClientError> {
     let mut client = Client::connect(&output.daemon.socket)?;
     let mut found = None;
     client.ask(request, |item| {
-        found = Some(serde_json::from_str(item.get()).map_err(ClientError::Answer)?);
+        found = Some(serde_json::from_str(item).map_err(ClientError::Answer)?);
         Ok(())
     })?;
     found.ok_or(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()))
 }
 
 fn show(draining: &Draining, output: &Output) -> Result<(), ClientError> {
-    let item = serde_json::value::to_raw_value(draining).map_err(ClientError::Answer)?;
+    let item = serde_json::to_string(draining).map_err(ClientError::Answer)?;
     print(&Request::ShowDrain, Demand::Nothing, output, |print| print(&item))
 }
 

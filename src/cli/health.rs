@@ -47,7 +47,7 @@ fn ask(probe: &Probe) -> Result<Health, ClientError> {
     let mut client = Client::connect_for(&probe.daemon.socket, WAIT)?;
     let mut health = None;
     client.ask(&Request::Health, |item| {
-        health = Some(serde_json::from_str(item.get()).map_err(ClientError::Answer)?);
+        health = Some(serde_json::from_str(item).map_err(ClientError::Answer)?);
         Ok(())
     })?;
     health.ok_or(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()))

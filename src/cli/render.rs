@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
 
-use bgp_proto::types::{Community, Prefix};
+use bgp_proto::types::Prefix;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::client::ClientError;
 use crate::ctl::item::{
-    AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily, Route,
-    RouteCount, Status, Stopping, VrfStatus,
+    Calico, FibRoute, Group, Health, LogLevel, Peer, PerFamily, RouteCount, Status, Stopping,
+    VrfStatus,
 };
 use crate::ctl::{Request, StopMode};
 
@@ -27,6 +26,7 @@ mod look;
 mod peer;
 mod policy;
 mod probe;
+mod routes;
 mod steered;
 mod table;
 
@@ -38,6 +38,7 @@ use draining::{drained, draining};
 use explain::explanation;
 use look::age;
 use peer::peer;
+use routes::{Routes, gateways};
 use table::{Align, Cell, Paint, Table, clean};
 
 /// Prints the items of one reply as they arrive.
@@ -51,7 +52,7 @@ enum View {
     Status,
     Peers(Table),
     Peer,
-    Routes(Table),
+    Routes(Routes),
     Count,
     Fib(Table),
     Groups(Table),
@@ -94,7 +95,7 @@ impl<W: Write> Renderer<W> {
             }
             Request::ShowRoutes { .. }
             | Request::ShowReceived { .. }
-            | Request::ShowAdvertised { .. } => View::Routes(table(&ROUTE_COLUMNS)),
+            | Request::ShowAdvertised { .. } => View::Routes(Routes::new(table(&routes::COLUMNS))),
             Request::ShowFib { .. } => View::Fib(table(&FIB_COLUMNS)),
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
@@ -123,17 +124,15 @@ impl<W: Write> Renderer<W> {
     ///
     /// # Errors
     /// The item does not fit the request, or it cannot be written.
-    pub(super) fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
+    pub(super) fn item(&mut self, item: &str) -> Result<(), ClientError> {
         let (out, look) = (&mut self.out, &self.look);
         let written = match &mut self.view {
             View::Status => out.write_all(status(&read(item)?, look).as_bytes()),
             View::Peers(table) => table.row(peer_row(&read(item)?, look), out),
             View::Peer => out.write_all(peer(&read(item)?, look).as_bytes()),
-            View::Routes(table) => {
-                let route: Route = read(item)?;
-                route.paths.iter().enumerate().try_for_each(|(index, path)| {
-                    table.row(path_row(&route, index, path, look), &mut *out)
-                })
+            View::Routes(routes) => {
+                let rows = routes.rows(item, look)?;
+                rows.into_iter().try_for_each(|row| routes.table.row(row, &mut *out))
             }
             View::Count => out.write_all(count(&read(item)?).as_bytes()),
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
@@ -168,8 +167,8 @@ impl<W: Write> Renderer<W> {
     /// It cannot be written.
     pub(super) fn finish(mut self) -> Result<(), ClientError> {
         let written = match &mut self.view {
+            View::Routes(routes) => routes.table.flush(&mut self.out),
             View::Peers(table)
-            | View::Routes(table)
             | View::Fib(table)
             | View::Groups(table)
             | View::Bfd(table)
@@ -181,8 +180,8 @@ impl<W: Write> Renderer<W> {
     }
 }
 
-fn read<T: DeserializeOwned>(item: &RawValue) -> Result<T, ClientError> {
-    serde_json::from_str(item.get()).map_err(ClientError::Answer)
+fn read<T: DeserializeOwned>(item: &str) -> Result<T, ClientError> {
+    serde_json::from_str(item).map_err(ClientError::Answer)
 }
 
 fn text<T: ToString>(value: &Option<T>) -> String {
@@ -409,96 +408,6 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
         p.description.clone().unwrap_or_default().into(),
         peer::why_down(p).into(),
     ]
-}
-
-const ROUTE_COLUMNS: [(&str, Align); 12] = [
-    ("", Left),
-    ("PREFIX", Left),
-    ("NEXT HOP", Left),
-    ("VIA", Left),
-    ("PEER", Left),
-    ("PREF", Right),
-    ("MED", Right),
-    ("AGE", Right),
-    ("ORIGIN", Left),
-    ("AS PATH", Left),
-    ("COMMUNITIES", Left),
-    ("UNUSABLE", Left),
-];
-
-/// `*` best, `=` also used (multipath), `s` stale, `S` long-lived stale, `!` unusable.
-fn flags(p: &Path) -> String {
-    let marks = [
-        (p.best, '*'),
-        (p.multipath && !p.best, '='),
-        (p.stale && !p.long_lived, 's'),
-        (p.long_lived, 'S'),
-        (p.unusable.is_some(), '!'),
-    ];
-    marks.into_iter().filter_map(|(on, mark)| on.then_some(mark)).collect()
-}
-
-fn path_row(route: &Route, index: usize, p: &Path, look: &Look) -> Vec<Cell> {
-    let paint = match (p.best, &p.unusable) {
-        (true, _) => Paint::Good,
-        (false, Some(_)) => Paint::Bad,
-        (false, None) => Paint::Plain,
-    };
-    vec![
-        Cell::painted(flags(p), paint),
-        Cell::from(if index == 0 { route.prefix.to_string() } else { String::new() }),
-        text(&p.next_hop).into(),
-        gateways(&p.gateway).into(),
-        peer_and_place(p).into(),
-        text(&p.local_pref).into(),
-        text(&p.med).into(),
-        look.since(p.age_seconds).into(),
-        p.origin.clone().into(),
-        as_path(&p.as_path).into(),
-        communities(p).into(),
-        p.unusable.clone().unwrap_or_default().into(),
-    ]
-}
-
-/// All communities, well-known ones by name.
-fn communities(p: &Path) -> String {
-    let named = |text: &String| {
-        let name = text.parse::<Community>().ok().and_then(Community::name);
-        name.map_or_else(|| text.clone(), str::to_owned)
-    };
-    let others = p.large_communities.iter().chain(&p.extended_communities).cloned();
-    p.communities.iter().map(named).chain(others).collect::<Vec<_>>().join(" ")
-}
-
-/// The peer, and the vantage to which the path leads where it has one.
-fn peer_and_place(p: &Path) -> String {
-    let peer = p.peer.clone().unwrap_or_else(|| source(p));
-    p.vantage.as_ref().map_or_else(|| peer.clone(), |at| format!("{peer} (at {at})"))
-}
-
-fn source(p: &Path) -> String {
-    format!("({})", format!("{:?}", p.source).to_lowercase())
-}
-
-fn gateways(list: &[Gateway]) -> String {
-    let gateway = |g: &Gateway| {
-        let onlink = if g.onlink { " onlink" } else { "" };
-        match g.via {
-            Some(via) => format!("{via} {}{onlink}", g.interface),
-            None => format!("{}{onlink}", g.interface),
-        }
-    };
-    let list: Vec<String> = list.iter().map(gateway).collect();
-    if list.is_empty() { "-".to_owned() } else { list.join(", ") }
-}
-
-fn as_path(parts: &[AsPathPart]) -> String {
-    let numbers = |list: &[u32]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let part = |part: &AsPathPart| match part {
-        AsPathPart::Asn(asn) => asn.to_string(),
-        AsPathPart::Set(set) => format!("{{{}}}", numbers(set)),
-    };
-    parts.iter().map(part).collect::<Vec<_>>().join(" ")
 }
 
 const FIB_COLUMNS: [(&str, Align); 6] = [

@@ -7,7 +7,7 @@
 //!
 //! An answer consists of any number of `{"item": …}` lines, followed by `{"done": …}` or
 //! `{"error": …}`. No complete answer is ever held in memory: the server requests the next page
-//! when the client has read the last one.
+//! while the client reads the last one, and no page after that.
 
 mod attributes;
 pub mod bird;
@@ -27,7 +27,7 @@ pub use attributes::attribute_changes;
 pub use probe::{Password, ProbeOptions};
 pub use protocol::{
     Cursor, ErrorKind, EventCursor, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
-    TestRoute,
+    TestRoute, item_of,
 };
 pub use selection::{RouteSelection, Span};
 pub use server::Server;
@@ -35,7 +35,9 @@ pub use socket::ServerError;
 pub(crate) use socket::connect;
 pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selection};
 pub use timestamp::{from_rfc3339, rfc3339, rfc3339_millis};
-pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route, state_name};
+pub use view::{
+    Names, PeerFacts, WallClock, explanation, group, peer, route, route_page, state_name,
+};
 
 /// The source of all answers: the daemon.
 pub trait Backend: Send + Sync + 'static {

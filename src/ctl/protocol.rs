@@ -415,10 +415,12 @@ pub struct PrefixCursor {
     pub left: Option<u32>,
 }
 
-/// A page of an answer.
+/// A page of an answer, in the form in which it is sent: items are serialised once.
 #[derive(Debug, Default)]
 pub struct Page {
-    items: Vec<Box<RawValue>>,
+    /// A [`Reply::Item`] on each line.
+    lines: Vec<u8>,
+    items: u64,
     next: Option<Cursor>,
 }
 
@@ -439,17 +441,43 @@ impl Page {
         items: impl IntoIterator<Item = T>,
         next: Option<Cursor>,
     ) -> Result<Self, Refusal> {
-        let items = items
-            .into_iter()
-            .map(|item| serde_json::value::to_raw_value(&item))
-            .collect::<Result<_, _>>()
-            .map_err(|e| Refusal::failed(format!("cannot write the answer: {e}")))?;
-        Ok(Page { items, next })
+        let mut page = Page { next, ..Page::default() };
+        items.into_iter().try_for_each(|item| page.push(&item))?;
+        Ok(page)
     }
 
-    pub(super) fn into_parts(self) -> (Vec<Box<RawValue>>, Option<Cursor>) {
-        (self.items, self.next)
+    /// Adds an item.
+    ///
+    /// # Errors
+    /// It cannot be serialised as JSON.
+    pub(super) fn push(&mut self, item: &impl Serialize) -> Result<(), Refusal> {
+        self.lines.extend_from_slice(ITEM_BEGINS);
+        serde_json::to_writer(&mut self.lines, item).map_err(|e| unwritable(&e))?;
+        self.lines.extend_from_slice(ITEM_ENDS);
+        self.items += 1;
+        Ok(())
     }
+
+    /// Its lines, how many items they are, and where the next page begins.
+    pub(super) fn into_parts(self) -> (Vec<u8>, u64, Option<Cursor>) {
+        (self.lines, self.items, self.next)
+    }
+}
+
+/// What is before an item on the line of a [`Reply::Item`].
+const ITEM_BEGINS: &[u8] = b"{\"item\":";
+/// What is after it.
+const ITEM_ENDS: &[u8] = b"}\n";
+
+/// The item on a line, if the line has the form in which [`Page`] writes it; other lines are any
+/// [`Reply`]. Reading a long list as `Reply` would parse every item once more.
+pub fn item_of(line: &[u8]) -> Option<&str> {
+    let item = line.strip_prefix(ITEM_BEGINS)?.strip_suffix(ITEM_ENDS)?;
+    std::str::from_utf8(item).ok()
+}
+
+pub(super) fn unwritable(error: &serde_json::Error) -> Refusal {
+    Refusal::failed(format!("cannot write the answer: {error}"))
 }
 
 #[cfg(test)]
@@ -605,10 +633,12 @@ mod tests {
     #[test]
     fn replies_keep_their_form() {
         let page = Page::last([[1, 2]]).unwrap();
-        let (mut items, next) = page.into_parts();
-        assert_eq!(next, None);
-        let reply = Reply::Item(items.remove(0));
+        let (lines, items, next) = page.into_parts();
+        assert_eq!((&lines[..], items, next), (&b"{\"item\":[1,2]}\n"[..], 1, None));
+        assert_eq!(item_of(&lines), Some("[1,2]"));
+        let reply: Reply = serde_json::from_slice(&lines).unwrap();
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"item":[1,2]}"#);
+        assert_eq!(item_of(b"{\"done\":{\"items\":3}}\n"), None);
         let reply: Reply = serde_json::from_str(r#"{"item":{"b": 1, "a": 2}}"#).unwrap();
         let Reply::Item(item) = reply else { panic!("{reply:?}") };
         assert_eq!(item.get(), r#"{"b": 1, "a": 2}"#, "keys stay in order");

@@ -1,7 +1,7 @@
 //! The server of the control socket. Clients may be many, slow, dead or malicious: each has limits,
-//! the daemon never works for a client for longer than it takes to make one page, and at the limit
-//! of clients, the one that has been silent longest is closed for a new one, so that a probe is
-//! always served.
+//! the daemon makes one page for a client while it reads the last one, and none after that; at the
+//! limit of clients, the one that has been silent longest is closed for a new one, so that a probe
+//! is always served.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::socket::Socket;
-use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
+use super::{Backend, Cursor, ErrorKind, Page, Refusal, Reply, Request, ServerError};
 use crate::client_slots::{ClientSlots, LastActivity};
 
 /// Most clients at once.
@@ -39,7 +39,7 @@ impl Default for Waits {
         Waits {
             request: Duration::from_secs(60),
             page: Duration::from_secs(30),
-            // As long as someone may read the output in a pager. It costs the memory of one page,
+            // As long as someone may read the output in a pager. It costs the memory of two pages,
             // and a slot that a new client can take over.
             write: Duration::from_secs(3600),
         }
@@ -127,32 +127,44 @@ async fn answer<B: Backend>(
     heard: &LastActivity,
 ) -> io::Result<()> {
     let mut written = 0;
-    let mut cursor: Option<Cursor> = None;
+    let mut page = made(backend, request, None, waits.page).await;
     loop {
-        let page = match timeout(waits.page, backend.page(request, cursor.as_ref())).await {
-            Ok(page) => page,
-            Err(_) => {
-                let waited = waits.page;
-                Err(Refusal::failed(format!("the daemon gave no answer within {waited:?}")))
-            }
-        };
-        let (items, next) = match page {
+        let (mut lines, items, next) = match page {
             Ok(page) => page.into_parts(),
             Err(refusal) => return write_lines(writer, waits.write, [Reply::Error(refusal)]).await,
         };
-        written += items.len() as u64;
-        if items.is_empty() && matches!(request, Request::Events { .. }) && next.is_some() {
-            // Writing also finds out whether the client is still there.
-            write_lines(writer, waits.write, [Reply::Waiting {}]).await?;
-        }
-        let done = next.is_none().then_some(Reply::Done { items: written });
-        write_lines(writer, waits.write, items.into_iter().map(Reply::Item).chain(done)).await?;
-        heard.note();
-        cursor = next;
-        if cursor.is_none() {
+        written += items;
+        let Some(next) = next else {
+            push_line(&mut lines, &Reply::Done { items: written });
+            write(writer, waits.write, &lines).await?;
+            heard.note();
             return Ok(());
+        };
+        if items == 0 && matches!(request, Request::Events { .. }) {
+            // Writing also finds out whether the client is still there.
+            push_line(&mut lines, &Reply::Waiting {});
         }
+        // The next page is made while the client reads this one.
+        let read = async {
+            write(writer, waits.write, &lines).await?;
+            heard.note();
+            Ok::<(), io::Error>(())
+        };
+        let making = async { Ok(made(backend, request, Some(&next), waits.page).await) };
+        ((), page) = tokio::try_join!(read, making)?;
     }
+}
+
+/// A page of an answer, or why there is none.
+async fn made<B: Backend>(
+    backend: &B,
+    request: &Request,
+    cursor: Option<&Cursor>,
+    wait: Duration,
+) -> Result<Page, Refusal> {
+    timeout(wait, backend.page(request, cursor)).await.unwrap_or_else(|_| {
+        Err(Refusal::failed(format!("the daemon gave no answer within {wait:?}")))
+    })
 }
 
 async fn write_lines(
@@ -164,7 +176,15 @@ async fn write_lines(
     for reply in replies {
         push_line(&mut lines, &reply);
     }
-    match timeout(wait, writer.write_all(&lines)).await {
+    write(writer, wait, &lines).await
+}
+
+async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    wait: Duration,
+    lines: &[u8],
+) -> io::Result<()> {
+    match timeout(wait, writer.write_all(lines)).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -111,8 +111,8 @@ impl Table {
         let ranked: Vec<usize> =
             order(&candidates, usize::MAX).into_iter().map(|at| candidates[at].0).collect();
         let multipath = match vantage {
-            Some(_) => Vec::new(),
-            None => rib.multipath(paths),
+            None if ranked.len() > 1 => rib.multipath(paths),
+            _ => Vec::new(),
         };
         let (mut is_ranked, mut shares) = (vec![false; paths.len()], vec![false; paths.len()]);
         ranked.iter().for_each(|at| is_ranked[*at] = true);
@@ -159,7 +159,10 @@ impl Table {
     fn path_view(&self, family: Family, dest: DestId, path: &Path, now: Time) -> PathView {
         let source = path.source.source();
         let prefix = self.loc_rib.dests(family).prefix(dest);
-        let own = self.loc_rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
+        let own = match source {
+            Source::Bgp => None,
+            _ => self.loc_rib.local.get(&(prefix, source)),
+        };
         let state = self.loc_rib.hops.state(path.next_hop);
         let (hops, metric) = match (own, state) {
             (Some(own), _) => (own.hops.clone(), own.metric),

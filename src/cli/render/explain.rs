@@ -7,8 +7,9 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
 
 use super::configuration::attribute;
+use super::routes::{as_path, communities, gateways};
 use super::table::{Paint, clean, wrap};
-use super::{Look, as_path, communities, gateways, policy};
+use super::{Look, policy};
 use crate::ctl::item::{
     Advertised, AsPathPart, ExplainedFib, ExplainedPeer, Explanation, KernelAnswer, Path, Withheld,
 };

@@ -2,8 +2,6 @@
 
 use std::io::{self, Write};
 
-use serde_json::value::RawValue;
-
 use crate::cli::client::ClientError;
 use crate::ctl::{Request, RouteSelection};
 
@@ -56,14 +54,14 @@ impl<W: Write> JsonWriter<W> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(in crate::cli) fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
+    pub(in crate::cli) fn item(&mut self, item: &str) -> Result<(), ClientError> {
         let before = match (self.form, self.items) {
             (Form::Value | Form::Lines, _) => "",
             (Form::List, 0) => "[\n",
             (Form::List, _) => ",\n",
         };
         self.items += 1;
-        self.write(before, item.get())?;
+        self.write(before, item)?;
         if self.form == Form::Lines {
             self.write("", "\n")?;
             self.out.flush().map_err(ClientError::Output)?;

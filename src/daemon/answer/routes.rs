@@ -64,18 +64,21 @@ impl RoutesView {
         let views = self
             .sources
             .ask(move |table, now| {
-                let exact = |prefix| RouteFilter { exact: Some(prefix), ..filter.clone() };
-                let views = prefixes.into_iter().map(|p| table.view(&exact(p), 0, 1, now).0);
-                views.flatten().collect::<Vec<DestinationView>>()
+                let mut exact = filter;
+                let mut views: Vec<DestinationView> = Vec::with_capacity(prefixes.len());
+                for prefix in prefixes {
+                    exact.exact = Some(prefix);
+                    views.extend(table.view(&exact, 0, 1, now).0);
+                }
+                views
             })
             .await?;
         let shown = u32::try_from(end - place.at).unwrap_or(u32::MAX);
         place.left = place.left.map(|left| left.saturating_sub(shown));
         place.at = end;
         let is_over = (end == place.prefixes.len() && !place.has_more) || place.left == Some(0);
-        let names = self.sources.names();
-        let items = views.iter().map(|view| ctl::route(view, &names));
-        Page::new(items, (!is_over).then_some(Cursor::Prefixes(place)))
+        let next = (!is_over).then_some(Cursor::Prefixes(place));
+        ctl::route_page(&views, &self.sources.names(), next)
     }
 
     fn filter(&self, listed: Listed, select: &RouteSelection) -> Result<RouteFilter, Refusal> {

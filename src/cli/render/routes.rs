@@ -1,0 +1,197 @@
+//! Routes as rows of a table.
+
+use bgp_proto::types::{Community, Prefix};
+
+use super::look::Look;
+use super::table::{Align, Cell, Paint, Table};
+use super::{Left, Right, read, text};
+use crate::cli::client::ClientError;
+use crate::ctl::item::{AsPathPart, Gateway, Path, Route};
+
+pub(super) const COLUMNS: [(&str, Align); 12] = [
+    ("", Left),
+    ("PREFIX", Left),
+    ("NEXT HOP", Left),
+    ("VIA", Left),
+    ("PEER", Left),
+    ("PREF", Right),
+    ("MED", Right),
+    ("AGE", Right),
+    ("ORIGIN", Left),
+    ("AS PATH", Left),
+    ("COMMUNITIES", Left),
+    ("UNUSABLE", Left),
+];
+
+/// The column of the prefix.
+const PREFIX: usize = 1;
+
+/// Routes that are being listed. The text of an item is longer than its row, and neighbouring prefixes
+/// often have the same paths: their rows are made once.
+pub(super) struct Routes {
+    pub(super) table: Table,
+    /// The paths of the last route as they are in its item, and their rows without the prefix.
+    last: Option<(String, Vec<Vec<Cell>>)>,
+}
+
+impl Routes {
+    pub(super) fn new(table: Table) -> Self {
+        Routes { table, last: None }
+    }
+
+    /// The rows of a route.
+    ///
+    /// # Errors
+    /// The item is no route.
+    pub(super) fn rows(&mut self, item: &str, look: &Look) -> Result<Vec<Vec<Cell>>, ClientError> {
+        let parts = prefix_and_paths(item);
+        if let (Some((prefix, paths)), Some((last, rows))) = (parts, &self.last)
+            && paths == last
+        {
+            return Ok(with_prefix(prefix, rows.clone()));
+        }
+        let route: Route = read(item)?;
+        let rows: Vec<Vec<Cell>> = route.paths.iter().map(|path| path_row(path, look)).collect();
+        if let Some((_, paths)) = parts {
+            let (text, kept) = self.last.get_or_insert_default();
+            text.clear();
+            text.push_str(paths);
+            kept.clone_from(&rows);
+        }
+        Ok(with_prefix(route.prefix, rows))
+    }
+}
+
+/// The prefix of a route and the rest of its item, if the item has the form in which the daemon writes it.
+fn prefix_and_paths(item: &str) -> Option<(Prefix, &str)> {
+    let (prefix, paths) = item.strip_prefix("{\"prefix\":\"")?.split_once('"')?;
+    Some((prefix.parse().ok()?, paths))
+}
+
+/// The first row has the prefix.
+fn with_prefix(prefix: Prefix, mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
+    if let Some(cell) = rows.first_mut().and_then(|row| row.get_mut(PREFIX)) {
+        *cell = Cell::from(prefix.to_string());
+    }
+    rows
+}
+
+/// `*` best, `=` also used (multipath), `s` stale, `S` long-lived stale, `!` unusable.
+fn flags(p: &Path) -> String {
+    let marks = [
+        (p.best, '*'),
+        (p.multipath && !p.best, '='),
+        (p.stale && !p.long_lived, 's'),
+        (p.long_lived, 'S'),
+        (p.unusable.is_some(), '!'),
+    ];
+    marks.into_iter().filter_map(|(on, mark)| on.then_some(mark)).collect()
+}
+
+fn path_row(p: &Path, look: &Look) -> Vec<Cell> {
+    let paint = match (p.best, &p.unusable) {
+        (true, _) => Paint::Good,
+        (false, Some(_)) => Paint::Bad,
+        (false, None) => Paint::Plain,
+    };
+    vec![
+        Cell::painted(flags(p), paint),
+        Cell::default(),
+        text(&p.next_hop).into(),
+        gateways(&p.gateway).into(),
+        peer_and_place(p).into(),
+        text(&p.local_pref).into(),
+        text(&p.med).into(),
+        look.since(p.age_seconds).into(),
+        p.origin.clone().into(),
+        as_path(&p.as_path).into(),
+        communities(p).into(),
+        p.unusable.clone().unwrap_or_default().into(),
+    ]
+}
+
+/// All communities, well-known ones by name.
+pub(super) fn communities(p: &Path) -> String {
+    let named = |text: &String| {
+        let name = text.parse::<Community>().ok().and_then(Community::name);
+        name.map_or_else(|| text.clone(), str::to_owned)
+    };
+    let others = p.large_communities.iter().chain(&p.extended_communities).cloned();
+    p.communities.iter().map(named).chain(others).collect::<Vec<_>>().join(" ")
+}
+
+/// The peer, and the vantage to which the path leads where it has one.
+fn peer_and_place(p: &Path) -> String {
+    let peer = p.peer.clone().unwrap_or_else(|| source(p));
+    p.vantage.as_ref().map_or_else(|| peer.clone(), |at| format!("{peer} (at {at})"))
+}
+
+fn source(p: &Path) -> String {
+    format!("({})", format!("{:?}", p.source).to_lowercase())
+}
+
+pub(super) fn gateways(list: &[Gateway]) -> String {
+    let gateway = |g: &Gateway| {
+        let onlink = if g.onlink { " onlink" } else { "" };
+        match g.via {
+            Some(via) => format!("{via} {}{onlink}", g.interface),
+            None => format!("{}{onlink}", g.interface),
+        }
+    };
+    let list: Vec<String> = list.iter().map(gateway).collect();
+    if list.is_empty() { "-".to_owned() } else { list.join(", ") }
+}
+
+pub(super) fn as_path(parts: &[AsPathPart]) -> String {
+    let numbers = |list: &[u32]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let part = |part: &AsPathPart| match part {
+        AsPathPart::Asn(asn) => asn.to_string(),
+        AsPathPart::Set(set) => format!("{{{}}}", numbers(set)),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::{Colour, Times};
+
+    /// Rows that are taken from the last route are those that are made from the item.
+    #[test]
+    fn routes_with_the_same_paths_have_the_same_rows() {
+        let path = |peer: &str, med: u32| {
+            format!(
+                r#"{{"best":true,"multipath":false,"stale":false,"source":"bgp","peer":"{peer}",
+                "path_id":0,"next_hop":"192.0.2.1","gateway":[],"origin":"igp","as_path":[7,[8]],
+                "local_pref":100,"med":{med},"communities":["65535:65281"],"large_communities":[],
+                "extended_communities":[],"originator_id":null,"cluster_list":[],
+                "age_seconds":61,"unusable":null,"igp_metric":5,"import_rule":null,"reason":"med"}}"#
+            )
+        };
+        let item = |prefix: &str, paths: &[String]| {
+            format!("{{\"prefix\":\"{prefix}\",\"paths\":[{}]}}", paths.join(","))
+        };
+        let (one, two) = (path("a", 1), path("a", 2));
+        let items = [
+            item("10.0.0.0/24", std::slice::from_ref(&one)),
+            item("10.0.1.0/24", std::slice::from_ref(&one)),
+            item("10.0.2.0/24", &[one.clone(), two.clone()]),
+            item("10.0.3.0/24", &[one, two.clone()]),
+            item("10.0.4.0/24", std::slice::from_ref(&two)),
+        ];
+        let look = Look::new(None, Colour::Off, Times::default());
+        let routes = || Routes::new(Table::new(&COLUMNS, None, false));
+        let mut all = routes();
+        for item in &items {
+            let rows = all.rows(item, &look).unwrap();
+            assert_eq!(rows, routes().rows(item, &look).unwrap());
+            let prefix = prefix_and_paths(item).unwrap().0;
+            assert_eq!(rows[0][PREFIX], Cell::from(prefix.to_string()));
+            assert!(rows[1..].iter().all(|row| row[PREFIX] == Cell::default()));
+        }
+        let spaced = items[0].replace("{\"prefix\":", "{ \"prefix\": ");
+        assert!(prefix_and_paths(&spaced).is_none());
+        assert_eq!(all.rows(&spaced, &look).unwrap(), routes().rows(&items[0], &look).unwrap());
+        assert!(all.rows("{\"prefix\":\"10.0.0.0/24\",\"paths\":0}", &look).is_err());
+    }
+}
