@@ -1,12 +1,14 @@
 //! Sockets to and from one peer: creation and options.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::types::{PeerType, Prefix, off_interface};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -89,12 +91,15 @@ pub(super) fn describe(error: &io::Error, config: &PeerConfig) -> String {
             (source, Some(_)) => format!(": {source}, our address, is not usable on the interface"),
             (source, None) => format!(": {source} (source-address) is on no interface"),
         },
-        (io::ErrorKind::HostUnreachable, _) => match is_on_link(config) {
-            Some(true) => format!(": {address} does not answer ARP"),
-            Some(false) => format!(": a router answers that {address} is unreachable"),
-            None => {
-                format!(": {address} does not answer neighbour discovery, or no router knows it")
+        (io::ErrorKind::HostUnreachable, _) => match (is_on_link(config), address) {
+            (Some(true), IpAddr::V4(_)) => format!(": {address} does not answer ARP"),
+            (Some(true), IpAddr::V6(_)) => {
+                format!(": {address} does not answer neighbour discovery")
             }
+            (Some(false), IpAddr::V4(_)) => {
+                format!(": a router answers that {address} is unreachable")
+            }
+            _ => format!(": {address} does not answer neighbour discovery, or no router knows it"),
         },
         (io::ErrorKind::NetworkUnreachable, _) => format!(": no route leads to {address}"),
         (io::ErrorKind::ConnectionRefused, _) => {
@@ -150,10 +155,12 @@ pub(super) fn out_of_reach(config: &PeerConfig) -> Option<String> {
     })
 }
 
-/// Whether the kernel would send to the peer without a router; `None`: it does not say, as for IPv6.
+/// Whether the kernel would send to the peer without a router; `None`: it does not say.
 fn is_on_link(config: &PeerConfig) -> Option<bool> {
-    if config.address.is_ipv6() {
-        return None;
+    match off_interface(config.address) {
+        (IpAddr::V6(address), None) => return shares_a_network(address, config),
+        (IpAddr::V6(_), Some(_)) => return Some(true),
+        (IpAddr::V4(_), _) => {}
     }
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).ok()?;
     if let Some(device) = config.device() {
@@ -166,6 +173,27 @@ fn is_on_link(config: &PeerConfig) -> Option<bool> {
         Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => Some(false),
         Err(_) => None,
     }
+}
+
+/// Whether the peer's address is in a network of one of our addresses. For IPv6, the kernel does not say
+/// whether a route has a gateway (SO_DONTROUTE has no effect), so that a route to an interface without
+/// an address in the same network is not seen.
+fn shares_a_network(peer: Ipv6Addr, config: &PeerConfig) -> Option<bool> {
+    let device = match (&config.bind_interface, &config.vrf) {
+        (Some(device), _) => Some(&**device),
+        // The addresses are those of the members.
+        (None, Some(_)) => return None,
+        (None, None) => None,
+    };
+    let bits = |address: Option<SockaddrStorage>| -> Option<u128> {
+        Some(address?.as_sockaddr_in6()?.ip().to_bits())
+    };
+    let mut own = getifaddrs().ok()?;
+    Some(own.any(|own| {
+        let is_meant = device.is_none_or(|device| own.interface_name == device);
+        let network = bits(own.address).zip(bits(own.netmask));
+        is_meant && network.is_some_and(|(own, mask)| own & mask == peer.to_bits() & mask)
+    }))
 }
 
 /// Prepares an accepted connection: sets its TTL, its key, and the options of a dialled one.
@@ -292,6 +320,21 @@ mod tests {
         let timed_out = describe(&io::ErrorKind::TimedOut.into(), &signed);
         assert!(timed_out.ends_with(&format!(": no answer: {compare}")), "{timed_out}");
         assert_eq!(out_of_reach(&near), None, "it is on a link");
+        // A prefix for documentation (RFC 3849), and one that every host has.
+        let at = |address: &str| PeerConfig {
+            address: address.parse().unwrap(),
+            source_address: None,
+            ..config.clone()
+        };
+        let far = out_of_reach(&at("2001:db8::77")).unwrap();
+        assert!(far.starts_with("2001:db8::77 is in no network of an interface"), "{far}");
+        let in_vrf = PeerConfig { vrf: Some("blue".into()), ..at("2001:db8::77") };
+        assert_eq!(out_of_reach(&in_vrf), None, "not known");
+        if std::net::TcpListener::bind("[::1]:0").is_ok() {
+            assert_eq!(out_of_reach(&at("::1")), None, "it is on a link");
+            let silent = describe(&io::ErrorKind::HostUnreachable.into(), &at("::1"));
+            assert!(silent.ends_with(": ::1 does not answer neighbour discovery"), "{silent}");
+        }
         let unknown = io::Error::other("strange");
         assert_eq!(describe(&unknown, &config), "strange");
     }
