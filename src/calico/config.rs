@@ -135,6 +135,7 @@ impl Converter {
             redistribute: redistribute(&plan.families.ipv4),
             vrfs: Vec::new(),
             key_chains: Vec::new(),
+            unused_policies: Vec::new(),
             host_routes,
             drain: plan.drain.clone(),
             fib,

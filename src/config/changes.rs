@@ -404,7 +404,7 @@ impl Changes {
         lines.extend(
             self.restart_needed
                 .iter()
-                .map(|key| format!("{key}: the new value counts after a restart of margay")),
+                .map(|key| format!("{key}: the new value takes effect after a restart of margay")),
         );
         lines
     }

@@ -85,6 +85,8 @@ pub struct Config {
     pub vrfs: Vec<Vrf>,
     /// Key chains of TCP-AO, in the order of the file. Sessions have those that they use.
     pub key_chains: Vec<Arc<KeyChain>>,
+    /// Policies that nothing in this configuration names, by name.
+    pub unused_policies: Vec<Arc<Policy>>,
     /// Our host routes to neighbours, in no particular order, each destination once.
     pub host_routes: Vec<HostRoute>,
     /// Why every peer is drained by configuration; `None`: it is not. Follows from Calico's objects
@@ -556,6 +558,7 @@ impl Config {
             redistribute: Vec::new(),
             vrfs: Vec::new(),
             key_chains: Vec::new(),
+            unused_policies: Vec::new(),
             host_routes: Vec::new(),
             drain: None,
             fib,
@@ -682,6 +685,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         redistribute,
         vrfs,
         key_chains,
+        unused_policies: policies.unused(),
         host_routes: Vec::new(),
         drain: None,
         fib: fib.settings,

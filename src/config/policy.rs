@@ -1,6 +1,7 @@
 //! `[[policy]]`: policies by name, and the textual forms of conditions and changes.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,15 +14,20 @@ use bgp_proto::types::{
 use super::reader::{Table, Value, closest};
 
 /// Every policy by name, including the two built-in ones.
-pub(super) struct Policies(BTreeMap<String, Arc<Policy>>);
+pub(super) struct Policies {
+    by_name: BTreeMap<String, Arc<Policy>>,
+    used: RefCell<BTreeSet<String>>,
+}
 
 impl Policies {
     /// The policy that `value` names.
     pub(super) fn named(&self, value: &Value<'_>) -> Option<Arc<Policy>> {
         let name = value.text()?;
-        let found = self.0.get(name);
-        if found.is_none() {
-            let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let found = self.by_name.get(name);
+        if found.is_some() {
+            self.used.borrow_mut().insert(name.to_owned());
+        } else {
+            let names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
             let remedy = match closest(name, &names) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("define it as [[policy]], or use {}", names.join(", ")),
@@ -37,9 +43,20 @@ impl Policies {
     }
 
     fn built_in(&self, name: &str, make: impl Fn() -> Policy) -> Arc<Policy> {
-        self.0.get(name).cloned().unwrap_or_else(|| Arc::new(make()))
+        self.by_name.get(name).cloned().unwrap_or_else(|| Arc::new(make()))
+    }
+
+    /// The policies that [`Policies::named`] was never asked for, without the built-in ones.
+    pub(super) fn unused(&self) -> Vec<Arc<Policy>> {
+        let used = self.used.borrow();
+        let is_unused = |name: &str| !BUILT_IN.contains(&name) && !used.contains(name);
+        let unused = self.by_name.iter().filter(|(name, _)| is_unused(name));
+        unused.map(|(_, policy)| Arc::clone(policy)).collect()
     }
 }
+
+/// The names of the policies that need not be defined.
+const BUILT_IN: [&str; 2] = ["all", "none"];
 
 /// Reads every `[[policy]]`.
 pub(super) fn read(root: &Table<'_>) -> Policies {
@@ -53,7 +70,9 @@ pub(super) fn read(root: &Table<'_>) -> Policies {
             let name = value.text()?;
             let fault = match name {
                 "" => Some(("is empty", "name the policy")),
-                "all" | "none" => Some(("is the name of a built-in policy", "use another name")),
+                name if BUILT_IN.contains(&name) => {
+                    Some(("is the name of a built-in policy", "use another name"))
+                }
                 _ if policies.contains_key(name) => {
                     Some(("is the name of another policy too", "use another name"))
                 }
@@ -77,7 +96,7 @@ pub(super) fn read(root: &Table<'_>) -> Policies {
             policies.insert(name, Arc::new(policy));
         }
     }
-    Policies(policies)
+    Policies { by_name: policies, used: RefCell::default() }
 }
 
 /// Our AS, which a Link Bandwidth community names. A fault in it is noted once, with those of `[bgp]`.

@@ -63,6 +63,9 @@ impl fmt::Display for Config {
         for chain in &self.key_chains {
             writeln!(f, "{}", Keys(chain))?;
         }
+        for policy in &self.unused_policies {
+            writeln!(f, "policy {}: nothing uses it", policy.name)?;
+        }
         write_local(f, None, &self.originate, &self.redistribute)?;
         for vrf in &self.vrfs {
             write_local(f, Some(&vrf.name), &vrf.originate, &vrf.redistribute)?;

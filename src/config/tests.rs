@@ -10,6 +10,7 @@ use bgp_proto::wire::{AddPathMode, Origin};
 use super::*;
 
 mod faults;
+mod unused;
 
 const FULL: &str = include_str!("../../examples/full.toml");
 
@@ -389,11 +390,11 @@ fn a_reload_changes_only_what_differs() {
     let c = changed("backup-paths = true", "backup-paths = false");
     assert!(c.table.is_some_and(|table| !table.backup_paths) && c.restart_needed.is_empty());
     let c = changed("protocol = 77", "protocol = 78");
-    assert_eq!(c.to_string(), "fib.protocol: the new value counts after a restart of margay");
+    assert_eq!(c.to_string(), "fib.protocol: the new value takes effect after a restart of margay");
     assert!(changed("1179", "1180").bgp_listen_changed);
     assert!(changed("\"-cali9*\", ", "").redistribute.is_some());
     let c = changed("\"json\"", "\"text\"");
-    assert_eq!(c.to_string(), "log.format: the new value counts after a restart of margay");
+    assert_eq!(c.to_string(), "log.format: the new value takes effect after a restart of margay");
     assert_eq!(c.log_level, None);
 }
 

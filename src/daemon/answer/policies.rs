@@ -286,7 +286,8 @@ fn described(route: &TestRoute) -> Result<AttrEdit, Refusal> {
 /// The policies in force with a name: several on a Calico node, where each peer has its own.
 fn named(sources: &Sources, name: &str) -> Result<Vec<Arc<Policy>>, Refusal> {
     let state = sources.state();
-    let all = policies(&state.config);
+    let mut all = policies(&state.config);
+    all.extend(state.config.unused_policies.iter().map(Arc::clone));
     let mut found: Vec<Arc<Policy>> = Vec::new();
     for policy in all.iter().filter(|policy| *policy.name == *name) {
         if !found.contains(policy) {
@@ -296,7 +297,7 @@ fn named(sources: &Sources, name: &str) -> Result<Vec<Arc<Policy>>, Refusal> {
     if found.is_empty() {
         let names: BTreeMap<&str, ()> = all.iter().map(|policy| (&*policy.name, ())).collect();
         let names: Vec<&str> = names.into_keys().take(NAMED_MAX).collect();
-        let text = format!("no policy \"{name}\" is in use; there are: {}", names.join(", "));
+        let text = format!("there is no policy \"{name}\"; there are: {}", names.join(", "));
         return Err(Refusal { kind: ErrorKind::NotFound, text });
     }
     Ok(found)
@@ -308,6 +309,7 @@ const NAMED_MAX: usize = 20;
 /// Every policy that something in the configuration uses, as often as it does.
 fn policies(config: &Config) -> Vec<Arc<Policy>> {
     let peers = config.peers.iter().map(|peer| &peer.routes);
+    let peers = peers.chain(config.interfaces.iter().map(|on_interface| &on_interface.routes));
     let routes = peers.chain(config.dynamic.iter().map(|range| &range.routes));
     let vrfs = &config.vrfs;
     let imports = config.bgp.import.iter().chain(vrfs.iter().flat_map(|vrf| &vrf.import));
