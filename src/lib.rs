@@ -20,6 +20,7 @@
 //! - [`supervise`]: who owns threads and tasks, and what happens when one of them dies.
 //! - [`client_slots`]: which client is disconnected when a socket has too many.
 //! - `counts`: reference counts by key.
+//! - `plural`: counts with the right form of their noun.
 //! - `replace_file`: replacing a file atomically.
 //! - [`metric_names`]: the name of every exported metric.
 //! - [`doctor`]: whether a node can migrate from BIRD to margay, or back.
@@ -44,6 +45,7 @@
 //! metric_names ←
 //! event_names  ←
 //! events       ← event_names
+//! plural       ←
 //! replace_file ←
 //! supervise    ←
 //! version      ←
@@ -58,8 +60,8 @@
 //! http         ← client_slots, metric_names, version
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
-//! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, version
-//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, replace_file, supervise, version
+//! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, version
+//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, plural, replace_file, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -86,6 +88,7 @@ pub mod logging;
 pub mod metric_names;
 pub mod net;
 pub mod node;
+mod plural;
 mod replace_file;
 pub mod simulate;
 pub mod supervise;

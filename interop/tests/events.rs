@@ -126,7 +126,7 @@ fn links_addresses_and_routes_of_others_are_events() -> Result<()> {
 
         let address = format!("{}/24", host.v4());
         host.run("ip", &["addr", "del", &address, "dev", "eth0"])?;
-        expect(&control, "address-removed", "was removed from eth0: 1 peers")?;
+        expect(&control, "address-removed", "was removed from eth0: 1 peer")?;
         host.run("ip", &["addr", "add", &address, "dev", "eth0"])?;
         expect(&control, "address-added", "is on eth0 again")?;
         wait_until(PATIENCE, "the session", || control.expect_established(far.v4()))?;

@@ -93,7 +93,7 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
     run("steer-stop", |lab| {
         let mut pair = Pair::start(lab, &case())?;
         let rehearsed = pair.steer("stop", &["--dry-run"])?;
-        ensure!(rehearsed.contains("dry run: Cease 6/2: 1 routes from it"), "{rehearsed}");
+        ensure!(rehearsed.contains("dry run: Cease 6/2: 1 route from it"), "{rehearsed}");
         ensure!(pair.peer()?["state"] == "Established", "the dry run stopped it");
         pair.steer("stop", &["--message", "moving rack 7"])?;
         pair.ensure_stopped()?;
@@ -249,7 +249,7 @@ fn a_command_that_cannot_be_carried_out_changes_nothing() -> Result<()> {
         let control = pair.margay.control();
         let all = control.text(&["peer", "retry", "--all"]);
         let text = format!("{:#}", all.expect_err("nobody could be dialled"));
-        ensure!(text.contains("nothing was done to any of 1 peers"), "{text}");
+        ensure!(text.contains("nothing was done to any of 1 peer"), "{text}");
         let items = control.json(&["peer", "refresh", "10.99.*", "--out", "--dry-run"])?;
         ensure!(items[0]["done"] == false && items[0]["skipped"].is_null(), "{items}");
         Ok(())

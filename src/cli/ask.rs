@@ -12,6 +12,7 @@ use super::pager::Pager;
 use super::render::{Colour, JsonWriter, Look, Renderer};
 use super::{FAILED, Output, WRONG, When};
 use crate::ctl::{ErrorKind, Refusal, Request};
+use crate::plural::counted;
 
 /// Timeout for the daemon to exit after `margay stop`.
 const STOP_WAIT: Duration = Duration::from_secs(60);
@@ -115,7 +116,7 @@ impl Unmet {
             Demand::Nothing => return None,
             Demand::Established => format!("{count} of {seen} peers are not established: {names}"),
             Demand::Ready => format!("not ready: {names}"),
-            Demand::Done => format!("nothing was done to any of {seen} peers"),
+            Demand::Done => format!("nothing was done to any of {}", counted(*seen, "peer")),
             Demand::DryRun => {
                 "the daemon has carried out the reload: this was no dry run".to_owned()
             }
@@ -171,6 +172,7 @@ fn is_paged(request: &Request) -> bool {
             | Request::ShowAdvertised { .. }
             | Request::ShowFib { .. }
             | Request::ShowGroups
+            | Request::ShowNexthops { .. }
             | Request::ShowBfd
             | Request::ShowKeyChains
             | Request::ShowConfig

@@ -24,6 +24,7 @@ use super::own_file::OwnFile;
 use crate::config::{Changes, Document, Secrets};
 use crate::event_names::{RELOAD_CONFIRMED, RELOAD_REFUSED, RELOAD_UNCONFIRMED, RELOAD_UNDONE};
 use crate::node::{Environment, NodeSettings, Setup};
+use crate::plural::counted;
 
 /// Version of the file's content.
 const VERSION: u32 = 1;
@@ -349,7 +350,9 @@ pub(in crate::daemon) fn not_undone(changes: &Changes) -> Vec<String> {
     let sessions = ended + changes.dynamic_ended.len();
     let mut texts = Vec::new();
     if sessions > 0 {
-        texts.push(format!("{sessions} sessions that ended begin anew, with routes sent again"));
+        let verb = if sessions == 1 { "begins" } else { "begin" };
+        let sessions = counted(sessions, "session");
+        texts.push(format!("{sessions} that ended {verb} anew, with routes sent again"));
     }
     if !changes.restart_needed.is_empty() {
         let keys = changes.restart_needed.join(", ");

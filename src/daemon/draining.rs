@@ -18,6 +18,7 @@ use super::selection::{Chosen, How};
 use crate::calico::model::DRAIN_ANNOTATION;
 use crate::ctl::{Lasts, Refusal, Selection};
 use crate::event_names::{DRAIN, UNDRAIN};
+use crate::plural::counted;
 
 type Names = BTreeSet<Arc<str>>;
 
@@ -47,15 +48,17 @@ impl Daemon {
                 };
                 info!(
                     event = DRAIN,
-                    "draining {}, {count} peers, {lasts}{reason}",
-                    described(&scope)
+                    "draining {}, {}, {lasts}{reason}",
+                    described(&scope),
+                    counted(count, "peer")
                 );
             }
             None => {
                 let scope = to_undrain(&self.drains, &registry, &order.peers)?;
                 self.drains.end(&scope).map_err(Refusal::failed)?;
                 let count = self.peers.review_drains(&scope);
-                info!(event = UNDRAIN, "drain ended: {}, {count} peers", described(&scope));
+                let count = counted(count, "peer");
+                info!(event = UNDRAIN, "drain ended: {}, {count}", described(&scope));
             }
         }
         Ok(())
@@ -67,13 +70,13 @@ impl Daemon {
         if !self.drains.set_object(reason.as_deref()) {
             return;
         }
-        let count = self.peers.review_drains(&Scope::All);
+        let count = counted(self.peers.review_drains(&Scope::All), "peer");
         match reason {
             Some(reason) => {
                 self.drains_due.arm(Instant::now());
-                info!("draining every peer, {count} peers, by the node's object ({reason})");
+                info!("draining every peer, {count}, by the node's object ({reason})");
             }
-            None => info!("drain by the node's object ended: every peer, {count} peers"),
+            None => info!("drain by the node's object ended: every peer, {count}"),
         }
     }
 

@@ -19,6 +19,7 @@ use super::deferral::Start;
 use super::own_file::{OwnFile, Unread};
 use crate::config::{Config, FibSettings};
 use crate::kernel::{self, Carried, Place};
+use crate::plural::counted;
 
 /// Version of the file's format.
 const VERSION: u32 = 1;
@@ -139,17 +140,23 @@ fn carry(from: KernelPlace, to: Option<KernelPlace>, faults: &mut Vec<String>) -
         Ok(Carried { routes, refused: 0 }) => {
             if routes > 0 {
                 info!(
-                    "{routes} routes that an earlier run left in table {table} with protocol \
-                     {protocol} are {}",
-                    if to.is_some() { "carried over to the present ones" } else { "deleted" }
+                    "{} that an earlier run left in table {table} with protocol {protocol} {} {}",
+                    counted(routes, "route"),
+                    if routes == 1 { "is" } else { "are" },
+                    if to.is_some() {
+                        "carried over to the present table and protocol"
+                    } else {
+                        "deleted"
+                    }
                 );
             }
             Left::None
         }
         Ok(Carried { refused, .. }) => {
             faults.push(format!(
-                "the kernel keeps {refused} routes that an earlier run left in table {table} with \
-                 protocol {protocol}; {remedy}"
+                "the kernel keeps {} that an earlier run left in table {table} with protocol \
+                 {protocol}; {remedy}",
+                counted(refused, "route")
             ));
             Left::Some
         }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::registry::{Record, Registry};
 use crate::event_names::{ADDRESS_ADDED, ADDRESS_REMOVED, LINK_DOWN, LINK_UP};
 use crate::kernel::Link;
+use crate::plural::counted;
 
 /// Maximum number of peers that one line names.
 const NAMES_MAX: usize = 10;
@@ -157,7 +158,9 @@ impl std::fmt::Display for Users {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Users { vrf, peers, next_hops } = self;
         vrf.iter().try_for_each(|vrf| write!(f, "in VRF {vrf}, "))?;
-        write!(f, "{} peers and {next_hops} next hops use it", peers.len())?;
+        let (count, hops) = (counted(peers.len(), "peer"), counted(*next_hops, "next hop"));
+        let verb = if peers.len() + *next_hops == 1 { "uses" } else { "use" };
+        write!(f, "{count} and {hops} {verb} it")?;
         if !peers.is_empty() {
             let more = if peers.len() > NAMES_MAX { ", …" } else { "" };
             let names: Vec<&str> = peers.iter().take(NAMES_MAX).map(|name| &**name).collect();

@@ -68,6 +68,7 @@ use crate::liveness::Liveness;
 use crate::logging::Log;
 use crate::net::{Accepted, Directory, Listeners, PeerEvent};
 use crate::node::Setup;
+use crate::plural::counted;
 use crate::supervise::{self, Ending};
 use crate::version;
 
@@ -465,13 +466,13 @@ impl Daemon {
         });
         info!(
             event = STARTED,
-            "margay {} (commit {}) runs as AS {}, router id {}, with {} peers and {} ranges",
+            "margay {} (commit {}) runs as AS {}, router id {}, with {} and {}",
             version::VERSION,
             version::COMMIT,
             config.bgp.identity.asn,
             config.bgp.identity.router_id,
-            config.peers.len(),
-            config.dynamic.len(),
+            counted(config.peers.len(), "peer"),
+            counted(config.dynamic.len(), "range"),
         );
         say_memory_limits(&config, self.memory_key());
         self.say_held_back();

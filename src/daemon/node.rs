@@ -17,6 +17,7 @@ use super::handover::Step;
 use crate::calico::Touched;
 use crate::config::{Config, PeerEntry, differing_peers};
 use crate::node::{Follower, NodeSettings, Update};
+use crate::plural::counted;
 
 /// The part of the daemon that exists on a Calico node only.
 pub(super) struct Node {
@@ -134,8 +135,8 @@ impl Daemon {
                 self.config.peers.iter().filter(leaving).cloned().collect();
             if !leaving.is_empty() {
                 info!(
-                    "{} sessions will close once other sessions carry their routes",
-                    leaving.len()
+                    "{} will close once other sessions carry their routes",
+                    counted(leaving.len(), "session")
                 );
                 self.convergence.handover.part(leaving, now);
                 if let Some(node) = &mut self.node {
@@ -249,7 +250,8 @@ impl Daemon {
     fn end_parting(&mut self, ended: Vec<PeerEntry>) {
         let planned = self.node.as_ref().and_then(|node| node.planned.clone());
         let Some(planned) = planned.filter(|_| !ended.is_empty()) else { return };
-        info!("closing {} sessions: other sessions carry their routes", ended.len());
+        let sessions = counted(ended.len(), "session");
+        info!("closing {sessions}: other sessions carry their routes");
         let names = ended.into_iter().map(|entry| entry.name).collect();
         self.put_into_force(&planned, &Touched::default(), &names);
     }

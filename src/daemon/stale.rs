@@ -5,6 +5,7 @@ use tracing::info;
 
 use super::Daemon;
 use crate::event_names::{STALE_LONG_LIVED, STALE_REMOVED};
+use crate::plural::counted;
 
 impl Daemon {
     /// Logs an event of stale routes; others are not about them.
@@ -12,7 +13,8 @@ impl Daemon {
         let (peer, text) = match event {
             TableEvent::StaleRemoved { peer, family, count, returned, phase } => {
                 let why = removal(*returned, *phase);
-                (peer, format!("{count} stale {family} routes withdrawn: {why}"))
+                let routes = counted(*count, &format!("stale {family} route"));
+                (peer, format!("{routes} withdrawn: {why}"))
             }
             TableEvent::LongLivedStale { peer, family, count, time } => {
                 let secs = time.as_secs();
@@ -30,7 +32,8 @@ impl Daemon {
                 (peer, text)
             }
             TableEvent::NotLongLived { peer, family, count } => {
-                (peer, format!("{count} stale {family} routes withdrawn: NO_LLGR"))
+                let routes = counted(*count, &format!("stale {family} route"));
+                (peer, format!("{routes} withdrawn: NO_LLGR"))
             }
             _ => return,
         };

@@ -10,6 +10,7 @@ use bgp_proto::types::Family;
 use super::sources::Sources;
 use crate::daemon::registry::Record;
 use crate::daemon::startup::Startup;
+use crate::plural::counted;
 
 /// While the node's name file is younger than this, every session must be established
 /// (calico-node's `--threshold-time`).
@@ -112,7 +113,7 @@ fn bird_ready(sessions: &[Session], age: Duration, recovering: Option<usize>) ->
     }
     recovering.map(|peers| match peers {
         0 => "start-up is not over: the last routes are on their way to the kernel".to_owned(),
-        _ => format!("start-up is not over: waiting for the routes of {peers} peers"),
+        _ => format!("start-up is not over: waiting for the routes of {}", counted(peers, "peer")),
     })
 }
 

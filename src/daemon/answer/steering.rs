@@ -22,6 +22,7 @@ use crate::daemon::selection::{Chosen, How};
 use crate::daemon::shutdowns::Shutdowns;
 use crate::event_names::PEER_COMMAND;
 use crate::net::AdminShutdown;
+use crate::plural::counted;
 
 /// Carries out operators' commands to sessions.
 #[derive(Clone)]
@@ -249,17 +250,20 @@ fn tell(action: &PeerAction, record: &Record) {
 fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
     let sum = |map: &FamilyMap<u32>| map.0.iter().map(|n| u64::from(*n)).sum::<u64>();
     let (received, advertised) = (sum(&counts.received), sum(&counts.advertised));
+    let routes = counted(received, "route");
+    let are = if received == 1 { "is" } else { "are" };
     let session = record.handle.snapshot().negotiated;
     match action {
         PeerAction::Stop { .. } if session.is_none() && counts.restarting.is_some() => format!(
-            "{received} stale routes from it are withdrawn here; it neither connects nor accepts until \
-             it is started"
+            "{} from it {are} withdrawn here; it neither connects nor accepts until \
+             it is started",
+            counted(received, "stale route")
         ),
         PeerAction::Stop { .. } if session.is_none() => {
             "neither connects nor accepts until it is started".to_owned()
         }
         PeerAction::Stop { .. } => format!(
-            "Cease 6/2: {received} routes from it are withdrawn here, {advertised} of ours there, until \
+            "Cease 6/2: {routes} from it {are} withdrawn here, {advertised} of ours there, until \
              it is started"
         ),
         PeerAction::Start if record.session.passive == PassiveMode::Passive => {
@@ -267,7 +271,7 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
         }
         PeerAction::Start => "connects".to_owned(),
         PeerAction::Reset { routes: RoutesOnReset::Withdraw, .. } => format!(
-            "Cease 6/4: {received} routes from it are withdrawn here, {advertised} of ours there, until \
+            "Cease 6/4: {routes} from it {are} withdrawn here, {advertised} of ours there, until \
              it is back"
         ),
         PeerAction::Reset { routes: RoutesOnReset::Keep, .. } => {
@@ -277,14 +281,14 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
             let times = kept.flatten().map(|(restart, more)| restart.min(stale_time) + more);
             let secs = times.max().unwrap_or_default().as_secs();
             format!(
-                "TCP closes without a NOTIFICATION: {received} routes from it are kept here as \
+                "TCP closes without a NOTIFICATION: {routes} from it {are} kept here as \
                  stale until it is back, for {secs} s at most, {advertised} of ours there if it helps \
                  (RFC 4724)"
             )
         }
         PeerAction::Refresh(direction) => {
-            let theirs = format!("requests its {received} routes");
-            let ours = format!("sends it {advertised} routes");
+            let theirs = format!("requests its {routes}");
+            let ours = format!("sends it {}", counted(advertised, "route"));
             match direction {
                 Direction::In => theirs,
                 Direction::Out => ours,
