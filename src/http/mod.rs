@@ -16,10 +16,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+
+use crate::version;
 
 pub use metrics::{
     BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
@@ -81,6 +83,7 @@ impl Server {
     /// Serves until the future is dropped.
     pub async fn run<S: Source>(self, source: Arc<S>) {
         let app = Router::new()
+            .route("/", get(index))
             .route("/metrics", get(metrics::<S>))
             .route("/liveness", get(liveness::<S>))
             .route("/readiness", get(readiness::<S>))
@@ -104,6 +107,21 @@ impl<S> Clone for Context<S> {
     fn clone(&self) -> Self {
         Context { source: Arc::clone(&self.source), wait: self.wait }
     }
+}
+
+/// What there is to ask for.
+async fn index() -> Html<String> {
+    let link = |path: &str, what: &str| format!("<li><a href=\"{path}\">{path}</a>: {what}</li>\n");
+    let links = [
+        link("/metrics", "metrics in the text format of Prometheus"),
+        link("/liveness", "200 while every part of the daemon is responding, otherwise 503"),
+        link("/readiness", "200 once the daemon is ready, otherwise 503 with the reason"),
+    ];
+    Html(format!(
+        "<!DOCTYPE html>\n<title>margay</title>\n<h1>margay {}</h1>\n<ul>\n{}</ul>\n",
+        version::VERSION,
+        links.concat()
+    ))
 }
 
 async fn metrics<S: Source>(State(cx): State<Context<S>>) -> Response {

@@ -389,7 +389,9 @@ async fn the_three_paths_answer() {
     assert!(metrics.contains("margay_peers{kind=\"mesh\",state=\"Established\"} 4998\n"));
     assert!(get(address, "/liveness").await.ends_with("\r\n\r\nalive\n"));
     assert!(get(address, "/readiness").await.ends_with("\r\n\r\nready\n"));
-    assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+    let index = get(address, "/").await;
+    assert!(index.contains("<a href=\"/readiness\">"), "{index}");
+    assert!(get(address, "/other").await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
