@@ -37,7 +37,7 @@ pub struct ProbeArgs {
     /// The VRF of a neighbour that is not configured.
     #[arg(long, value_name = "VRF")]
     vrf: Option<String>,
-    /// A file with the TCP MD5 key; it loses one line end. Default: that of the peer.
+    /// A file with the TCP MD5 key; a line end at its end is not part of it. Default: that of the peer.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// Connect although the session has a connection, which may end it.

@@ -9,10 +9,11 @@ use serde::de::DeserializeOwned;
 
 use super::client::ClientError;
 use crate::ctl::item::{
-    Calico, FibRoute, Group, Health, LogLevel, Peer, PerFamily, RouteCount, Status, Stopping,
-    VrfStatus,
+    Calico, FibRoute, Group, Health, LogLevel, Peer, PerFamily, Range, RefusedConnections,
+    RouteCount, Status, Stopping, VrfStatus,
 };
 use crate::ctl::{Request, StopMode};
+use crate::plural::counted;
 
 mod bfd;
 mod configuration;
@@ -23,6 +24,7 @@ mod explain;
 mod json;
 mod key_chains;
 mod look;
+mod next_hops;
 mod peer;
 mod policy;
 mod probe;
@@ -56,6 +58,7 @@ enum View {
     Count,
     Fib(Table),
     Groups(Table),
+    NextHops(Table),
     Bfd(Table),
     KeyChains(Table),
     Steered(Table),
@@ -98,6 +101,7 @@ impl<W: Write> Renderer<W> {
             | Request::ShowAdvertised { .. } => View::Routes(Routes::new(table(&routes::COLUMNS))),
             Request::ShowFib { .. } => View::Fib(table(&FIB_COLUMNS)),
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
+            Request::ShowNexthops { .. } => View::NextHops(table(&next_hops::COLUMNS)),
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
             Request::ShowKeyChains => View::KeyChains(table(&key_chains::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
@@ -137,6 +141,7 @@ impl<W: Write> Renderer<W> {
             View::Count => out.write_all(count(&read(item)?).as_bytes()),
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),
+            View::NextHops(table) => table.row(next_hops::row(&read(item)?), out),
             View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
             View::KeyChains(table) => table.row(key_chains::row(&read(item)?), out),
             View::Steered(table) => table.row(steered::row(&read(item)?), out),
@@ -148,7 +153,7 @@ impl<W: Write> Renderer<W> {
                 .and_then(|()| out.flush()),
             View::Debugged => out.write_all(debug::debugged(&read(item)?).as_bytes()),
             View::Probed => out.write_all(probe::probed(&read(item)?, look).as_bytes()),
-            View::Draining => out.write_all(draining(&read(item)?).as_bytes()),
+            View::Draining => out.write_all(draining(&read(item)?, look).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Config => out.write_all(configuration::section(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(configuration::reloaded(&read(item)?).as_bytes()),
@@ -171,6 +176,7 @@ impl<W: Write> Renderer<W> {
             View::Peers(table)
             | View::Fib(table)
             | View::Groups(table)
+            | View::NextHops(table)
             | View::Bfd(table)
             | View::KeyChains(table)
             | View::Steered(table) => table.flush(&mut self.out),
@@ -223,7 +229,11 @@ fn status(s: &Status, look: &Look) -> String {
     line(&mut out, "cluster id", &s.cluster_id);
     line(&mut out, "running", look.since_in_full(s.uptime_seconds));
     if let Some(config) = &s.config {
-        line(&mut out, "configuration", format_args!("{config} (read {})", text(&s.config_read)));
+        line(
+            &mut out,
+            "configuration",
+            format_args!("{config} (read {})", look.time_of(&text(&s.config_read))),
+        );
     }
     line(&mut out, "ready", s.not_ready.as_deref().map_or("yes".into(), |r| format!("no: {r}")));
     if let Some(held) = &s.held_back {
@@ -231,7 +241,11 @@ fn status(s: &Status, look: &Look) -> String {
     }
     if let Some(refused) = &s.reload_refused {
         let text = refused.text.replace('\n', "; ");
-        line(&mut out, "last reload", format_args!("refused at {}: {text}", refused.at));
+        line(
+            &mut out,
+            "last reload",
+            format_args!("refused at {}: {text}", look.time_of(&refused.at)),
+        );
     }
     if let Some(reload) = &s.reload_unconfirmed {
         let text = configuration::unconfirmed(reload);
@@ -244,10 +258,16 @@ fn status(s: &Status, look: &Look) -> String {
         line(&mut out, "log level", level);
     }
     line(&mut out, "peers", format_args!("{}, {} established", s.peers, s.peers_established));
+    for range in &s.ranges {
+        line(&mut out, "range", of_range(range));
+    }
+    for refused in &s.refused_connections {
+        line(&mut out, "refused", refused_connections(refused));
+    }
     match &s.drained {
-        Some(all) => line(&mut out, "drained", format_args!("every peer {}", drained(all))),
+        Some(all) => line(&mut out, "drained", format_args!("every peer {}", drained(all, look))),
         None if s.peers_drained > 0 => {
-            line(&mut out, "drained", format_args!("{} peers", s.peers_drained));
+            line(&mut out, "drained", counted(u64::from(s.peers_drained), "peer"));
         }
         None => {}
     }
@@ -283,6 +303,21 @@ fn status(s: &Status, look: &Look) -> String {
         calico_status(calico, &mut out);
     }
     out
+}
+
+fn of_range(range: &Range) -> String {
+    let Range { name, prefix, vrf, peers, peers_max } = range;
+    let name = name.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
+    let vrf = vrf.as_ref().map(|vrf| format!(" in VRF {vrf}")).unwrap_or_default();
+    format!("{name}{prefix}{vrf}: {peers} of {}", counted(*peers_max, "peer"))
+}
+
+fn refused_connections(refused: &RefusedConnections) -> String {
+    let RefusedConnections { address, interface, reason, count, seconds } = refused;
+    let interface = interface.as_ref().map(|name| format!("%{name}")).unwrap_or_default();
+    let connections = counted(*count, "connection");
+    let ago = age(*seconds);
+    format!("{connections} from {address}{interface}, the last {ago} ago: {reason}")
 }
 
 fn vrf_status(vrf: &VrfStatus, out: &mut String) {
@@ -468,7 +503,11 @@ fn group_row(g: &Group) -> Vec<Cell> {
 }
 
 fn count(c: &RouteCount) -> String {
-    format!("{} prefixes, {} paths\n", c.prefixes, c.paths)
+    let prefixes = match c.prefixes {
+        1 => "1 prefix".to_owned(),
+        count => format!("{count} prefixes"),
+    };
+    format!("{prefixes}, {}\n", counted(c.paths, "path"))
 }
 
 fn log_level(l: &LogLevel) -> String {

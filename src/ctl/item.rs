@@ -2,11 +2,14 @@
 //! prefixes and communities are strings, AS numbers integers, durations whole seconds.
 
 mod configuration;
+mod connections;
 mod debug;
 mod draining;
 mod event;
 mod explanation;
 mod kernel;
+mod messages;
+mod next_hop;
 mod policy;
 mod probe;
 mod rehearsed;
@@ -21,11 +24,14 @@ pub use configuration::{
     ChangedKey, Confirmed, ReloadRefused, Reloaded, ReloadedSession, Section, Setting,
     UnconfirmedReload,
 };
+pub use connections::{Range, RefusedConnections};
 pub use debug::Debugged;
 pub use draining::{DrainWaiting, Drained, Draining};
 pub use event::Event;
 pub use explanation::{Advertised, ExplainedFib, Explanation, Withheld};
 pub use kernel::KernelAnswer;
+pub use messages::Messages;
+pub use next_hop::{NextHop, Resolution};
 pub use policy::{ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, SentPath};
 pub use probe::{ProbeStep, Probed};
 pub use rehearsed::{AttributeChange, RehearsedPeer, RehearsedRoute, RehearsedRoutes};
@@ -103,6 +109,12 @@ pub struct Status {
     pub peers: u32,
     /// Peers whose session is established.
     pub peers_established: u32,
+    /// The ranges from which peers may connect, in the order of the file.
+    #[serde(default)]
+    pub ranges: Vec<Range>,
+    /// The addresses whose connections were refused most recently, the last one first; at most 32.
+    #[serde(default)]
+    pub refused_connections: Vec<RefusedConnections>,
     /// The drain of all peers, if one is in force.
     #[serde(default)]
     pub drained: Option<Drained>,
@@ -561,24 +573,6 @@ pub struct PrefixCounts {
     pub accepted: u32,
     /// Routes in the Adj-RIB-Out.
     pub advertised: u32,
-}
-
-/// Message counters of a peer since it was configured: [`bgp_proto::session::Stats`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // The fields are documented there.
-pub struct Messages {
-    pub updates_received: u64,
-    pub keepalives_received: u64,
-    pub keepalives_sent: u64,
-    pub notifications_received: u64,
-    pub notifications_sent: u64,
-    pub refreshes_received: u64,
-    pub refreshes_sent: u64,
-    pub treated_as_withdraw: u64,
-    pub attributes_discarded: u64,
-    pub octets_received: u64,
-    pub established_transitions: u64,
-    pub connect_failures: u64,
 }
 
 /// Why a session ended, or could not be established.

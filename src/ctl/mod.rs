@@ -36,7 +36,7 @@ pub(crate) use socket::connect;
 pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selection};
 pub use timestamp::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use view::{
-    Names, PeerFacts, WallClock, explanation, group, peer, route, route_page, state_name,
+    Names, PeerFacts, WallClock, explanation, group, next_hop, peer, route, route_page, state_name,
 };
 
 /// The source of all answers: the daemon.

@@ -60,6 +60,12 @@ pub enum Request {
     },
     /// The update groups: [`super::item::Group`].
     ShowGroups,
+    /// The next hops of paths: [`super::item::NextHop`].
+    ShowNexthops {
+        /// The VRF in which; absent: the default VRF.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vrf: Option<String>,
+    },
     /// The BFD sessions: [`super::item::BfdSession`].
     ShowBfd,
     /// The keys of TCP-AO: [`super::item::ChainKey`].
@@ -314,7 +320,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 30] = [
+const REQUESTS: [&str; 31] = [
     "show-status",
     "show-peers",
     "show-peers-in",
@@ -324,6 +330,7 @@ const REQUESTS: [&str; 30] = [
     "show-advertised",
     "show-fib",
     "show-groups",
+    "show-nexthops",
     "show-key-chains",
     "show-bfd",
     "health",
@@ -382,6 +389,8 @@ pub enum Cursor {
     Index(u32),
     /// After this prefix.
     After(Prefix),
+    /// After this address.
+    AfterAddress(IpAddr),
     /// After this many of these prefixes.
     Prefixes(PrefixCursor),
     /// After an event.

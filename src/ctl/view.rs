@@ -2,8 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{self, Negotiated, PeerConfig, RemoteAsn, State, Stats};
-use bgp_proto::table::{self, DestinationView, GroupView, PathView, PeerCounts, PeerRoutes};
+use bgp_proto::table::{
+    self, DestinationView, GroupView, NextHopView, PathView, PeerCounts, PeerRoutes,
+};
 use bgp_proto::types::{
     Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Prefix, Time, off_interface,
 };
@@ -12,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::item::{
     self, AsPathPart, Explanation, Gateway, Group, LastError, Messages, Path, Peer, PerFamily,
-    PrefixCounts, Retained, RetainedPhase, Route, Timers,
+    PrefixCounts, Resolution, Retained, RetainedPhase, Route, Timers,
 };
 use super::protocol::unwritable;
 use super::{Cursor, Page, Refusal, rfc3339};
@@ -219,6 +222,9 @@ fn messages(stats: &Stats) -> Messages {
         treated_as_withdraw: stats.treated_as_withdraw,
         attributes_discarded: stats.attributes_discarded,
         octets_received: stats.octets_received,
+        // Set by the caller: the state machine does not see UPDATEs that are sent.
+        updates_sent: 0,
+        octets_sent: 0,
         established_transitions: stats.established_transitions,
         connect_failures: stats.connect_failures,
     }
@@ -339,6 +345,46 @@ fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
+    }
+}
+
+/// A next hop as an item; `by` is the kernel route that decides how it is reached.
+pub fn next_hop(view: &NextHopView, by: Option<&str>, names: &impl Names) -> item::NextHop {
+    let (address, interface) = off_interface(view.addr);
+    let (state, hops, metric) = match &view.state {
+        NextHopState::Local => (Resolution::Local, &[][..], None),
+        NextHopState::Unreachable => (Resolution::Unresolved, &[][..], None),
+        NextHopState::Via { hops, metric, over: Over::Default, .. } => {
+            (Resolution::DefaultRoute, &hops[..], Some(*metric))
+        }
+        NextHopState::Via { hops, metric, connected: true, .. } => {
+            (Resolution::Connected, &hops[..], Some(*metric))
+        }
+        NextHopState::Via { hops, metric, .. } => (Resolution::Recursive, &hops[..], Some(*metric)),
+    };
+    let reason = match (state, by) {
+        (Resolution::Connected | Resolution::Recursive, _) => None,
+        (Resolution::Local, _) => Some("it is an address of this machine".to_owned()),
+        (Resolution::DefaultRoute, _) => {
+            Some("only the default route covers it (fib.resolve-via-default)".to_owned())
+        }
+        (Resolution::Unresolved, Some(by)) => Some(format!("{by}: not usable")),
+        (Resolution::Unresolved, None) => {
+            Some("no kernel route covers it, apart from margay's own".to_owned())
+        }
+    };
+    item::NextHop {
+        address,
+        interface: interface
+            .map(|index| names.interface(index.get()).unwrap_or_else(|| format!("#{index}"))),
+        vrf: None,
+        state,
+        gateways: gateways(hops, names),
+        metric,
+        resolved_by: by.map(str::to_owned),
+        paths: view.paths,
+        peer: view.peer.map(|id| peer_name(id, names)),
+        reason,
     }
 }
 

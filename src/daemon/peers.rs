@@ -21,6 +21,7 @@ use crate::net::{
     Accepted, Directory, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog, SessionCounters,
     spawn_peer,
 };
+use crate::plural::counted;
 
 /// Peer ids that stay unused before the oldest is used again: the table may still be withdrawing
 /// the routes of its last owner in slices, and would have to withdraw the rest at once.
@@ -260,21 +261,21 @@ impl Peers {
         }
         if let Some(peer) = self.place(vrf.as_ref()).directory.peer(from) {
             if peer.connect(stream).is_err() {
-                self.session_counters.connection_refused(Refusal::QueueFull);
+                self.session_counters.connection_refused(from, Refusal::QueueFull);
             }
             return;
         }
         let Some(range) = range_of(&self.ranges, vrf.as_ref(), from) else { return };
         let members = self.registry.members(vrf.as_ref(), range.prefix);
         if members >= usize::try_from(range.peers_max).unwrap_or(usize::MAX) {
-            self.session_counters.connection_refused(Refusal::RangeFull);
+            self.session_counters.connection_refused(from, Refusal::RangeFull);
             let text =
                 format_args!("{} has its {} peers (peers-max)", range.prefix, range.peers_max);
             self.refused.note(from, Refusal::RangeFull, text);
             return;
         }
         if self.registry.dynamic() >= self.dynamic_max {
-            self.session_counters.connection_refused(Refusal::Descriptors);
+            self.session_counters.connection_refused(from, Refusal::Descriptors);
             let text = format_args!(
                 "file descriptors suffice for {} dynamic peers; raise the limit (ulimit -n, \
                  LimitNOFILE=)",
@@ -285,7 +286,7 @@ impl Peers {
         }
         let (entry, prefix) = (range.peer(from), range.prefix);
         if self.shared.shutdowns.get(&entry.name).is_some() {
-            self.session_counters.connection_refused(Refusal::ShutDown);
+            self.session_counters.connection_refused(from, Refusal::ShutDown);
             self.refused.note(
                 from,
                 Refusal::ShutDown,
@@ -438,7 +439,7 @@ impl Peers {
             }
         };
         if tokio::time::timeout(grace, all_gone).await.is_err() {
-            warn!("{} peers did not stop in time", self.registry.len());
+            warn!("{} did not stop in time", counted(self.registry.len(), "peer"));
         }
     }
 

@@ -632,7 +632,7 @@ impl Door {
             // A reset leaves no socket in TIME-WAIT.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
-        self.session_counters.connection_refused(why);
+        self.session_counters.connection_refused(from, why);
         self.log.note(from, why, why.text());
     }
 }

@@ -36,10 +36,11 @@ impl RefusalLog {
                 (from, Some(ifindex)) => format!("{from}%{ifindex}"),
                 (from, None) => from.to_string(),
             };
-            warn!(
-                event = CONNECTION_REFUSED,
-                "connection from {from} refused: {text} ({more} more since the last such line)"
-            );
+            let more = match more {
+                0 => String::new(),
+                more => format!("; {more} more since the last line for this reason"),
+            };
+            warn!(event = CONNECTION_REFUSED, "connection from {from} refused: {text}{more}");
         }
     }
 

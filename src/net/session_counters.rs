@@ -1,6 +1,7 @@
 //! Counters over all sessions: why they ended, how long writing took, and why connections were
 //! refused.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +11,10 @@ use bgp_proto::wire::Code;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
+use tokio::time::Instant;
 
 use super::admission::Refusal;
+use super::refused_callers::{RefusedCaller, RefusedCallers};
 use crate::metric_names as names;
 
 /// Upper bounds in seconds. Writing never waits for a peer, so a slow write means a slow machine.
@@ -84,6 +87,7 @@ fn received(code: Code) -> &'static str {
 pub struct SessionCounters {
     ends: Arc<[AtomicU64; REASONS.len()]>,
     refusals: Arc<[AtomicU64; Refusal::ALL.len()]>,
+    callers: RefusedCallers,
     flush: Histogram,
 }
 
@@ -100,6 +104,7 @@ impl Default for SessionCounters {
         SessionCounters {
             ends: Arc::new([const { AtomicU64::new(0) }; REASONS.len()]),
             refusals,
+            callers: RefusedCallers::default(),
             flush,
         }
     }
@@ -115,7 +120,8 @@ impl SessionCounters {
     }
 
     /// Counts a connection that was refused before a peer's task saw it.
-    pub fn connection_refused(&self, why: Refusal) {
+    pub fn connection_refused(&self, from: IpAddr, why: Refusal) {
+        self.callers.note(from, why, Instant::now());
         if let Some(counter) = self.refusals.get(why as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
@@ -125,6 +131,11 @@ impl SessionCounters {
     pub fn refusals(&self) -> Vec<(&'static str, u64)> {
         let counts = self.refusals.iter().map(|count| count.load(Ordering::Relaxed));
         Refusal::ALL.into_iter().map(Refusal::word).zip(counts).collect()
+    }
+
+    /// The addresses whose connections were refused most recently, the last one first.
+    pub fn refused_callers(&self) -> Vec<RefusedCaller> {
+        self.callers.list()
     }
 
     pub(super) fn flushed(&self, took: Duration) {

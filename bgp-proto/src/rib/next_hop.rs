@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Bound;
 
 use super::{DestId, Neighbors, NextHopState, Over, SourceId, SparseSet};
 use crate::types::{Family, NextHop};
@@ -261,6 +262,20 @@ impl NextHops {
     /// What the host said about an address.
     pub(crate) fn state_of(&self, addr: IpAddr) -> Option<&NextHopState> {
         self.addresses.get(&addr).map(|address| &address.state)
+    }
+
+    /// The addresses after `after` that paths use, in their order, with their states and the number
+    /// of paths.
+    pub(crate) fn used(
+        &self,
+        after: Option<IpAddr>,
+    ) -> impl Iterator<Item = (IpAddr, &NextHopState, u32)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let used = self.addresses.range((from, Bound::Unbounded)).filter(|(_, a)| a.users > 0);
+        used.map(|(addr, address)| {
+            let paths = self.ids_of(*addr).into_iter().map(|id| self.entry(id).paths).sum();
+            (*addr, &address.state, paths)
+        })
     }
 
     /// The interface through which a next hop is reached, as policies see it.

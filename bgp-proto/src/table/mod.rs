@@ -20,6 +20,7 @@ mod leaks;
 mod marks;
 mod membership;
 mod memory;
+mod next_hops;
 mod pace;
 mod passes;
 mod peer;
@@ -52,6 +53,7 @@ pub use config::{
 pub use drain::DrainProgress;
 pub use leaks::Offered;
 pub use memory::{Memory, MemoryBound};
+pub use next_hops::NextHopView;
 pub use pace::Pace;
 pub use peer::Receipt;
 pub use policies::{PolicyCount, PolicyHits, PolicyPlace, PolicyTest, RuleHits, TestedRoute};

@@ -1,24 +1,25 @@
 //! `margay drain`, `undrain` and `show drain`.
 
-use super::{clean, line};
+use super::{Look, clean, line};
 use crate::ctl::Lasts;
 use crate::ctl::item::{Drained, Draining};
 
 /// When a drain began, its reason, and how long it lasts at most.
-pub(super) fn drained(drained: &Drained) -> String {
+pub(super) fn drained(drained: &Drained, look: &Look) -> String {
     let reason = drained.reason.as_ref().map(|reason| format!(" ({})", clean(reason)));
     let until = match drained.lasts {
         Lasts::Run => "until undrained, or the daemon is restarted",
         Lasts::Boot => "until undrained, or the machine is restarted",
         Lasts::Object => "by the node's object: until its annotation or cordon is removed",
     };
-    format!("since {}{}, {until}", drained.since, reason.unwrap_or_default())
+    let since = look.time_of(&drained.since);
+    format!("since {since}{}, {until}", reason.unwrap_or_default())
 }
 
-pub(super) fn draining(d: &Draining) -> String {
+pub(super) fn draining(d: &Draining, look: &Look) -> String {
     let mut out = String::new();
     match &d.all {
-        Some(all) => line(&mut out, "every peer", format_args!("drained {}", drained(all))),
+        Some(all) => line(&mut out, "every peer", format_args!("drained {}", drained(all, look))),
         None if d.by_name.is_empty() => return "no peer is drained\n".to_owned(),
         None => {}
     }

@@ -1,7 +1,6 @@
 //! `margay events`, and the events in `show peer`.
 
 use super::{Look, clean};
-use crate::ctl::from_rfc3339;
 use crate::ctl::item::Event;
 
 /// Width of the column with the name. The names of most events are shorter.
@@ -22,10 +21,7 @@ pub(super) fn event_of_peer(e: &Event, look: &Look) -> String {
 }
 
 fn at(e: &Event, look: &Look) -> String {
-    match from_rfc3339(&e.at) {
-        Some(at) => look.time(at),
-        None => clean(&e.at),
-    }
+    clean(&look.time_of(&e.at))
 }
 
 /// Prefix, object and reason, if the text does not contain them.

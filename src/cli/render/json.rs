@@ -34,6 +34,7 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowAdvertised { select: RouteSelection { count: false, .. }, .. }
                 | Request::ShowFib { select: RouteSelection { count: false, .. } }
                 | Request::ShowGroups
+                | Request::ShowNexthops { .. }
                 | Request::ShowBfd
                 | Request::ShowKeyChains
                 | Request::ShowConfig

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::ctl::bird::LocalClock;
+use crate::ctl::from_rfc3339;
 
 /// How times are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,11 @@ impl Look {
     /// A time as the host's local time.
     pub(super) fn time(&self, at: SystemTime) -> String {
         self.clock.long(at)
+    }
+
+    /// A time as the daemon writes it (RFC 3339) as the host's local time; other texts as they are.
+    pub(super) fn time_of(&self, text: &str) -> String {
+        from_rfc3339(text).map_or_else(|| text.to_owned(), |at| self.time(at))
     }
 
     fn at(&self, seconds: u64) -> String {

@@ -22,10 +22,10 @@ pub(super) fn peer(p: &Peer, look: &Look) -> String {
     }
     messages(&p.messages, p.flaps, &mut out);
     if let Some(error) = &p.last_error {
-        last_error("last error", error, &mut out);
+        last_error("last error", error, look, &mut out);
     }
     if let Some(error) = p.last_bgp_error.as_ref().filter(|e| p.last_error.as_ref() != Some(*e)) {
-        last_error("last BGP error", error, &mut out);
+        last_error("last BGP error", error, look, &mut out);
     }
     for (index, event) in p.events.iter().flatten().enumerate() {
         let label = if index == 0 { "events" } else { "" };
@@ -77,7 +77,7 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     line(out, "local address", text(&p.local_address));
     let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
     line(out, "families", families.join(", "));
-    timers(p, out);
+    timers(p, look, out);
 }
 
 /// The keys of TCP-AO, and what was received with them.
@@ -129,11 +129,17 @@ fn signatures(ao: &TcpAo, out: &mut String) {
 }
 
 /// The negotiated or configured times, and the timers that are running.
-fn timers(p: &Peer, out: &mut String) {
+fn timers(p: &Peer, look: &Look, out: &mut String) {
     let left = |seconds: Option<u64>, what: &str| {
         seconds.map(|seconds| format!(" ({what} {seconds} s)")).unwrap_or_default()
     };
     let hold = format!("hold {} s{}", p.hold_time, left(p.timers.hold, "expires in"));
+    // KEEPALIVE and UPDATE restart the hold timer (RFC 4271 §8.2.2), and nothing else does.
+    let silent = p.timers.hold.filter(|_| p.state == "Established");
+    if let Some(left) = silent {
+        let ago = p.hold_time.saturating_sub(left);
+        line(out, "last message", format_args!("{ago} s ago (KEEPALIVE or UPDATE)"));
+    }
     match p.keepalive_time {
         Some(keepalive) => {
             let next = left(p.timers.keepalive, "next in");
@@ -148,11 +154,11 @@ fn timers(p: &Peer, out: &mut String) {
             Lasts::Object => "by the node's object",
         };
         let told = shutdown.message.as_ref().map(|m| format!(" (\"{}\")", clean(m)));
-        let (since, told) = (&shutdown.since, told.unwrap_or_default());
+        let (since, told) = (look.time_of(&shutdown.since), told.unwrap_or_default());
         line(out, "stopped", format_args!("by an operator at {since}{told}, {until}"));
     }
     if let Some(drain) = &p.drained {
-        line(out, "drained", drained(drain));
+        line(out, "drained", drained(drain, look));
     }
     if let Some(seconds) = p.timers.connect_retry {
         line(out, "next attempt", format_args!("in {seconds} s"));
@@ -230,8 +236,12 @@ fn messages(m: &Messages, flaps: u64, out: &mut String) {
         out,
         "sent",
         format_args!(
-            "{} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",
-            m.keepalives_sent, m.notifications_sent, m.refreshes_sent
+            "{} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH, {} octets",
+            m.updates_sent,
+            m.keepalives_sent,
+            m.notifications_sent,
+            m.refreshes_sent,
+            m.octets_sent
         ),
     );
     let (withdrawn, discarded) = (m.treated_as_withdraw, m.attributes_discarded);
@@ -248,12 +258,12 @@ fn messages(m: &Messages, flaps: u64, out: &mut String) {
     );
 }
 
-fn last_error(label: &str, e: &LastError, out: &mut String) {
+fn last_error(label: &str, e: &LastError, look: &Look, out: &mut String) {
     let code = match (e.code, e.subcode) {
         (Some(code), Some(subcode)) => format!(" {code}/{subcode}"),
         _ => String::new(),
     };
-    line(out, label, format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
+    line(out, label, format_args!("{} ({}{code}, {})", e.text, e.direction, look.time_of(&e.at)));
 }
 
 /// What the peer does not acknowledge.

@@ -288,6 +288,24 @@ fn kernel_routes_and_groups_are_tables() {
 }
 
 #[test]
+fn next_hops_are_a_table_with_the_reason_of_those_that_cannot_be_used() {
+    let hop = |address: &str, state: &str, reason: serde_json::Value| {
+        json!({"address": address, "state": state, "gateways": [], "metric": null, "paths": 7,
+               "resolved_by": "10.0.0.0/24 of protocol kernel", "peer": null, "reason": reason})
+    };
+    let hops = [
+        hop("10.0.0.1", "connected", json!(null)),
+        hop("192.0.2.1", "unresolved", json!("no kernel route covers it")),
+    ];
+    assert_eq!(
+        rendered(&Request::ShowNexthops { vrf: None }, &hops),
+        "ADDRESS    STATE       VIA  METRIC  PATHS  PEER  KERNEL ROUTE\n\
+         10.0.0.1   connected   -         -      7  -     10.0.0.0/24 of protocol kernel\n\
+         192.0.2.1  unresolved  -         -      7  -     no kernel route covers it\n"
+    );
+}
+
+#[test]
 fn a_reload_that_changes_nothing_says_so() {
     let reload = Request::Reload;
     assert_eq!(rendered(&reload, &[json!({"changes": []})]), "nothing changed\n");
@@ -334,6 +352,31 @@ fn the_status_shows_whether_metrics_are_served() {
     let taken = with(http(Some("address in use")));
     assert!(taken.contains("metrics         not served: address in use\n"), "{taken}");
     assert!(!with(None).contains("metrics"));
+}
+
+#[test]
+fn the_status_lists_ranges_and_who_was_refused() {
+    let refused = crate::ctl::item::RefusedConnections {
+        address: "192.0.2.9".parse().unwrap(),
+        interface: None,
+        reason: "no peer is configured at this address".into(),
+        count: 1,
+        seconds: 61,
+    };
+    let range = crate::ctl::item::Range {
+        name: Some("nodes".into()),
+        prefix: "192.0.2.0/24".parse().unwrap(),
+        vrf: None,
+        peers: 1,
+        peers_max: 2,
+    };
+    let (ranges, refused_connections) = (vec![range], vec![refused]);
+    let status = Status { ranges, refused_connections, ..Status::default() };
+    let text = rendered(&Request::ShowStatus, &[serde_json::to_value(status).unwrap()]);
+    let wanted = "refused         1 connection from 192.0.2.9, the last 1m01s ago: no peer is \
+                  configured at this address\n";
+    assert!(text.contains(wanted), "{text}");
+    assert!(text.contains("range           nodes 192.0.2.0/24: 1 of 2 peers\n"), "{text}");
 }
 
 #[test]
@@ -415,12 +458,19 @@ fn a_peer_shows_its_timers() {
     let error =
         |text: &str| json!({"at": "", "direction": "sent", "code": 2, "subcode": 2, "text": text});
     let mut failed = item.clone();
+    failed["messages"]["updates_sent"] = json!(17);
     failed["last_bgp_error"] = error("Bad Peer AS: …");
     failed["last_error"] = error("Connection refused");
     failed["passive"] = json!(true);
     let text = shown(&failed);
     assert!(text.contains("last BGP error  Bad Peer AS: …"), "{text}");
-    assert!(text.contains("2 ended"), "{text}");
+    assert!(text.contains("2 ended") && text.contains("sent            17 UPDATE, "), "{text}");
+    failed["last_error"]["at"] = json!("2026-11-23T05:12:49Z");
+    has(&shown(&failed), "last error", "Connection refused (sent 2/2, 2026-11-23 05:12:49)");
+    failed["state"] = json!("Established");
+    failed["timers"]["hold"] = json!(238);
+    has(&shown(&failed), "last message", "2 s ago (KEEPALIVE or UPDATE)");
+    failed["state"] = json!("Active");
     let row = rendered(&Request::ShowPeers, &[failed]);
     let why = "Bad Peer AS: …; then Connection refused; next attempt in 3 s; 5 stale routes kept for 113 s";
     assert!(row.contains(why) && row.contains("Active (passive)"), "{row}");
@@ -460,6 +510,7 @@ fn a_drain_names_the_peers_that_have_not_moved() {
     let text = rendered(&Request::ShowDrain, &[item]);
     assert!(!text.contains('\u{1b}'), "{text}");
     for line in [
+        "drained since 2026-11-29 22:00:00 (fan",
         "until undrained, or the machine is restarted\n",
         "by name         rr\n",
         "drained peers   3, 2 established, 2 told, 1 announce other paths\n",

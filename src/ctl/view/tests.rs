@@ -267,3 +267,54 @@ fn a_group_names_its_members() {
                "log_bytes": 77, "prefixes": 5, "evictions": 1})
     );
 }
+
+#[test]
+fn a_next_hop_says_how_it_is_resolved_and_why_not() {
+    let hop = Hop { gateway: Some([10, 0, 0, 1].into()), ifindex: 2, onlink: false, weight: 1 };
+    let via = |connected, over| NextHopState::Via {
+        hops: vec![hop],
+        metric: 20,
+        connected,
+        interface: None,
+        over,
+    };
+    let item = |state, by: Option<&str>| {
+        let (addr, peer) = ([192, 0, 2, 1].into(), Some(PeerId(1)));
+        next_hop(&NextHopView { addr, state, paths: 3, peer }, by, &TwoNames)
+    };
+    let by = "192.0.2.0/24 of protocol kernel, where eth0 is down or has no carrier";
+    for (state, by, wanted, reason) in [
+        (via(true, Over::Specific), Some("a"), Resolution::Connected, ""),
+        (via(false, Over::Specific), Some("a"), Resolution::Recursive, ""),
+        (via(false, Over::Default), Some("a"), Resolution::DefaultRoute, "only the default route"),
+        (NextHopState::Local, None, Resolution::Local, "an address of this machine"),
+        (NextHopState::Unreachable, None, Resolution::Unresolved, "no kernel route covers it"),
+        (NextHopState::Unreachable, Some(by), Resolution::Unresolved, "no carrier: not usable"),
+    ] {
+        let item = item(state, by);
+        assert_eq!((item.state, item.paths, item.peer.as_deref()), (wanted, 3, Some("tor-1")));
+        let said = item.reason.unwrap_or_default();
+        assert!(said.contains(reason) && said.is_empty() == reason.is_empty(), "{said}");
+        assert_eq!(serde_json::to_value(wanted).unwrap(), json!(wanted.word()));
+    }
+    let item = item(via(false, Over::Specific), Some("a"));
+    assert_eq!((item.gateways[0].interface.as_str(), item.metric), ("eth0", Some(20)));
+}
+
+/// Paths that are equal to those before are written as they were, and as others are.
+#[test]
+fn a_page_of_routes_has_the_items_of_its_routes() {
+    let one = destination();
+    let mut other = destination();
+    other.paths[0].age_secs += 1;
+    let at = |text: &str, view: &DestinationView| DestinationView {
+        prefix: text.parse().unwrap(),
+        ..view.clone()
+    };
+    let views = [at("10.0.0.0/24", &one), at("10.0.1.0/24", &one), at("10.0.2.0/24", &other), one];
+    let (lines, items, next) = route_page(&views, &TwoNames, None).unwrap().into_parts();
+    let routes = views.iter().map(|view| route(view, &TwoNames));
+    let (wanted, _, _) = Page::last(routes).unwrap().into_parts();
+    assert_eq!((items, next), (4, None));
+    assert_eq!(String::from_utf8(lines).unwrap(), String::from_utf8(wanted).unwrap());
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bgp_proto::session::State;
-use bgp_proto::types::{FamilyMap, Prefix, Time};
+use bgp_proto::types::{FamilyMap, Prefix, Time, off_interface};
 
 use super::bfd::BfdView;
 use super::contested::contested;
@@ -22,11 +22,11 @@ use super::routes::{Listed, RoutesView};
 use super::sources::{PAGE, Sources, is_stopping, vrf_text};
 use super::steering::Steering;
 use super::unconfirmed::unconfirmed;
-use crate::config::Config;
+use crate::config::{Config, DynamicPeers};
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, Health, PerFamily, Status, Stopping};
 use crate::ctl::{
-    Backend, Cursor, Lookup, Page, PeerFacts, Refusal, Request, RouteSelection, StopMode,
+    Backend, Cursor, Lookup, Names, Page, PeerFacts, Refusal, Request, RouteSelection, StopMode,
     WallClock, rfc3339,
 };
 use crate::daemon::Stop;
@@ -34,6 +34,7 @@ use crate::daemon::drains::Drained;
 use crate::daemon::registry::Record;
 use crate::kernel::FibCounters;
 use crate::logging::Log;
+use crate::net::SessionCounters;
 use crate::node::SessionOrigin;
 use crate::version;
 
@@ -56,6 +57,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) prober: Prober,
     pub(super) rehearsals: Rehearsals,
     pub(super) log: Log,
+    pub(super) session_counters: SessionCounters,
 }
 
 impl ControlView {
@@ -98,6 +100,8 @@ impl ControlView {
             uptime_seconds: clock.now().since(self.sources.started).as_secs(),
             peers: count(peers.len()),
             peers_established: count(established),
+            ranges: self.ranges(config),
+            refused_connections: self.refused_connections(),
             drained: self.drains.of_all(),
             peers_drained: count(self.drains.records().len()),
             destinations: PerFamily {
@@ -127,6 +131,36 @@ impl ControlView {
             log_level: Some(self.log.level()),
         };
         Page::last([status])
+    }
+
+    fn ranges(&self, config: &Config) -> Vec<item::Range> {
+        let range = |range: &DynamicPeers| {
+            let vrf = range.session.vrf.as_ref();
+            let peers = self.sources.registry.members(vrf, range.prefix);
+            item::Range {
+                name: range.name.as_deref().map(str::to_owned),
+                prefix: range.prefix,
+                vrf: vrf.map(|vrf| vrf.to_string()),
+                peers: u32::try_from(peers).unwrap_or(u32::MAX),
+                peers_max: range.peers_max,
+            }
+        };
+        config.dynamic.iter().map(range).collect()
+    }
+
+    fn refused_connections(&self) -> Vec<item::RefusedConnections> {
+        let names = self.sources.names();
+        let refused = self.session_counters.refused_callers().into_iter().map(|caller| {
+            let (address, interface) = off_interface(caller.from);
+            item::RefusedConnections {
+                address,
+                interface: interface.and_then(|index| names.interface(index.get())),
+                reason: caller.why.text().to_owned(),
+                count: caller.count,
+                seconds: caller.at.elapsed().as_secs(),
+            }
+        });
+        refused.collect()
     }
 
     async fn vrfs(&self, config: &Config) -> Result<Vec<item::VrfStatus>, Refusal> {
@@ -200,6 +234,8 @@ impl ControlView {
                 bfd: record.bfd.is_some().then(|| self.bfd.state(record.id)),
             };
             let mut peer = ctl::peer(&facts, &clock);
+            let sent = record.handle.numbers().sent;
+            (peer.messages.updates_sent, peer.messages.octets_sent) = (sent.updates, sent.octets);
             peer.shutdown = self.steering.shutdown_of(&record.name);
             peer.unacknowledged = record.handle.unacknowledged().map(|stuck| {
                 let retransmissions = stuck.retransmissions.into();
@@ -314,6 +350,10 @@ impl Backend for ControlView {
                 routes.page(Listed::Advertised(record.id), select, cursor).await
             }
             Request::ShowFib { select } => self.routes_in(select)?.kernel(select, cursor).await,
+            Request::ShowNexthops { vrf } => {
+                let sources = self.sources.in_vrf(vrf.as_deref())?;
+                RoutesView { sources }.next_hops(vrf.as_deref(), cursor).await
+            }
             Request::ShowBfd => self.bfd.sessions().await,
             Request::ShowKeyChains => {
                 let (state, records) = (self.sources.state(), self.sources.registry.all());

@@ -126,7 +126,7 @@ impl Views {
             readiness: readiness.clone(),
             bfd: bfd.clone(),
             discovery: parts.discovery,
-            session_counters: parts.session_counters,
+            session_counters: parts.session_counters.clone(),
             ranking: metrics::Ranking::default(),
             log: parts.log.clone(),
         };
@@ -158,6 +158,7 @@ impl Views {
             steering,
             drains,
             log: parts.log,
+            session_counters: parts.session_counters,
         };
         Views {
             publisher,

@@ -9,7 +9,7 @@ use bgp_proto::table::{AnyCommunity, AsPathPattern, DestinationView, RouteFilter
 use bgp_proto::types::{ParseError, PeerId, Prefix};
 
 use super::sources::{PAGE, Sources, is_stopping};
-use crate::ctl::item::RouteCount;
+use crate::ctl::item::{NextHop, RouteCount};
 use crate::ctl::{self, Cursor, ErrorKind, Page, PrefixCursor, Refusal, RouteSelection, Span};
 use crate::engine::Handle;
 use crate::kernel::FibView;
@@ -158,6 +158,28 @@ impl RoutesView {
     ) -> Result<PrefixCursor, Refusal> {
         let part = part(&self.sources.table, filter, after, left, PART_MAX).await;
         part.ok_or_else(is_stopping)
+    }
+
+    /// One page of the next hops of a VRF.
+    pub(super) async fn next_hops(
+        &self,
+        vrf: Option<&str>,
+        cursor: Option<&Cursor>,
+    ) -> Result<Page, Refusal> {
+        let after = match cursor {
+            Some(Cursor::AfterAddress(after)) => Some(*after),
+            _ => None,
+        };
+        let (views, has_more) =
+            self.sources.ask(move |table, _| table.next_hops(after, PAGE)).await?;
+        let next = views.last().filter(|_| has_more).map(|view| Cursor::AfterAddress(view.addr));
+        let names = self.sources.names();
+        let items = views.iter().map(|view| {
+            let by = self.sources.kernel.decided_by(view.addr).map(|by| by.to_string());
+            let item = ctl::next_hop(view, by.as_deref(), &names);
+            NextHop { vrf: vrf.map(str::to_owned), ..item }
+        });
+        Page::new(items, next)
     }
 
     /// One page of kernel routes.

@@ -41,6 +41,27 @@ fn kernel(table: &mut Table) -> Vec<(String, bool)> {
 }
 
 #[test]
+fn next_hops_are_listed_with_their_state_and_users() {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
+    settle(&mut table);
+    let addr: IpAddr = "10.0.0.2".parse().unwrap();
+    let listed = |table: &Table| table.next_hops(None, 10);
+    let (hops, has_more) = listed(&table);
+    assert_eq!((hops.len(), has_more), (1, false));
+    assert_eq!((hops[0].addr, hops[0].paths), (addr, 2));
+    assert_eq!(hops[0].state, NextHopState::Unreachable, "not reported yet");
+    reach_by(&mut table, "10.0.0.2", Some("eth0"));
+    assert!(matches!(listed(&table).0[0].state, NextHopState::Via { connected: true, .. }));
+    assert_eq!(table.next_hops(None, 0), (Vec::new(), true));
+    assert_eq!(table.next_hops(Some(addr), 10), (Vec::new(), false));
+    table.down_now(2, None);
+    settle(&mut table);
+    assert_eq!(listed(&table), (Vec::new(), false), "no path uses it");
+}
+
+#[test]
 fn import_depends_on_the_interface_and_is_re_evaluated_when_it_changes() {
     let mut table = table();
     let import = over_ethernet(Decision::Reject);
