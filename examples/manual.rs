@@ -4,17 +4,16 @@
 //! it, `DIR/bash/margay`, `DIR/zsh/_margay` and `DIR/fish/margay.fish`. Not a command of the program, so
 //! that no node carries the generator.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
-use margay::cli::Cli;
+use margay::cli::{Cli, Shell, completion_script};
 
 /// A section of `margay.1` that clap does not know: its heading, and terms with what they mean.
 type Section = (&'static str, &'static [(&'static str, &'static str)]);
@@ -104,8 +103,7 @@ pub(crate) fn write(folder: &Path) -> io::Result<()> {
     ] {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().unwrap_or(folder))?;
-        let mut file = File::create(path)?;
-        clap_complete::generate(shell, &mut Cli::command(), "margay", &mut file);
+        fs::write(path, completion_script(shell))?;
     }
     Ok(())
 }

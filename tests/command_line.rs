@@ -65,6 +65,17 @@ fn scripts_get_exit_codes_and_people_suggestions() {
     assert!(table.find("nobody") < table.find("second"), "by name: {table}");
     assert_eq!(a.ask(&["show", "fib", "--fail-if-missing"]).status.code(), Some(0));
 
+    // Nobody is configured at 127.101.0.77.
+    let stranger =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let at = |last: u8, port: u16| std::net::SocketAddr::from(([127, 101, 0, last], port));
+    stranger.bind(&at(77, 0).into()).unwrap();
+    stranger.connect(&at(1, 1790).into()).unwrap();
+    let refused = "1 connection from 127.101.0.77, the last ";
+    wait("refused connection", || text(&a.ask(&["show", "status"]).stdout).contains(refused));
+    let shown = text(&a.ask(&["show", "peer", "second"]).stdout);
+    assert!(shown.contains("last message    "), "{shown}");
+
     for (arguments, code, wanted) in [
         (
             &["show", "peer", "secund"][..],
@@ -231,13 +242,13 @@ fn routes_are_sorted_selected_and_counted() {
         (&["--community", "64512:8"], none),
         (&["--as-path", "64512"], &all),
         (&["--as-path", "64512 ? *"], none),
-        (&["--source", "static"], "1 prefixes, 1 paths\n"),
+        (&["--source", "static"], "1 prefix, 1 path\n"),
         (&["--source", "static", "--peer", "p2"], none),
     ] {
         assert_eq!(count(arguments), expected, "{arguments:?}");
     }
     // The route from p1 is refused by import, and all others are the own ones.
-    for (source, expected) in [("bgp", "1 prefixes, 1 paths\n"), ("static", none)] {
+    for (source, expected) in [("bgp", "1 prefix, 1 path\n"), ("static", none)] {
         let unusable = || {
             text(&b.ask(&["show", "routes", "--unusable", "--source", source, "--count"]).stdout)
         };
@@ -245,6 +256,8 @@ fn routes_are_sorted_selected_and_counted() {
     }
     let advertised = b.ask(&["show", "advertised", "p1", "10.1.1.0/24", "--longer", "--count"]);
     assert_eq!(text(&advertised.stdout), "250 prefixes, 250 paths\n");
+    let hops = text(&a.ask(&["show", "nexthops"]).stdout);
+    assert!(hops.contains(&format!(" {}  ", ROUTES + 1)), "{hops}");
     let shown = text(&a.ask(&["show", "routes", "10.1.0.7/32"]).stdout);
     assert!(shown.contains("64512:7 no-export"), "{shown}");
     let wrong = a.ask(&["show", "routes", "--peer", "p3"]);
@@ -602,6 +615,34 @@ fn completions_are_scripts_that_shells_accept() {
         let checked = syntax.wait_with_output().unwrap();
         assert!(checked.status.success(), "{shell}: {checked:?}");
     }
+}
+
+/// bash completes the names of peers from the running daemon.
+#[test]
+fn names_are_completed_from_the_daemon() {
+    let folder = TempDir::new().unwrap();
+    let (a, _b) = pair(&folder, 123, None);
+    let script = folder.path().join("completion");
+    std::fs::write(&script, margay().args(["completions", "bash"]).output().unwrap().stdout)
+        .unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_margay")).parent().unwrap();
+    let completed = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
+        let (current, last) = (words.len() - 1, words.last().unwrap());
+        let command = format!(
+            "PATH={}:$PATH; . {}; COMP_WORDS=({}); COMP_CWORD={current}; \
+             _margay_and_names margay {last} ''; echo \"${{COMPREPLY[@]}}\"",
+            program.display(),
+            script.display(),
+            words.join(" ")
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &command]).env("MARGAY_SOCKET", &a.socket);
+        text(&bash.output().unwrap().stdout)
+    };
+    assert_eq!(completed("margay show peer "), "nobody second\n");
+    assert_eq!(completed("margay show routes --peer s"), "second\n");
+    assert!(completed("margay show pee").contains("peers"), "words of the command line too");
 }
 
 /// Called by the name of one of BIRD's programs, margay acts as that program.

@@ -7,9 +7,11 @@ mod ask;
 mod birdcl;
 mod calico;
 mod client;
+mod complete;
 mod debug;
 mod drain;
 mod events;
+mod examples;
 mod health;
 mod names;
 mod pager;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bgp_proto::types::Prefix;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
@@ -39,6 +41,7 @@ use crate::version;
 use ask::{Demand, Printed, ask, ask_for, report};
 use calico::Live;
 use client::ClientError;
+pub use complete::{CompleteArgs, completion_script};
 use drain::{DrainArgs, UndrainArgs, read_timeout};
 pub use names::{CalledAs, stand_in};
 pub use policy::{AsPathArg, PolicyCommand, PolicyTestArgs};
@@ -59,7 +62,7 @@ const UNSAFE: u8 = 2;
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "margay", version, long_version = version::long(), propagate_version = true)]
 pub struct Cli {
-    /// The daemon's control socket, as behind the commands that ask it.
+    /// The daemon's control socket; may stand behind the command too.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// What to do.
@@ -77,6 +80,7 @@ pub enum Command {
         config: Option<PathBuf>,
     },
     /// Validate a configuration and print what would run.
+    #[command(after_help = examples::CHECK)]
     Check {
         /// The configuration file; without it, what calico-node's environment says.
         #[arg(long, value_name = "FILE")]
@@ -92,6 +96,7 @@ pub enum Command {
     #[command(aliases = ["sh", "sho"], infer_subcommands = true)]
     Show(Shown),
     /// Explain a destination: each path with what ranked it, the kernel, the peers it goes to.
+    #[command(after_help = examples::EXPLAIN)]
     Explain {
         /// The destination, such as 10.0.0.0/8; an address: the longest prefix that covers it.
         #[arg(value_parser = read_destination)]
@@ -112,6 +117,7 @@ pub enum Command {
     /// Probe the running daemon: exit code 0 if all is well, else 1 with the reason on stdout.
     Health(health::Probe),
     /// Read the configuration again and print what changed; a wrong file changes nothing.
+    #[command(after_help = examples::RELOAD)]
     Reload {
         /// Print what would change, with the routes that peers would be sent, and change nothing.
         #[arg(long)]
@@ -140,15 +146,19 @@ pub enum Command {
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Ask peers to move to other paths before maintenance (RFC 8326); no session ends.
+    #[command(after_help = examples::DRAIN)]
     Drain(DrainArgs),
     /// End drains.
     Undrain(UndrainArgs),
     /// Print recent events: sessions, links, limits, conflicts, reloads; the last 1,000 are kept.
+    #[command(after_help = examples::EVENTS)]
     Events(events::EventsArgs),
     /// Try what the session with a peer needs: route, TCP, password, TTL, OPEN, path MTU. Says what is
     /// wrong and what to change; exit code 1 if a step fails.
+    #[command(after_help = examples::PROBE)]
     Probe(probe::ProbeArgs),
     /// Log the messages of peers for a limited time: OPEN, UPDATE and NOTIFICATION decoded.
+    #[command(after_help = examples::DEBUG)]
     Debug(debug::DebugArgs),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
@@ -163,6 +173,9 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+    /// Print the names by which a shell completes a command line.
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Do nothing until terminated: stands in for a service that margay replaces.
     #[command(hide = true)]
     StandIn,
@@ -234,7 +247,7 @@ pub enum Show {
     },
     /// The Loc-RIB and its other paths, in the order of prefixes. Marks: * best, = used beside the
     /// best, s stale, S long-lived stale, ! unusable.
-    #[command(alias = "route")]
+    #[command(alias = "route", after_help = examples::ROUTES)]
     Routes {
         /// Which prefixes.
         #[command(flatten)]
@@ -285,6 +298,13 @@ pub enum Show {
     },
     /// The update groups.
     Groups,
+    /// The next hops of paths: how each is resolved, by which kernel route, and why not.
+    #[command(aliases = ["nexthop", "next-hops"])]
+    Nexthops {
+        /// Those of this VRF instead of the default one.
+        #[arg(long, value_name = "VRF")]
+        vrf: Option<String>,
+    },
     /// The BFD sessions.
     Bfd,
     /// A policy: how many of the routes in the table each rule applies to, and decides.
@@ -449,6 +469,7 @@ impl Show {
                 (Request::ShowFib { select }, demand(fail_if_missing, missing))
             }
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
+            Show::Nexthops { vrf } => (Request::ShowNexthops { vrf }, Demand::Nothing),
             Show::Policy { name } => (Request::ShowPolicy { name }, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
             Show::KeyChains => (Request::ShowKeyChains, Demand::Nothing),
@@ -479,6 +500,7 @@ impl Command {
             Command::Run { .. }
             | Command::Check { .. }
             | Command::Completions { .. }
+            | Command::Complete(_)
             | Command::StandIn
             | Command::Calico(_) => None,
         }
@@ -506,6 +528,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Check { config, json, connect } => return check(config, json, connect),
         Command::Calico(command) => return calico(&command),
         Command::Completions { shell } => return completions(shell),
+        Command::Complete(args) => return complete::complete(&args),
         Command::StandIn => return stand_in(),
         Command::Show(Shown { what, output }) => {
             let printed = what.printed();
@@ -561,14 +584,7 @@ pub fn birdcl(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn completions(shell: Shell) -> ExitCode {
-    let shell = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "margay", &mut script);
-    match io::stdout().write_all(&script) {
+    match io::stdout().write_all(completion_script(shell).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(ClientError::Output(error)),
     }

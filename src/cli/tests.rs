@@ -1,3 +1,5 @@
+use clap::CommandFactory as _;
+
 use super::*;
 use crate::ctl::{RouteSelection, Span};
 
@@ -41,6 +43,8 @@ fn each_view_is_parsed_into_its_request() {
         ("margay show advertised a", Request::ShowAdvertised { peer: "a".into(), select: all() }),
         ("margay show fib", Request::ShowFib { select: all() }),
         ("margay show groups", Request::ShowGroups),
+        ("margay show nexthops", Request::ShowNexthops { vrf: None }),
+        ("margay show next-hops --vrf blue", Request::ShowNexthops { vrf: Some("blue".into()) }),
         ("margay show bfd", Request::ShowBfd),
         ("margay show key-chains", Request::ShowKeyChains),
         ("margay show drain", Request::ShowDrain),
@@ -254,14 +258,38 @@ fn similar_words_are_suggested() {
 /// The scripts are clap_complete's; this tests that they contain our commands.
 #[test]
 fn completions_contain_every_command() {
-    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
-    {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "margay", &mut script);
-        let script = String::from_utf8(script).unwrap();
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let script = completion_script(shell);
         for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
-            assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
+            assert!(script.contains(command.get_name()), "{shell:?}: {}", command.get_name());
         }
-        assert!(script.contains("fail-if-down"), "{shell}");
+        assert!(script.contains("fail-if-down"), "{shell:?}");
     }
+}
+
+#[test]
+fn examples_in_the_help_are_commands() {
+    let mut found = 0;
+    for text in [
+        examples::CHECK,
+        examples::ROUTES,
+        examples::EXPLAIN,
+        examples::RELOAD,
+        examples::DRAIN,
+        examples::EVENTS,
+        examples::PROBE,
+        examples::DEBUG,
+    ] {
+        for line in text.lines().skip(1).flat_map(|line| line.split("&&")) {
+            // Quotes hold words together, as in a shell.
+            let words = line.split('\'').enumerate().flat_map(|(at, part)| {
+                let part = part.trim();
+                if at % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
+            });
+            let parsed = Cli::try_parse_from(words);
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+            found += 1;
+        }
+    }
+    assert!(found > 15, "{found}");
 }

@@ -1,0 +1,43 @@
+//! Examples behind the help of commands.
+
+/// Of `check`.
+pub(super) const CHECK: &str = "Examples:
+  margay check --config /etc/margay/margay.toml
+  margay check --config calico.toml --connect";
+
+/// Of `show routes`.
+pub(super) const ROUTES: &str = "Examples:
+  margay show routes 10.65.0.0/16 --longer --peer tor-1
+  margay show routes --as-path '65001 * 3356' --community no-export --count
+  margay show routes --unusable --limit 20";
+
+/// Of `explain`.
+pub(super) const EXPLAIN: &str = "Examples:
+  margay explain 10.65.2.9
+  margay explain 10.65.2.0/26 --peer tor-1";
+
+/// Of `reload`.
+pub(super) const RELOAD: &str = "Examples:
+  margay reload --dry-run
+  margay reload --confirm 60 && margay confirm";
+
+/// Of `drain`.
+pub(super) const DRAIN: &str = "Examples:
+  margay drain --wait --reason 'kernel upgrade'
+  margay drain tor-1
+  margay undrain";
+
+/// Of `events`.
+pub(super) const EVENTS: &str = "Examples:
+  margay events --peer tor-1 --last 20
+  margay events --follow --json";
+
+/// Of `probe`.
+pub(super) const PROBE: &str = "Examples:
+  margay probe tor-1
+  margay probe 192.0.2.1 --json";
+
+/// Of `debug`.
+pub(super) const DEBUG: &str = "Examples:
+  margay debug tor-1 --for 10m --follow
+  margay debug --off";
