@@ -63,6 +63,18 @@ impl Converter {
         Converter { limits, ..Converter::default() }
     }
 
+    /// A converter that goes on from a configuration: parts that stay equal are shared with it, and a
+    /// node that loses its address keeps its BGP Identifier.
+    pub fn after(config: &Config, limits: CalicoLimits) -> Self {
+        let (ipv4, ipv6) =
+            config.peers.iter().cloned().partition(|peer| peer.session.address.is_ipv4());
+        Converter {
+            peers: [ipv4, ipv6],
+            router_id: Some(config.bgp.identity.router_id),
+            ..Converter::new(limits)
+        }
+    }
+
     /// The configuration for a plan; `None` if the plan may not be put into force, or if the node
     /// has never had a BGP Identifier. A node that loses the address from which its identifier was
     /// taken keeps the identifier: only its sessions of that family end. `touched` names the

@@ -54,13 +54,23 @@ pub struct Loaded {
 /// A path cannot be read. Invalid content is a [`Problem`], not an error.
 pub fn load(paths: &[PathBuf]) -> std::io::Result<Loaded> {
     let mut loaded = Loaded::default();
-    for path in paths {
-        load_path(path, 0, &mut loaded)?;
-    }
+    visit(paths, &mut |file, octets| parse_octets(file, octets, &mut loaded))?;
     Ok(loaded)
 }
 
-fn load_path(path: &Path, depth: usize, loaded: &mut Loaded) -> std::io::Result<()> {
+/// Passes the name and the content of each file that [`load`] reads to `each`.
+///
+/// # Errors
+/// A path cannot be read.
+pub fn visit(paths: &[PathBuf], each: &mut impl FnMut(&str, Vec<u8>)) -> std::io::Result<()> {
+    paths.iter().try_for_each(|path| visit_path(path, 0, each))
+}
+
+fn visit_path(
+    path: &Path,
+    depth: usize,
+    each: &mut impl FnMut(&str, Vec<u8>),
+) -> std::io::Result<()> {
     let named =
         |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     if std::fs::metadata(path).map_err(named)?.is_dir() {
@@ -78,12 +88,12 @@ fn load_path(path: &Path, depth: usize, loaded: &mut Loaded) -> std::io::Result<
                 Entry::Hidden => false,
             };
             if is_wanted {
-                load_path(&child, depth + 1, loaded)?;
+                visit_path(&child, depth + 1, each)?;
             }
         }
         return Ok(());
     }
-    parse_octets(&path.display().to_string(), std::fs::read(path).map_err(named)?, loaded);
+    each(&path.display().to_string(), std::fs::read(path).map_err(named)?);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! - `services`, `filters`, `policies`: statics, and the policies for margay's own policy engine.
 //! - [`release`], `ownership`: what depends on the release of Calico, and who writes which routes.
 //! - [`decide`]: route questions. [`config`]: the plan as the daemon's configuration.
+//! - [`edit`]: changed objects, and what would follow from them; [`diff`]: how two plans differ.
 //!
 //! Pure: no clock, no network, no datastore; the same objects give the same plan, byte for byte.
 //! Files are read in [`load`] only. Objects that confd or BIRD would fail on are skipped, and
@@ -14,6 +15,8 @@
 mod assembly;
 pub mod config;
 pub mod decide;
+pub mod diff;
+pub mod edit;
 mod effective;
 mod filters;
 pub mod load;

@@ -39,7 +39,7 @@ type Place = (IpAddr, Pass, Arc<str>, Arc<str>);
 
 /// Computes the plan from a snapshot.
 pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Plan {
-    Resolver { snapshot: snapshot.clone(), ..Resolver::new(settings.clone()) }.plan()
+    Resolver::of(snapshot.clone(), settings.clone()).plan()
 }
 
 /// Keeps the objects, and updates the plan as they change.
@@ -95,6 +95,11 @@ impl Resolver {
     /// A resolver without any object.
     pub fn new(settings: Settings) -> Self {
         Resolver { settings: Some(settings), ..Resolver::default() }
+    }
+
+    /// A resolver with these objects.
+    pub fn of(snapshot: Snapshot, settings: Settings) -> Self {
+        Resolver { snapshot, ..Resolver::new(settings) }
     }
 
     /// The objects.
@@ -178,6 +183,11 @@ impl Resolver {
         if release.origin == Origin::ClusterInformation {
             self.held_release.get_or_insert(release);
         }
+    }
+
+    /// The release that [`Resolver::hold_release`] keeps in force.
+    pub fn held_release(&self) -> Option<Release> {
+        self.held_release
     }
 
     /// The release for which the plan is made.

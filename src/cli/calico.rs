@@ -1,7 +1,7 @@
 //! `margay calico plan`, `decide`, `doctor` and `simulate`: evaluate Calico's objects without a daemon.
 
-mod diff;
 mod doctor;
+mod forecast;
 mod simulate;
 mod text;
 
@@ -14,10 +14,15 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Daemon;
+use super::render::reloaded;
 use crate::calico::decide::Question;
+use crate::calico::diff;
 use crate::calico::load::{load, load_endpoints};
 use crate::calico::{Plan, Problem, Settings, Snapshot, resolve, speaks_bgp};
+use crate::config::{CalicoLimits, HostSettings};
 use crate::node::{Environment, NodeSettings};
+pub(super) use forecast::ChangeArgs;
 
 /// The commands below `margay calico`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -33,10 +38,22 @@ pub enum Command {
         /// Exit with 1 when there are problems.
         #[arg(long)]
         fail_on_problems: bool,
-        /// Print what differs from an earlier plan, which was printed with --json; exit with 1 when
-        /// something does.
-        #[arg(long, value_name = "OLD")]
-        diff: Option<PathBuf>,
+        /// Print what --apply and --delete would change: the plan, sessions that restart, begin or end,
+        /// and with --live, if the daemon runs, the routes that peers would be sent; nothing is
+        /// changed. Exit code 0: that is printed; 1: the daemon refuses, or objects cannot be read; 2: a
+        /// changed object is invalid, or no plan would follow. With OLD: what differs from an earlier
+        /// plan, which was printed with --json; exit code 1 when something does.
+        #[arg(long, value_name = "OLD", num_args = 0..=1)]
+        diff: Option<Option<PathBuf>>,
+        /// With --diff: print every route that would be sent differently, up to 20,000.
+        #[arg(long, requires = "diff")]
+        all: bool,
+        /// Objects that are to be changed.
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// The daemon that --live --diff asks.
+        #[command(flatten)]
+        daemon: Daemon,
     },
     /// Answer route questions: one JSON object a line on standard input, one answer a line.
     Decide {
@@ -64,6 +81,16 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl Command {
+    /// The daemon that the command may ask.
+    pub(super) fn daemon(&mut self) -> Option<&mut Daemon> {
+        match self {
+            Command::Plan { daemon, .. } => Some(daemon),
+            Command::Decide { .. } | Command::Simulate(_) | Command::Doctor { .. } => None,
+        }
+    }
 }
 
 /// Which objects to read, and for which node.
@@ -106,6 +133,12 @@ pub(super) struct Live {
     pub(super) snapshot: Snapshot,
     /// The problems that the sources report.
     pub(super) problems: Vec<Problem>,
+    /// Limits that the daemon would have.
+    pub(super) limits: CalicoLimits,
+    /// The settings of this machine; `None`: there are none.
+    pub(super) host: Option<HostSettings>,
+    /// Whether Services and Secrets were read only as far as the plan needs them.
+    pub(super) asks_services: bool,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -116,14 +149,25 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 impl Input {
-    /// Computes the plan; `read_live` reads what the daemon would read, given its configuration
-    /// file.
-    fn plan(&self, read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>) -> io::Result<Plan> {
-        let Live { settings, mut snapshot, mut problems } =
-            if self.live { read_live(self.config.as_deref())? } else { self.given()? };
+    /// The objects that the arguments name; `read_live` reads what the daemon would read, given its
+    /// configuration file.
+    fn read(&self, read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>) -> io::Result<Live> {
+        let mut read = if self.live { read_live(self.config.as_deref())? } else { self.given()? };
         let loaded = load(&self.resources)?;
-        loaded.objects.into_iter().for_each(|object| snapshot.apply(object));
-        problems.extend(loaded.problems);
+        loaded.objects.into_iter().for_each(|object| read.snapshot.apply(object));
+        read.problems.extend(loaded.problems);
+        Ok(read)
+    }
+
+    /// Computes the plan after a change.
+    fn plan(
+        &self,
+        change: &ChangeArgs,
+        read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>,
+    ) -> io::Result<Plan> {
+        let edit = change.edit()?;
+        let Live { settings, mut snapshot, mut problems, .. } = self.read(read_live)?;
+        edit.carry_out(&mut snapshot).map_err(forecast::wrong)?;
         let mut plan = match settings {
             Some(mut settings) => {
                 settings.version = self.calico_version.clone().or(settings.version);
@@ -154,7 +198,7 @@ impl Input {
         if let Some(folder) = folder {
             load_endpoints(&folder)?.into_iter().for_each(|endpoint| snapshot.apply(endpoint));
         }
-        Ok(Live { settings, snapshot, problems: Vec::new() })
+        Ok(Live { settings, snapshot, ..Live::default() })
     }
 }
 
@@ -198,9 +242,20 @@ pub(super) fn run(
             doctor::write(&report, *json, out)
         }
         Command::Simulate(arguments) => simulate::run(arguments, out),
-        Command::Plan { input, json, fail_on_problems, diff } => {
-            let plan = input.plan(read_live)?;
-            let differs = match diff {
+        Command::Plan { input, json, diff: Some(None), all, change, daemon, .. } => {
+            let list = all.then_some(u32::MAX);
+            let read = || input.read(read_live);
+            let answer = forecast::forecast(input, change, (daemon, list), read)?;
+            if *json {
+                write_json(&answer, out)?;
+            } else {
+                out.write_all(reloaded(&answer).as_bytes())?;
+            }
+            Ok(Outcome::Fine)
+        }
+        Command::Plan { input, json, fail_on_problems, diff, change, .. } => {
+            let plan = input.plan(change, read_live)?;
+            let differs = match diff.as_ref().and_then(Option::as_ref) {
                 Some(old) => write_differences(old, &plan, *json, out)?,
                 None => {
                     if *json {
@@ -220,7 +275,7 @@ pub(super) fn run(
             })
         }
         Command::Decide { input } => {
-            let plan = input.plan(read_live)?;
+            let plan = input.plan(&ChangeArgs::default(), read_live)?;
             for line in questions.lines() {
                 let line = line?;
                 if line.trim().is_empty() {

@@ -497,12 +497,12 @@ impl Command {
             Command::Probe(args) => Some(&mut args.output.daemon),
             Command::Debug(args) => Some(&mut args.output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
+            Command::Calico(command) => command.daemon(),
             Command::Run { .. }
             | Command::Check { .. }
             | Command::Completions { .. }
             | Command::Complete(_)
-            | Command::StandIn
-            | Command::Calico(_) => None,
+            | Command::StandIn => None,
         }
     }
 }
@@ -741,7 +741,15 @@ fn read_live(config: Option<&Path>) -> io::Result<Live> {
         .map_err(|text| io::Error::new(ErrorKind::InvalidInput, text))?;
     let Some(settings) = settings else { return Ok(Live::default()) };
     let (tried, snapshot) = try_sources(&settings)?;
-    let mut live = Live { settings: Some(settings.calico), snapshot, problems: Vec::new() };
+    let asks_services = settings.asks_services();
+    let mut live = Live {
+        settings: Some(settings.calico),
+        snapshot,
+        problems: Vec::new(),
+        limits: settings.limits,
+        host: Some(settings.host),
+        asks_services,
+    };
     for Tried { name, objects, problems } in tried {
         if let Err(fault) = objects {
             return Err(io::Error::other(format!("{name}: cannot be read: {fault}")));

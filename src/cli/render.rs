@@ -32,6 +32,7 @@ mod routes;
 mod steered;
 mod table;
 
+pub(super) use configuration::reloaded;
 pub(super) use json::JsonWriter;
 pub(super) use look::{Colour, Look, Times};
 
@@ -110,9 +111,10 @@ impl<W: Write> Renderer<W> {
             Request::Events { .. } => View::Events,
             Request::Probe { .. } => View::Probed,
             Request::Debug { .. } | Request::ShowDebug => View::Debugged,
-            Request::Reload | Request::ReloadDryRun { .. } | Request::ReloadUnconfirmed { .. } => {
-                View::Reloaded
-            }
+            Request::Reload
+            | Request::ReloadDryRun { .. }
+            | Request::CalicoDryRun { .. }
+            | Request::ReloadUnconfirmed { .. } => View::Reloaded,
             Request::Confirm => View::Confirmed,
             Request::ShowPolicy { .. } => View::Policy,
             Request::PolicyTest { .. } => View::PolicyTest,

@@ -111,6 +111,20 @@ pub struct HostSettings {
     pub log: LogSettings,
 }
 
+impl HostSettings {
+    /// For a configuration that is computed and not run.
+    pub fn unused() -> Self {
+        HostSettings {
+            control: ControlSettings {
+                socket: ControlSettings::DEFAULT_SOCKET.into(),
+                bird_sockets: None,
+            },
+            http: None,
+            log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        }
+    }
+}
+
 /// How metrics and health are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpSettings {

@@ -26,11 +26,11 @@ use std::future::Future;
 pub use attributes::attribute_changes;
 pub use probe::{Password, ProbeOptions};
 pub use protocol::{
-    Cursor, ErrorKind, EventCursor, Lookup, Page, PrefixCursor, Refusal, Reply, Request, StopMode,
-    TestRoute, item_of,
+    Cursor, ErrorKind, EventCursor, Lookup, ObjectFile, Page, PrefixCursor, Refusal, Reply,
+    Request, StopMode, TestRoute, item_of,
 };
 pub use selection::{RouteSelection, Span};
-pub use server::Server;
+pub use server::{REQUEST_LEN_MAX, Server};
 pub use socket::ServerError;
 pub(crate) use socket::connect;
 pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selection};

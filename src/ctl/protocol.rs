@@ -168,6 +168,19 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         list: Option<u32>,
     },
+    /// Says what changed objects would do on a Calico node: one [`super::item::Reloaded`], with its
+    /// `forecast`.
+    CalicoDryRun {
+        /// Files with objects to be added, or to take the place of those that are there.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        apply: Vec<ObjectFile>,
+        /// Objects to be deleted: `KIND/NAME` or `KIND/NAMESPACE/NAME`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        delete: Vec<String>,
+        /// Maximum number of routes listed for each peer; absent: 10.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<u32>,
+    },
     /// Reloads the configuration, and undoes that unless it is confirmed: one [`super::item::Reloaded`].
     /// A request of its own for the same reason.
     ReloadUnconfirmed {
@@ -211,6 +224,16 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+}
+
+/// A file with objects of Calico and Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectFile {
+    /// Its name, for faults.
+    pub name: String,
+    /// Its content: YAML, JSON, or a dump of etcd.
+    pub text: String,
 }
 
 /// A route that a policy is tested on.
@@ -346,6 +369,7 @@ const REQUESTS: [&str; 31] = [
     "probe",
     "reload",
     "reload-dry-run",
+    "calico-dry-run",
     "reload-unconfirmed",
     "confirm",
     "show-config",
@@ -505,6 +529,14 @@ mod tests {
             (
                 Request::ReloadDryRun { list: Some(100) },
                 r#"{"request":"reload-dry-run","list":100}"#,
+            ),
+            (
+                Request::CalicoDryRun {
+                    apply: vec![ObjectFile { name: "a".into(), text: "{}".into() }],
+                    delete: vec!["BGPPeer/tor".into()],
+                    list: None,
+                },
+                r#"{"request":"calico-dry-run","apply":[{"name":"a","text":"{}"}],"delete":["BGPPeer/tor"]}"#,
             ),
             (
                 Request::ShowRoutes { prefix: Some(prefix), select: RouteSelection::default() },

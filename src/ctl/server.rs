@@ -20,8 +20,8 @@ use crate::client_slots::{ClientSlots, LastActivity};
 
 /// Most clients at once.
 const CLIENTS_MAX: usize = 64;
-/// Longest request, in octets.
-const REQUEST_LEN_MAX: u64 = 64 * 1024;
+/// Longest request, in octets, its line end included.
+pub const REQUEST_LEN_MAX: u64 = 1024 * 1024;
 
 /// How long to wait for a client, and for the daemon.
 #[derive(Clone, Copy)]

@@ -232,6 +232,17 @@ impl Drains {
         true
     }
 
+    /// A copy of the drains with another one by the node's own object, which has had [`MOVE_TIME`].
+    pub(super) fn foreseen(&self, reason: Option<&str>) -> Drains {
+        let mut state = self.lock().clone();
+        state.object = reason.map(|reason| Drained {
+            since: SystemTime::UNIX_EPOCH,
+            reason: reason.to_owned(),
+            lasts: Lasts::Object,
+        });
+        Drains { state: Arc::new(Mutex::new(state)), file: self.file.clone() }
+    }
+
     /// Whether the node's own object drains all neighbours.
     pub(super) fn is_by_object(&self) -> bool {
         self.lock().object.is_some()

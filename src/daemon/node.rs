@@ -199,6 +199,23 @@ impl Daemon {
         }
     }
 
+    /// The newest configuration that followed from the objects.
+    pub(super) fn planned(&self) -> Option<&Arc<Config>> {
+        self.node.as_ref()?.planned.as_ref()
+    }
+
+    /// A configuration that follows from objects, as it would run: with kept roles, and neighbours that
+    /// part.
+    pub(super) fn with_exceptions(&self, mut config: Config) -> Config {
+        self.keep_roles(&mut config, None);
+        let addresses: HashSet<IpAddr> =
+            config.peers.iter().map(|entry| entry.session.address).collect();
+        let parting = self.convergence.handover.parting();
+        let parting = parting.filter(|entry| !addresses.contains(&entry.session.address));
+        config.peers.extend(parting.cloned());
+        config
+    }
+
     /// Keeps established sessions up whose only change is which side dials: that matters only when
     /// there is no session. Returns the names of these peers.
     fn keep_roles(

@@ -12,6 +12,7 @@ impl Daemon {
             Order::ReloadUntil(time, reply) => drop(reply.send(self.reload_until(time))),
             Order::Confirm(reply) => drop(reply.send(self.confirm())),
             Order::Rehearse(reply) => drop(reply.send(self.rehearse())),
+            Order::RehearsePlan(order, reply) => drop(reply.send(self.rehearse_plan(order))),
             Order::Drain(order, reply) => drop(reply.send(self.drain(&order))),
             Order::Stop(stop, reply) => {
                 let _ = reply.send(());

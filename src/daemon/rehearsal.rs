@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bgp_proto::policy::Source;
 
 use super::Daemon;
-use super::answer::Rehearsed;
+use super::answer::{PlanOrder, Rehearsed, RehearsedPlan};
+use super::drains::Drains;
 use super::reload::originated;
 use crate::config::{Changes, Config, PeerEntry};
 
@@ -16,18 +17,40 @@ impl Daemon {
     /// # Errors
     /// The file is invalid.
     pub(super) fn rehearse(&self) -> Result<Rehearsed, String> {
-        Ok(self.in_terms_of_tables(self.changes_of_file()?))
+        Ok(self.in_terms_of_tables(self.changes_of_file()?, &self.drains))
     }
 
-    fn in_terms_of_tables(&self, changes: Changes) -> Rehearsed {
+    /// What a configuration that follows from changed objects would change. Nothing is changed.
+    ///
+    /// # Errors
+    /// This is no Calico node any more.
+    pub(super) fn rehearse_plan(&self, order: PlanOrder) -> Result<RehearsedPlan, String> {
+        let PlanOrder { before, after } = order;
+        let planned = self.planned().ok_or("the daemon does not follow Calico's objects")?;
+        let is_newest = Arc::ptr_eq(planned, &before);
+        let config = self.with_exceptions(*after);
+        let changes = self.config.changes_to(&config);
+        let drains = match changes.drain_changed {
+            true => self.drains.foreseen(config.drain.as_deref()),
+            false => self.drains.clone(),
+        };
+        Ok(RehearsedPlan { rehearsed: self.in_terms_of_tables(changes, &drains), is_newest })
+    }
+
+    /// `drains`: those that would be in force.
+    fn in_terms_of_tables(&self, changes: Changes, drains: &Drains) -> Rehearsed {
         let registry = self.peers.registry();
         let id = |name: &Arc<str>| registry.named(name).map(|record| record.id);
         let mut routes = self.peers.dynamic_routes(&changes);
+        if changes.drain_changed {
+            let all = registry.all();
+            routes.extend(all.iter().map(|r| (r.id, drains.routes(&r.name, &r.routes))));
+        }
         let kept = changes.peers_retimed.iter().chain(&changes.peers_reconfigured);
         let kept = kept.map(|entry| (&entry.name, entry));
         let renamed = changes.peers_renamed.iter().map(|(before, entry)| (before, entry));
         for (name, entry) in kept.chain(renamed) {
-            let in_force = self.drains.routes(&entry.name, &entry.routes);
+            let in_force = drains.routes(&entry.name, &entry.routes);
             routes.extend(id(name).map(|id| (id, in_force)));
         }
         let restarted = changes.peers_restarted.iter().map(|entry| &entry.name);
@@ -62,7 +85,14 @@ fn not_counted(in_force: &Config, changes: &Changes) -> Vec<String> {
             "routes that VRFs import from each other",
         ),
         (changes.host_routes.is_some(), "host routes to neighbours"),
-        (changes.drain_changed, "the drain by the node's object"),
+        (
+            !changes.peers_added.is_empty() || !changes.peers_restarted.is_empty(),
+            "what sessions that begin or restart are sent, and what they announce",
+        ),
+        (
+            changes.table.as_ref().is_some_and(|new| new.fib_policy != in_force.table.fib_policy),
+            "which routes go to the kernel",
+        ),
         (changes.calico_changed, "what follows from Calico's objects: margay calico plan"),
     ];
     unknown.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect()

@@ -18,13 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::NodeSettings;
+use super::basis::{Asked, Asking, NoPlan, Question};
 use super::saved::Lines;
 use super::settings::describe;
 use super::store::Store;
 use crate::calico::config::Converter;
+use crate::calico::edit::Basis;
 use crate::calico::model::{Kind, ObjectId, encode};
 use crate::calico::{Plan, Problem, Resolver, Settings, Touched};
-use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
+use crate::config::{CalicoLimits, Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{
     self, Change, Event, Followed, Receiver, Services, Source, State, Wanted, Watcher,
 };
@@ -136,6 +138,8 @@ pub struct Follower {
     pub status: watch::Receiver<Arc<NodeStatus>>,
     /// The liveness of the planning task and of the sources.
     pub liveness: FollowerLiveness,
+    /// Asks what the plan is computed from.
+    pub asking: Asking,
     task: JoinHandle<()>,
 }
 
@@ -205,13 +209,16 @@ fn follow_feeds(
     });
     let (updates, updates_inbox) = mpsc::channel(1);
     let (status_sender, status_inbox) = watch::channel(Arc::clone(&status));
+    let (asking, questions) = Asking::new();
     let live = Live {
         host,
         feeds,
         resolver: Resolver::new(settings.clone()),
         settings: settings.clone(),
         wanted,
-        converter: Converter::new(limits),
+        converter: Converter::new(limits.clone()),
+        limits,
+        questions,
         store: Store::new(state_file, settings.node.clone()),
         dirty: false,
         of_plan: Vec::new(),
@@ -227,7 +234,7 @@ fn follow_feeds(
     };
     // It ends when the daemon has dropped the receiver of updates.
     let task = tokio::spawn(supervise::task("plan", Ending::Allowed, live.run()));
-    Follower { updates: updates_inbox, status: status_inbox, liveness, task }
+    Follower { updates: updates_inbox, status: status_inbox, liveness, asking, task }
 }
 
 struct Feed {
@@ -302,6 +309,8 @@ struct Live {
     feeds: Vec<Feed>,
     resolver: Resolver,
     converter: Converter,
+    limits: CalicoLimits,
+    questions: mpsc::Receiver<Question>,
     store: Store,
     /// Whether objects have changed since the last plan.
     dirty: bool,
@@ -323,6 +332,12 @@ struct Live {
 
 /// The daemon has ended, or all sources have.
 struct Ended;
+
+/// What the task waits for.
+enum Input {
+    Event(usize, Event),
+    Question(Question),
+}
 
 impl Live {
     async fn run(mut self) {
@@ -375,21 +390,19 @@ impl Live {
         self.publish();
         match self.next_wake() {
             None => {
-                let (at, event) = self.next_event().await?;
-                self.take(at, event);
+                let input = self.next_input().await?;
+                self.handle_input(input);
             }
             Some(wake) => {
-                if let Ok(next) = timeout_at(wake, self.next_event()).await {
-                    let (at, event) = next?;
-                    self.take(at, event);
+                if let Ok(input) = timeout_at(wake, self.next_input()).await {
+                    self.handle_input(input?);
                 }
             }
         }
         let due = self.next_plan;
         while Instant::now() < due {
-            let Ok(next) = timeout_at(due, self.next_event()).await else { break };
-            let (at, event) = next?;
-            self.take(at, event);
+            let Ok(input) = timeout_at(due, self.next_input()).await else { break };
+            self.handle_input(input?);
         }
         self.take_waiting();
         self.ask();
@@ -440,13 +453,43 @@ impl Live {
         });
     }
 
-    async fn next_event(&mut self) -> Result<(usize, Event), Ended> {
+    async fn next_input(&mut self) -> Result<Input, Ended> {
         let receivers = self.feeds.iter_mut().map(|feed| Box::pin(feed.receiver.recv()));
         let (event, at, _) = tokio::select! {
             next = select_all(receivers) => next,
+            Some(question) = self.questions.recv() => return Ok(Input::Question(question)),
             () = self.liveness.answer_always() => return Err(Ended),
         };
-        event.map(|event| (at, event)).ok_or(Ended)
+        event.map(|event| Input::Event(at, event)).ok_or(Ended)
+    }
+
+    fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Event(at, event) => self.take(at, event),
+            // Nobody receives the answer if the client has disconnected.
+            Input::Question(question) => drop(question.send(self.asked())),
+        }
+    }
+
+    /// What a plan for changed objects is computed from.
+    fn asked(&self) -> Result<Asked, NoPlan> {
+        let Some(config) = &self.current else {
+            return Err(NoPlan(self.status.waiting_for().unwrap_or_default()));
+        };
+        let away = self.feeds.iter().filter_map(|feed| match &feed.status.state {
+            State::Away { reason, .. } => Some(format!("{}: {reason}", feed.status.name)),
+            State::Connecting | State::Current => None,
+        });
+        let basis = Basis {
+            snapshot: self.resolver.snapshot().clone(),
+            settings: self.settings.clone(),
+            held_release: self.resolver.held_release(),
+            limits: self.limits.clone(),
+            host: self.host.clone(),
+            config: Some(Arc::clone(config)),
+            asks_services: self.feeds.iter().any(|feed| feed.is_asked),
+        };
+        Ok(Asked { basis, is_pending: self.dirty, away: away.collect() })
     }
 
     /// Takes the events that are waiting already; of each source, at most one with changes.

@@ -6,6 +6,7 @@
 //!
 //! The daemon applies the updates.
 
+mod basis;
 mod connect;
 mod environment;
 mod live;
@@ -14,6 +15,7 @@ mod settings;
 mod setup;
 mod store;
 
+pub use basis::{Asked, Asking, NoPlan};
 pub use connect::{Survey, Tried, survey, try_sources};
 pub use environment::Environment;
 pub use live::{

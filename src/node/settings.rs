@@ -50,6 +50,13 @@ pub struct NodeSettings {
     pub notes: Vec<Problem>,
 }
 
+impl NodeSettings {
+    /// Whether Services, EndpointSlices and Secrets are read only as far as the plan needs them.
+    pub fn asks_services(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source, Source::Services(_)))
+    }
+}
+
 /// Why the settings cannot be used: one line that names the key or variable and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {

@@ -14,7 +14,7 @@ use super::spec::{End, PeerSpec, Refused, Role, Spec};
 use crate::calico::config::Converter;
 use crate::calico::plan::{Plan, PoolRoutes, SessionKind, Touched};
 use crate::calico::{Problem, RouterIdSource, Settings, Snapshot, resolve};
-use crate::config::{Config, ControlSettings, HostSettings, LogFormat, LogLevel, LogSettings};
+use crate::config::{Config, HostSettings};
 
 /// What is simulated.
 pub struct Input {
@@ -199,7 +199,7 @@ fn draft(input: &Input, name: &Arc<str>, shapes: &Shapes) -> Made {
     }
     let plan = resolve(&input.snapshot, &settings);
     let mut converter = Converter::default();
-    let Some(config) = converter.convert(&plan, &Touched::All, &host()) else {
+    let Some(config) = converter.convert(&plan, &Touched::All, &HostSettings::unused()) else {
         let why = plan.stuck.clone().unwrap_or_else(|| {
             format!("Node/{name} has no BGP Identifier: it has no IPv4 address; set CALICO_ROUTER_ID=hash")
         });
@@ -260,17 +260,5 @@ fn of_plan(input: &Input, name: &Arc<str>, plan: &Plan, config: Config, shapes: 
         blocks,
         felix,
         peers: peers.collect(),
-    }
-}
-
-/// What a configuration needs and a simulation does not use.
-fn host() -> HostSettings {
-    HostSettings {
-        control: ControlSettings {
-            socket: ControlSettings::DEFAULT_SOCKET.into(),
-            bird_sockets: None,
-        },
-        http: None,
-        log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
     }
 }

@@ -1,12 +1,13 @@
 //! `margay calico simulate`: arguments, and the report as text.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use super::forecast::{ChangeArgs, wrong};
 use super::{Outcome, variable, write_json};
 use crate::calico::load::load;
 use crate::calico::model::{Decoded, Kind, Object, ObjectId};
@@ -36,12 +37,9 @@ pub struct Arguments {
     /// Each of these fails, one after the other.
     #[arg(long, value_name = "KIND")]
     fail_each: Vec<Each>,
-    /// Files or folders with objects to be added, or to take the place of those that are there.
-    #[arg(long, value_name = "PATH", num_args = 1..)]
-    apply: Vec<PathBuf>,
-    /// An object to be deleted: KIND/NAME or KIND/NAMESPACE/NAME.
-    #[arg(long, value_name = "OBJECT")]
-    delete: Vec<String>,
+    /// Objects that are to be changed.
+    #[command(flatten)]
+    change: ChangeArgs,
     /// Turn the full mesh of nodes off (nodeToNodeMeshEnabled: false).
     #[arg(long)]
     no_mesh: bool,
@@ -108,22 +106,17 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<Out
     Ok(if report.reaches_all { Outcome::Fine } else { Outcome::Unreached })
 }
 
-fn wrong(text: String) -> io::Error {
-    io::Error::new(ErrorKind::InvalidInput, text)
-}
-
 /// Adds objects to the snapshot. An object that cannot be read is an error: what follows from the
-/// others would not be what happens. Returns what was read.
-fn read(paths: &[PathBuf], snapshot: &mut Snapshot) -> io::Result<Vec<String>> {
+/// others would not be what happens.
+fn read(paths: &[PathBuf], snapshot: &mut Snapshot) -> io::Result<()> {
     let loaded = load(paths).map_err(|error| wrong(error.to_string()))?;
     if let Some(problem) = loaded.problems.first() {
         return Err(wrong(format!("{}: {}", problem.object, problem.text)));
     }
-    let names = loaded.objects.iter().map(|object| object.id.to_string()).collect();
     loaded.objects.into_iter().for_each(|object| snapshot.apply(object));
     match snapshot.unreadable().first_key_value() {
         Some((id, fault)) => Err(wrong(format!("{id}: {fault}"))),
-        None => Ok(names),
+        None => Ok(()),
     }
 }
 
@@ -132,18 +125,12 @@ fn changed(
     arguments: &Arguments,
     before: &Snapshot,
 ) -> io::Result<Option<(Snapshot, Vec<String>)>> {
-    if arguments.apply.is_empty() && arguments.delete.is_empty() && !arguments.no_mesh {
+    let edit = arguments.change.edit()?;
+    if edit.is_empty() && !arguments.no_mesh {
         return Ok(None);
     }
     let mut snapshot = before.clone();
-    let mut objects: Vec<String> = Vec::new();
-    for name in read(&arguments.apply, &mut snapshot)? {
-        objects.push(format!("apply {name}"));
-    }
-    for text in &arguments.delete {
-        delete(text, &mut snapshot)?;
-        objects.push(format!("delete {text}"));
-    }
+    let mut objects = edit.carry_out(&mut snapshot).map_err(wrong)?;
     if arguments.no_mesh {
         let id = ObjectId::new(Kind::BgpConfiguration, "default");
         let mut default = match snapshot.get(&id) {
@@ -156,36 +143,6 @@ fn changed(
         objects.push("nodeToNodeMeshEnabled: false".to_owned());
     }
     Ok(Some((snapshot, objects)))
-}
-
-/// Kinds that can be deleted. A Node may be stored as Calico's, as Kubernetes', or as both.
-const KINDS: [Kind; 10] = [
-    Kind::Node,
-    Kind::KubernetesNode,
-    Kind::BgpConfiguration,
-    Kind::BgpPeer,
-    Kind::BgpFilter,
-    Kind::IpPool,
-    Kind::BlockAffinity,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::FelixConfiguration,
-];
-
-fn delete(text: &str, snapshot: &mut Snapshot) -> io::Result<()> {
-    let Some((kind, name)) = text.split_once('/') else {
-        return Err(wrong(format!("--delete {text}: expected KIND/NAME or KIND/NAMESPACE/NAME")));
-    };
-    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-    let kinds = KINDS.into_iter().filter(|known| known.to_string().eq_ignore_ascii_case(kind));
-    let ids =
-        kinds.map(|kind| ObjectId { kind, namespace: namespace.to_owned(), name: name.to_owned() });
-    let known: Vec<ObjectId> = ids.filter(|id| snapshot.get(id).is_some()).collect();
-    if known.is_empty() {
-        return Err(wrong(format!("--delete {text}: there is no such object")));
-    }
-    known.iter().for_each(|id| snapshot.withdraw(id));
-    Ok(())
 }
 
 /// Nine tenths of the memory that the kernel has available, in octets.

@@ -47,7 +47,19 @@ fn mesh(folder: &TempDir) -> Input {
 }
 
 fn plan(input: Input, diff: Option<PathBuf>) -> Command {
-    Command::Plan { input, json: false, fail_on_problems: false, diff }
+    planned(input, false, diff.map(Some))
+}
+
+fn planned(input: Input, json: bool, diff: Option<Option<PathBuf>>) -> Command {
+    Command::Plan {
+        input,
+        json,
+        fail_on_problems: false,
+        diff,
+        all: false,
+        change: ChangeArgs::default(),
+        daemon: Daemon { socket: "/nonexistent/margay.sock".into() },
+    }
 }
 
 fn printed_of(command: &Command) -> (Outcome, String) {
@@ -60,7 +72,7 @@ fn printed_of(command: &Command) -> (Outcome, String) {
 fn the_effect_of_an_added_object_is_printed() {
     let folder = TempDir::new().unwrap();
     let input = mesh(&folder);
-    let as_json = |input| Command::Plan { input, json: true, fail_on_problems: false, diff: None };
+    let as_json = |input| planned(input, true, None);
     let old = write(&folder, "old.json", &printed_of(&as_json(input.clone())).1);
     let against = |input| plan(input, Some(old.clone()));
     assert_eq!(printed_of(&against(input.clone())), (Outcome::Fine, String::new()));
@@ -112,6 +124,61 @@ fn objects_in_files_replace_live_ones() {
     assert!(text.contains("Node/x: unreadable"), "{text}");
 }
 
+#[test]
+fn changed_objects_are_compared_with_those_that_are_there() {
+    let folder = TempDir::new().unwrap();
+    let Input { resources, .. } = mesh(&folder);
+    let read = |_: Option<&Path>| {
+        let mut live =
+            Live { settings: Some(Settings::from_env("a", &BTreeMap::new())), ..Live::default() };
+        load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
+        Ok(live)
+    };
+    let none = Input { live: true, node: None, resources: Vec::new(), ..mesh(&folder) };
+    let forecast = |apply: &str, delete: &[&str], json| {
+        let change = ChangeArgs {
+            apply: vec![write(&folder, "new.yaml", apply)],
+            delete: delete.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        let command = match planned(none.clone(), json, Some(None)) {
+            Command::Plan { input, json, fail_on_problems, diff, all, daemon, .. } => {
+                Command::Plan { input, json, fail_on_problems, diff, all, change, daemon }
+            }
+            other => other,
+        };
+        let mut out = Vec::new();
+        let outcome = run(&command, &b""[..], &mut out, read, unasked)?;
+        assert_eq!(outcome, Outcome::Fine);
+        io::Result::Ok(String::from_utf8(out).unwrap())
+    };
+    let text = forecast(&node("c", "10.0.0.3/24"), &["node/b"], false).unwrap();
+    for line in [
+        "change: apply Node/c, delete node/b",
+        "plan: - families ipv4 sessions Mesh_10_0_0_2: ",
+        "plan: + families ipv4 sessions Mesh_10_0_0_3: ",
+        "peer Mesh_10_0_0_2: removed",
+        "peer Mesh_10_0_0_3: added",
+        "session Mesh_10_0_0_2 ends",
+        "routes of peers: not evaluated: cannot reach margay at /nonexistent/margay.sock: ",
+        "dry run: nothing was changed",
+    ] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+    }
+    let json = forecast(&node("b", "10.0.0.2/24"), &[], true).unwrap();
+    let answer: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&answer["dry_run"], &answer["changes"]), (&json!(true), &json!([])));
+    assert_eq!(answer["forecast"]["objects"], json!(["apply Node/b"]));
+    for (apply, delete, why) in [
+        (node("c", "10.0.0.300/24"), &[][..], "Node/c: "),
+        (node("c", "10.0.0.3/24"), &["BGPPeer/x"][..], "--delete BGPPeer/x: there is no such"),
+        (node("c", "10.0.0.3/24"), &["Node/a"][..], "with this change there would be no plan"),
+    ] {
+        let error = forecast(&apply, delete, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().starts_with(why), "{error}");
+    }
+}
+
 /// What a command prints about a mesh of two nodes, with the given networking backend.
 fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -> String {
     let folder = TempDir::new().unwrap();
@@ -127,8 +194,7 @@ fn without_bgp_the_plan_is_empty_and_decide_refuses() {
     let question =
         json!({"direction": "kernel", "route": {"prefix": "10.1.0.0/24", "source": "bgp"}});
     for (backend, speaks) in [("bird", true), ("none", false), ("vxlan", false)] {
-        let command =
-            |json| move |input| Command::Plan { input, json, fail_on_problems: true, diff: None };
+        let command = |json| move |input| planned(input, json, None);
         let plan: Value = serde_json::from_str(&printed(command(true), "", backend)).unwrap();
         assert_eq!(plan["speaks_bgp"], speaks, "{backend}");
         let sessions = plan["families"]["ipv4"]["sessions"].as_array().unwrap();

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use super::clean;
 use crate::ctl::item::{
-    AttributeChange, RehearsedRoute, RehearsedRoutes, Reloaded, Section, Setting, UnconfirmedReload,
+    AttributeChange, Forecasted, RehearsedRoute, RehearsedRoutes, Reloaded, Section, Setting,
+    UnconfirmedReload,
 };
 
 /// What changed, or would change.
-pub(super) fn reloaded(r: &Reloaded) -> String {
-    let mut out = String::new();
+pub(in crate::cli) fn reloaded(r: &Reloaded) -> String {
+    let mut out = r.forecast.as_ref().map_or(String::new(), plan);
     if r.changes.is_empty() {
         out += if r.dry_run { "nothing would change\n" } else { "nothing changed\n" };
     }
@@ -30,13 +31,50 @@ pub(super) fn reloaded(r: &Reloaded) -> String {
         let state = s.state.as_deref().unwrap_or("not running");
         let (name, what) = (clean(&s.peer), clean(&s.what));
         let (received, advertised) = (s.prefixes_received, s.prefixes_advertised);
+        let object = s.object.as_ref().map_or(String::new(), |o| format!(" ({})", clean(o)));
+        if r.routes.is_none() {
+            // No daemon was asked.
+            let _ = writeln!(out, "session {name} {what}");
+            continue;
+        }
         let _ = writeln!(
             out,
-            "session {name} {what}: {state}, {received} prefixes received, {advertised} advertised"
+            "session {name}{object} {what}: {state}, {received} prefixes received, {advertised} \
+             advertised"
         );
     }
     out += &r.routes.as_ref().map_or(String::new(), rehearsed);
+    out += &r.forecast.as_ref().map_or(String::new(), reservations);
     out += "dry run: nothing was changed\n";
+    out
+}
+
+/// The changed objects, and how the plan would differ.
+fn plan(forecast: &Forecasted) -> String {
+    let mut out = String::new();
+    if !forecast.objects.is_empty() {
+        let objects: Vec<String> = forecast.objects.iter().map(|line| clean(line)).collect();
+        let _ = writeln!(out, "change: {}", objects.join(", "));
+    }
+    for difference in &forecast.plan {
+        let _ = writeln!(out, "plan: {}", clean(&difference.line));
+    }
+    out
+}
+
+/// Why a forecast may be off.
+fn reservations(forecast: &Forecasted) -> String {
+    let mut out = String::new();
+    for source in &forecast.sources_unavailable {
+        let _ =
+            writeln!(out, "cannot be read, its last known objects were used: {}", clean(source));
+    }
+    if forecast.changed_meanwhile {
+        out += "objects changed meanwhile: what is printed may be what follows from both changes\n";
+    }
+    if let Some(why) = &forecast.why_no_routes {
+        let _ = writeln!(out, "routes of peers: not evaluated: {}", clean(why));
+    }
     out
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::RehearsedRoutes;
+use super::{Forecasted, RehearsedRoutes};
 
 /// A reload that was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct UnconfirmedReload {
 }
 
 /// The result of a reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// One line for each change; empty: nothing changed.
     pub changes: Vec<String>,
@@ -48,6 +48,9 @@ pub struct Reloaded {
     /// What an undo would not bring back.
     #[serde(default)]
     pub not_undone: Vec<String>,
+    /// Of changed objects on a Calico node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecasted>,
 }
 
 /// A reload was confirmed.
@@ -66,6 +69,9 @@ pub struct ReloadedSession {
     pub what: String,
     /// The keys that differ, each with its old and its new value.
     pub keys: Vec<ChangedKey>,
+    /// On a Calico node: the object from which the session follows now, such as `BGPPeer/tor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
     /// Before: the FSM's state.
     pub state: Option<String>,
     /// Before: paths in the Adj-RIB-In, all families.

@@ -105,7 +105,7 @@ async fn a_line_without_end_is_refused_and_closes_the_connection() {
     task.await.unwrap();
     let mut text = String::new();
     endless.await.unwrap().read_to_string(&mut text).await.unwrap();
-    assert!(text.contains("no line end within 65536 octets"), "{text}");
+    assert!(text.contains("no line end within 1048576 octets"), "{text}");
     assert_eq!(backend.asked.load(Ordering::SeqCst), 0);
 }
 

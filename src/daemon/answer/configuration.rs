@@ -58,7 +58,7 @@ impl ControlView {
         let changes = &rehearsed.changes;
         let mut sessions = sessions(changes);
         self.add_state(&mut sessions).await?;
-        let list = list.and_then(|list| usize::try_from(list).ok()).unwrap_or(LISTED);
+        let list = listed(list);
         let routes = rehearsed_routes(&self.sources, &rehearsed, list).await?;
         let changes = changes.lines();
         Page::last([Reloaded {
@@ -71,7 +71,7 @@ impl ControlView {
     }
 
     /// Adds what would be lost: the state and the routes of each session.
-    async fn add_state(&self, sessions: &mut [ReloadedSession]) -> Result<(), Refusal> {
+    pub(super) async fn add_state(&self, sessions: &mut [ReloadedSession]) -> Result<(), Refusal> {
         let records: BTreeMap<_, _> =
             self.sources.registry.all().into_iter().map(|r| (r.name.to_string(), r)).collect();
         let found: Vec<_> = sessions
@@ -115,8 +115,13 @@ impl ControlView {
     }
 }
 
+/// How many routes are listed for each peer.
+pub(super) fn listed(asked: Option<u32>) -> usize {
+    asked.and_then(|list| usize::try_from(list).ok()).unwrap_or(LISTED)
+}
+
 /// The sessions that end.
-fn sessions(changes: &Changes) -> Vec<ReloadedSession> {
+pub(super) fn sessions(changes: &Changes) -> Vec<ReloadedSession> {
     let session = |peer: &str, what: &str| ReloadedSession {
         peer: peer.to_owned(),
         what: what.to_owned(),

@@ -7,6 +7,7 @@ use bgp_proto::session::State;
 use bgp_proto::types::{FamilyMap, Prefix, Time, off_interface};
 
 use super::bfd::BfdView;
+use super::configuration::listed;
 use super::contested::contested;
 use super::debugging::Debugging;
 use super::draining::DrainView;
@@ -381,6 +382,9 @@ impl Backend for ControlView {
             Request::Probe { peer, options } => self.prober.probe(peer, options).await,
             Request::Reload => self.reload().await,
             Request::ReloadDryRun { list } => self.rehearse(*list).await,
+            Request::CalicoDryRun { apply, delete, list } => {
+                self.forecast(apply, delete, listed(*list)).await
+            }
             Request::ReloadUnconfirmed { seconds } => self.reload_until(*seconds).await,
             Request::Confirm => self.confirm().await,
             Request::ShowPolicy { name } => policies::show(&self.sources, name).await,

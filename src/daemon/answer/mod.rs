@@ -14,6 +14,7 @@ mod debugging;
 mod draining;
 mod events;
 mod explain;
+mod forecast;
 mod forwarding;
 mod http;
 mod key_chains;
@@ -48,7 +49,7 @@ use crate::net::SessionCounters;
 use crate::node::{Environment, Follower};
 
 pub(super) use http::HttpView;
-pub(super) use orders::{DrainOrder, Order};
+pub(super) use orders::{DrainOrder, Order, PlanOrder, RehearsedPlan};
 use rehearsed::Rehearsals;
 pub(super) use rehearsed::Rehearsed;
 pub(super) use state::{Publisher, ReloadRefused, RunState};
@@ -176,7 +177,11 @@ impl Views {
 
     /// This is a Calico node, and `follower` follows its objects.
     pub(super) fn set_node(&self, follower: &Follower) {
-        let node = Node { status: follower.status.clone(), liveness: follower.liveness.clone() };
+        let node = Node {
+            status: follower.status.clone(),
+            liveness: follower.liveness.clone(),
+            asking: follower.asking.clone(),
+        };
         self.publish(|state| state.node = Some(node));
         // The parts to probe are different ones from here on.
         self.liveness.forget();

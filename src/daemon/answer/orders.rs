@@ -1,12 +1,13 @@
 //! Commands of clients that the daemon's loop carries out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::rehearsed::Rehearsed;
 use super::sources::is_stopping;
-use crate::config::Changes;
+use crate::config::{Changes, Config};
 use crate::ctl::{Refusal, Selection};
 use crate::daemon::Stop;
 use crate::daemon::drains::Drained;
@@ -21,10 +22,28 @@ pub(in crate::daemon) enum Order {
     Confirm(oneshot::Sender<Result<(), String>>),
     /// Compare the configuration with the one in force, and change nothing.
     Rehearse(oneshot::Sender<Result<Rehearsed, String>>),
+    /// Compare a configuration that would follow from changed objects with the one in force.
+    RehearsePlan(PlanOrder, oneshot::Sender<Result<RehearsedPlan, String>>),
     /// Begin or end drains.
     Drain(DrainOrder, oneshot::Sender<Result<(), Refusal>>),
     /// End the daemon.
     Stop(Stop, oneshot::Sender<()>),
+}
+
+/// A configuration that would follow from changed objects.
+pub(in crate::daemon) struct PlanOrder {
+    /// The one that followed from the objects before the change.
+    pub(in crate::daemon) before: Arc<Config>,
+    /// The one that would follow.
+    pub(in crate::daemon) after: Box<Config>,
+}
+
+/// What a configuration that would follow from changed objects differs in.
+pub(in crate::daemon) struct RehearsedPlan {
+    /// What the tables are asked to evaluate.
+    pub(in crate::daemon) rehearsed: Rehearsed,
+    /// Whether the configuration before the change has come into force, and is the newest.
+    pub(in crate::daemon) is_newest: bool,
 }
 
 /// A command to begin or end drains.
@@ -65,6 +84,16 @@ impl Orders {
     pub(super) async fn rehearse(&self) -> Result<Result<Rehearsed, String>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Rehearse(reply), answer).await
+    }
+
+    /// What would differ with a configuration that followed from changed objects, or why that cannot be
+    /// said.
+    pub(super) async fn rehearse_plan(
+        &self,
+        order: PlanOrder,
+    ) -> Result<Result<RehearsedPlan, String>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::RehearsePlan(order, reply), answer).await
     }
 
     /// Begins or ends drains. Fails if the command is refused or the daemon is stopping.

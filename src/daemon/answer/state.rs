@@ -58,6 +58,7 @@ pub(in crate::daemon) struct ReloadRefused {
 pub(in crate::daemon) struct Node {
     pub(in crate::daemon) status: watch::Receiver<Arc<NodeStatus>>,
     pub(in crate::daemon) liveness: node::FollowerLiveness,
+    pub(in crate::daemon) asking: node::Asking,
 }
 
 impl RunState {

@@ -107,6 +107,29 @@ async fn there_is_no_plan_before_every_source_was_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_answered_with_the_objects_of_the_plan_and_changes_nothing() {
+    let mut rig = rig();
+    let asking = rig.follower.asking.clone();
+    let why = timeout(LONG, asking.ask()).await.unwrap().unwrap().unwrap_err();
+    assert!(why.to_string().contains("waiting for objects from etcd"), "{why}");
+    rig.files.send(Event::Listed(Vec::new()));
+    rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
+    let Update { config, .. } = rig.update().await;
+    let asked = timeout(LONG, asking.ask()).await.unwrap().unwrap().unwrap();
+    assert!(!asked.is_pending && asked.away.is_empty());
+    assert!(Arc::ptr_eq(asked.basis.config.as_ref().unwrap(), &config));
+    let loaded = crate::calico::load::Loaded {
+        objects: vec![node("c", "10.0.0.3/24")],
+        ..Default::default()
+    };
+    let edit = crate::calico::edit::Edit::new(loaded, vec!["Node/b".to_owned()]).unwrap();
+    let forecast = asked.basis.forecast(&edit).unwrap();
+    let lines = config.changes_to(&forecast.after).lines();
+    assert_eq!(lines, ["peer Mesh_10_0_0_2: removed", "peer Mesh_10_0_0_3: added"]);
+    assert!(rig.is_quiet().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_planning_task_answers_unless_its_updates_are_not_taken() {
     let mut rig = rig();
     let liveness = rig.follower.liveness.plan.clone();

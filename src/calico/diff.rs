@@ -11,15 +11,15 @@ use serde_json::Value;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Difference {
+pub struct Difference {
     /// The path to the value: keys and the names of list members, separated by spaces.
-    place: String,
+    pub place: String,
     /// The value in the older plan.
     #[serde(skip_serializing_if = "Option::is_none")]
-    old: Option<Value>,
+    pub old: Option<Value>,
     /// The value in the newer plan.
     #[serde(skip_serializing_if = "Option::is_none")]
-    new: Option<Value>,
+    pub new: Option<Value>,
 }
 
 /// `+` only in the newer plan, `-` only in the older, `~` in both.
@@ -79,7 +79,7 @@ fn name(member: &Value) -> String {
 }
 
 /// All differences, in key order.
-pub(super) fn compare(old: &Value, new: &Value) -> Vec<Difference> {
+pub fn compare(old: &Value, new: &Value) -> Vec<Difference> {
     let mut differences = Vec::new();
     walk("", old, new, &mut differences);
     differences

@@ -1,0 +1,83 @@
+//! What changed objects would do on a Calico node: the plan and the routes that would follow.
+
+use std::sync::Arc;
+
+use super::control::ControlView;
+use super::orders::{PlanOrder, RehearsedPlan};
+use super::rehearsed::rehearsed_routes;
+use super::sources::is_stopping;
+use crate::calico::edit::{Edit, Forecast};
+use crate::calico::load::{Loaded, parse};
+use crate::ctl::item::{Forecasted, PlanDifference, Reloaded};
+use crate::ctl::{ErrorKind, ObjectFile, Page, Refusal};
+use crate::node::Asked;
+
+impl ControlView {
+    /// What would follow if the objects in `apply` were added or replaced and those named in `delete`
+    /// deleted, with at most `list` routes for each peer.
+    pub(super) async fn forecast(
+        &self,
+        apply: &[ObjectFile],
+        delete: &[String],
+        list: usize,
+    ) -> Result<Page, Refusal> {
+        let _alone = self.rehearsals.begin()?;
+        let Some(node) = self.sources.state().node.clone() else {
+            let text = "the daemon does not follow Calico's objects: its configuration has no [calico]; \
+                        margay reload --dry-run is for the file";
+            return Err(Refusal { kind: ErrorKind::BadRequest, text: text.to_owned() });
+        };
+        let asked = node.asking.ask().await.ok_or_else(is_stopping)?;
+        let Asked { basis, is_pending, away } =
+            asked.map_err(|e| Refusal::failed(e.to_string()))?;
+        let (apply, delete) = (apply.to_vec(), delete.to_vec());
+        // Two plans: too long for a thread that serves others.
+        let computed = tokio::task::spawn_blocking(move || {
+            let edit = Edit::new(loaded(&apply), delete)?;
+            basis.forecast(&edit)
+        });
+        let forecast = computed.await.map_err(|_| is_stopping())?;
+        let forecast = forecast.map_err(Refusal::configuration)?;
+        let Forecast { objects, plan, before, after, unread } = forecast;
+        let order = PlanOrder { before, after: Box::new(after) };
+        let rehearsed = self.orders.rehearse_plan(order).await?;
+        let RehearsedPlan { mut rehearsed, is_newest } = rehearsed.map_err(Refusal::failed)?;
+        rehearsed.not_counted.extend(unread);
+        let running = Arc::clone(&self.sources.state().config);
+        let mut sessions = super::configuration::sessions(&rehearsed.changes);
+        self.add_state(&mut sessions).await?;
+        let origins = Arc::clone(&node.status.borrow().origins);
+        for session in &mut sessions {
+            let origin = origins.get(&*session.peer);
+            session.object = origin.map(|origin| origin.object.to_string());
+        }
+        let routes = rehearsed_routes(&self.sources, &rehearsed, list).await?;
+        let is_still = Arc::ptr_eq(&running, &self.sources.state().config);
+        let plan = plan.into_iter().map(|d| PlanDifference {
+            line: d.to_string(),
+            place: d.place,
+            old: d.old,
+            new: d.new,
+        });
+        Page::last([Reloaded {
+            changes: rehearsed.changes.lines(),
+            dry_run: true,
+            sessions,
+            routes: Some(routes),
+            forecast: Some(Forecasted {
+                objects,
+                plan: plan.collect(),
+                changed_meanwhile: is_pending || !is_newest || !is_still,
+                sources_unavailable: away,
+                why_no_routes: None,
+            }),
+            ..Reloaded::default()
+        }])
+    }
+}
+
+fn loaded(files: &[ObjectFile]) -> Loaded {
+    let mut loaded = Loaded::default();
+    files.iter().for_each(|file| parse(&file.name, &file.text, &mut loaded));
+    loaded
+}
