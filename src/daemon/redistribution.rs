@@ -51,11 +51,19 @@ impl Redistribution {
     }
 
     /// The local routes that [`Redistribution::apply`] would add, replace or withdraw (`None`).
+    /// `learned`: the kernel's routes that changed rules would select; `None`: those that the rules in
+    /// force do.
     pub(super) fn rehearse(
         &self,
         changes: &Changes,
+        learned: Option<Vec<LearnedRoute>>,
     ) -> Vec<((Prefix, Source), Option<LocalRoute>)> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let learned = learned.map(|learned| {
+            let by_key = learned.into_iter().map(|route| ((route.prefix, route.connected), route));
+            by_key.collect::<BTreeMap<_, _>>()
+        });
+        let learned = learned.as_ref().unwrap_or(&state.routes);
         let added: BTreeSet<Prefix> =
             changes.originate_added.iter().map(|route| route.prefix).collect();
         let is_own = |prefix: &Prefix| {
@@ -66,9 +74,11 @@ impl Redistribution {
         let after = |route: &LearnedRoute| {
             if is_own(&route.prefix) { None } else { resolve(rules, route) }
         };
-        let differing = state.routes.values().filter_map(|route| {
-            let (before, after) = (state.resolve(route), after(route));
-            (before != after).then_some(((route.prefix, source(route.connected)), after))
+        let keys: BTreeSet<&(Prefix, bool)> = state.routes.keys().chain(learned.keys()).collect();
+        let differing = keys.into_iter().filter_map(|key| {
+            let before = state.routes.get(key).and_then(|route| state.resolve(route));
+            let after = learned.get(key).and_then(after);
+            (before != after).then_some(((key.0, source(key.1)), after))
         });
         differing.collect()
     }
@@ -202,6 +212,33 @@ mod tests {
         assert!(state.resolve(&block).is_some());
         state.own.insert(block.prefix);
         assert_eq!(state.resolve(&block), None);
+    }
+
+    #[test]
+    fn routes_that_changed_rules_select_for_the_first_time_are_rehearsed() {
+        let redistribution = Redistribution::default();
+        let kept = learned("10.0.0.1/32");
+        let only =
+            |prefix: &str| Redistribute { prefixes: vec![prefix.parse().unwrap()], ..rule(None) };
+        {
+            let mut state = redistribution.0.lock().unwrap();
+            state.rules = vec![only("10.0.0.0/24")];
+            state.routes.insert((kept.prefix, false), kept.clone());
+        }
+        let changes =
+            Changes { redistribute: Some(vec![only("10.0.1.0/24")]), ..Changes::default() };
+        let with = |learned| redistribution.rehearse(&changes, learned);
+        let differing: Vec<_> = with(Some(vec![learned("10.0.1.1/32")]));
+        let said: Vec<_> = differing
+            .iter()
+            .map(|((prefix, source), route)| (prefix.to_string(), *source, route.is_some()))
+            .collect();
+        let kernel = Source::Kernel;
+        assert_eq!(
+            said,
+            [("10.0.0.1/32".to_owned(), kernel, false), ("10.0.1.1/32".to_owned(), kernel, true)]
+        );
+        assert_eq!(with(None).len(), 1, "of those that the rules in force select");
     }
 
     #[test]

@@ -1,15 +1,11 @@
 //! What a reload would change, in the terms of the tables.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use bgp_proto::policy::Source;
 
 use super::Daemon;
 use super::answer::{PlanOrder, Rehearsed, RehearsedPlan};
 use super::drains::Drains;
-use super::reload::originated;
-use crate::config::{Changes, Config, PeerEntry};
+use crate::config::{Changes, Config, PeerEntry, Vrf};
 
 impl Daemon {
     /// What a reload would change. Nothing is changed, bound or logged.
@@ -17,7 +13,8 @@ impl Daemon {
     /// # Errors
     /// The file is invalid.
     pub(super) fn rehearse(&self) -> Result<Rehearsed, String> {
-        Ok(self.in_terms_of_tables(self.changes_of_file()?, &self.drains))
+        let (changes, vrfs) = self.intended_by_file()?;
+        Ok(self.in_terms_of_tables(changes, &vrfs, &self.drains))
     }
 
     /// What a configuration that follows from changed objects would change. Nothing is changed.
@@ -34,11 +31,12 @@ impl Daemon {
             true => self.drains.foreseen(config.drain.as_deref()),
             false => self.drains.clone(),
         };
-        Ok(RehearsedPlan { rehearsed: self.in_terms_of_tables(changes, &drains), is_newest })
+        let rehearsed = self.in_terms_of_tables(changes, &config.vrfs, &drains);
+        Ok(RehearsedPlan { rehearsed, is_newest })
     }
 
-    /// `drains`: those that would be in force.
-    fn in_terms_of_tables(&self, changes: Changes, drains: &Drains) -> Rehearsed {
+    /// `vrfs` and `drains`: those that would be in force.
+    fn in_terms_of_tables(&self, changes: Changes, vrfs: &[Vrf], drains: &Drains) -> Rehearsed {
         let registry = self.peers.registry();
         let id = |name: &Arc<str>| registry.named(name).map(|record| record.id);
         let mut routes = self.peers.dynamic_routes(&changes);
@@ -57,28 +55,22 @@ impl Daemon {
         let ending = changes.peers_removed.iter().chain(restarted).chain(&changes.dynamic_ended);
         let begin = changes.peers_restarted.iter().chain(&changes.peers_added);
         let joining = begin.map(|entry: &PeerEntry| Arc::clone(&entry.routes)).collect();
-        let mut local: BTreeMap<_, _> =
-            self.redistribution.rehearse(&changes).into_iter().collect();
-        let withdrawn = changes.originate_withdrawn.iter().map(|prefix| (*prefix, None));
-        let own = changes.originate_changed.iter().chain(&changes.originate_added);
-        let own = own.map(|route| (route.prefix, Some(originated(route))));
-        local.extend(withdrawn.chain(own).map(|(prefix, route)| ((prefix, Source::Static), route)));
+        let (vrfs, absent) = self.vrfs.local_changes(vrfs);
         Rehearsed {
             config: Arc::clone(changes.table.as_ref().unwrap_or(&self.config.table)),
             ending: ending.filter_map(id).collect(),
             routes,
             joining,
-            local,
-            not_counted: not_counted(&self.config, &changes),
+            vrfs,
+            not_counted: not_counted(&self.config, &changes, &absent),
             changes,
         }
     }
 }
 
 /// Changes whose effect on routes no table can evaluate alone.
-fn not_counted(in_force: &Config, changes: &Changes) -> Vec<String> {
+fn not_counted(in_force: &Config, changes: &Changes, absent: &[Arc<str>]) -> Vec<String> {
     let unknown = [
-        (changes.vrf_routes_changed, "routes that VRFs originate or redistribute"),
         // Any change to a table may change what others import from it.
         (
             changes.vrf_imports_changed || in_force.imports_from_vrfs(),
@@ -95,7 +87,10 @@ fn not_counted(in_force: &Config, changes: &Changes) -> Vec<String> {
         ),
         (changes.calico_changed, "what follows from Calico's objects: margay calico plan"),
     ];
-    unknown.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect()
+    let absent = absent.iter().filter(|_| changes.vrf_routes_changed);
+    let absent = absent.map(|vrf| format!("routes of VRF {vrf}, which does not run"));
+    let unknown = unknown.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned());
+    absent.chain(unknown).collect()
 }
 
 #[cfg(test)]
@@ -114,7 +109,8 @@ mod tests {
         let (old, new) = (read(old), read(new));
         let changes = old.changes_to(&new);
         assert_eq!(changes.is_empty(), old == new);
-        not_counted(&old, &changes)
+        let absent: Vec<Arc<str>> = new.vrfs.iter().map(|vrf| Arc::clone(&vrf.name)).collect();
+        not_counted(&old, &changes, &absent)
     }
 
     #[test]
@@ -122,7 +118,7 @@ mod tests {
         let imports = "import-vrf = [{ vrf = \"default\", policy = \"all\" }]\n";
         let originates = "[[originate]]\nprefix = \"10.9.0.0/16\"\nvrf = \"blue\"\n";
         let imported = "routes that VRFs import from each other";
-        let own = "routes that VRFs originate or redistribute";
+        let own = "routes of VRF blue, which does not run";
         assert_eq!(between("", ""), [""; 0]);
         assert_eq!(between(imports, imports), [imported]);
         assert_eq!(between("", imports), [imported]);

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::answer::ReloadRefused;
-use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom};
+use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom, Vrf};
 use crate::engine::Handle;
 use crate::event_names::{RELOAD_REFUSED, RELOADED};
 use crate::kernel::{LearnRule, LearnSource};
@@ -112,19 +112,28 @@ impl Daemon {
     /// # Errors
     /// The file is invalid.
     pub(super) fn changes_of_file(&self) -> Result<Changes, String> {
-        let Some(path) = &self.path else { return Ok(Changes::default()) };
+        Ok(self.intended_by_file()?.0)
+    }
+
+    /// The same, with the VRFs that would be configured.
+    ///
+    /// # Errors
+    /// The file is invalid.
+    pub(super) fn intended_by_file(&self) -> Result<(Changes, Vec<Vrf>), String> {
+        let own = || self.config.vrfs.clone();
+        let Some(path) = &self.path else { return Ok((Changes::default(), own())) };
         match (self.read(path)?, &self.node) {
             (Fresh::Own(mut config), _) => {
                 self.with_by_interface(&mut config);
                 self.vrfs.show_absent(&mut config, &self.fib.links());
                 let mut changes = self.config.changes_to(&config);
                 changes.dynamic_ended = self.peers.dynamic_ending(&changes);
-                Ok(changes)
+                Ok((changes, config.vrfs))
             }
             (Fresh::Calico(settings), Some(node)) if *settings != *node.settings() => {
-                Ok(self.changes_to_calico(&settings, node.settings()))
+                Ok((self.changes_to_calico(&settings, node.settings()), own()))
             }
-            (Fresh::Calico(_), _) => Ok(Changes::default()),
+            (Fresh::Calico(_), _) => Ok((Changes::default(), own())),
         }
     }
 

@@ -174,6 +174,24 @@ impl Vrfs {
         (!is_there).then(|| format!("bind-interface {device} is not in VRF {own}").into())
     }
 
+    /// How local routes of those that run would differ, and the others that have any.
+    pub(super) fn local_changes(
+        &self,
+        intended: &[Vrf],
+    ) -> (BTreeMap<Arc<str>, Changes>, Vec<Arc<str>>) {
+        let (mut changes, mut absent) = (BTreeMap::new(), Vec::new());
+        for vrf in intended {
+            match self.running.get(&vrf.name) {
+                Some(instance) => {
+                    changes.insert(Arc::clone(&vrf.name), instance.config.changes_to(vrf));
+                }
+                None if vrf.originate.is_empty() && vrf.redistribute.is_empty() => {}
+                None => absent.push(Arc::clone(&vrf.name)),
+            }
+        }
+        (changes, absent)
+    }
+
     /// Finds the VRF of a link.
     pub(super) fn vrf_of_link(&self) -> impl Fn(&Link) -> Option<Arc<str>> {
         |link| {

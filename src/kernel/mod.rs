@@ -36,6 +36,7 @@ use std::thread::JoinHandle;
 use bgp_proto::types::{FibChange, Prefix};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
+use tokio::sync::oneshot;
 
 pub use ask::{KernelAnswer, KernelDrop, KernelUse, kernel_route_to};
 pub use carry::{Carried, Place, carry_over};
@@ -355,6 +356,15 @@ impl Fib {
     pub fn learn(&self, rules: Vec<LearnRule>) {
         self.thread.shared.control().rules = Some(rules);
         self.thread.shared.wake();
+    }
+
+    /// The routes that these rules would select; those in force stay. `None`: the thread has ended, or
+    /// another question has replaced this one.
+    pub async fn foresee(&self, rules: Vec<LearnRule>) -> Option<Vec<LearnedRoute>> {
+        let (reply, answer) = oneshot::channel();
+        self.thread.shared.control().foresee = Some((rules, reply));
+        self.thread.shared.wake();
+        answer.await.ok()
     }
 
     /// Waits until all submitted changes are written, or for `Withdraw` until our routes are

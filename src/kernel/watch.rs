@@ -129,6 +129,18 @@ impl Watch {
         events
     }
 
+    /// What other rules would select; the rules in force stay.
+    pub(super) fn foresee(&self, rules: &[LearnRule], resolver: Resolver<'_>) -> Vec<LearnedRoute> {
+        let foreign = resolver.foreign().iter();
+        let learned = foreign.filter_map(|(prefix, routes)| {
+            learn::learned_route(prefix, routes, rules, self.own_protocol, resolver)
+        });
+        let networks: BTreeSet<Prefix> = resolver.links().networks().into_iter().collect();
+        let connected = networks.into_iter();
+        let connected = connected.filter_map(|n| learn::connected_route(n, rules, resolver));
+        learned.chain(connected).collect()
+    }
+
     /// Returns the differences that follow from the changes.
     pub(super) fn compare(&mut self, touched: &Touched, resolver: Resolver<'_>) -> Vec<FibEvent> {
         let mut events = Vec::new();

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use bgp_proto::types::{FibKind, Hop, Prefix, Time};
 use prometheus::{Histogram, HistogramOpts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use tokio::sync::oneshot;
 
-use super::event::{FibEvent, LearnRule};
+use super::event::{FibEvent, LearnRule, LearnedRoute};
 use super::fib::plan::{Action, Part, Plan, Refused};
 use super::foreign::Foreign;
 use super::links::{Domain, Links};
@@ -90,6 +91,8 @@ pub(super) struct Control {
     pub(super) track: BTreeSet<IpAddr>,
     pub(super) untrack: BTreeSet<IpAddr>,
     pub(super) rules: Option<Vec<LearnRule>>,
+    /// Rules of which it is asked what they would select.
+    pub(super) foresee: Option<(Vec<LearnRule>, oneshot::Sender<Vec<LearnedRoute>>)>,
     pub(super) stop: Option<Stop>,
 }
 
@@ -312,12 +315,16 @@ impl Worker {
             self.watch.untrack(addr);
         }
         let mut events = Vec::new();
-        if !requested.track.is_empty() || requested.rules.is_some() {
+        if !requested.track.is_empty() || requested.rules.is_some() || requested.foresee.is_some() {
             let plan = self.shared.plan();
             let resolver = resolver(&self.config, &plan, &self.foreign, &self.links);
             events.extend(requested.track.into_iter().map(|addr| self.watch.track(addr, resolver)));
             if let Some(rules) = requested.rules {
                 events.extend(self.watch.learn(rules, resolver));
+            }
+            if let Some((rules, reply)) = requested.foresee {
+                // Who asked may have given up.
+                let _ = reply.send(self.watch.foresee(&rules, resolver));
             }
         }
         self.publish_decided();

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::policy::Source;
 use bgp_proto::table::{
@@ -17,12 +18,16 @@ use super::sources::{Sources, in_slices, is_stopping};
 use crate::config::Changes;
 use crate::ctl::item::{RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 use crate::ctl::{Names, Refusal, attribute_changes};
+use crate::daemon::reload::{learn_rules, originated};
 use crate::engine::Handle;
 
 /// Maximum number of routes listed in one answer.
 const LISTED_MAX: usize = 20_000;
 /// Maximum octets of their attributes.
 const LISTED_OCTETS_MAX: usize = 16 << 20;
+
+/// Longest wait for what the kernel's thread says.
+const FORESEE_MAX: Duration = Duration::from_secs(5);
 
 /// Carries out dry runs, one at a time: the memory for what is listed is not part of
 /// `bgp.memory-max`.
@@ -72,8 +77,9 @@ pub(in crate::daemon) struct Rehearsed {
     pub(in crate::daemon) ending: BTreeSet<PeerId>,
     /// Parameters of peers whose sessions begin.
     pub(in crate::daemon) joining: Vec<Arc<PeerRoutes>>,
-    /// Local routes of the default VRF that are added, changed or withdrawn.
-    pub(in crate::daemon) local: BTreeMap<(Prefix, Source), Option<LocalRoute>>,
+    /// How originated routes and redistribution of VRFs that run differ; [`Rehearsed::changes`] has those
+    /// of the default VRF.
+    pub(in crate::daemon) vrfs: BTreeMap<Arc<str>, Changes>,
     /// Changes whose effect on routes the tables cannot evaluate.
     pub(in crate::daemon) not_counted: Vec<String>,
 }
@@ -85,8 +91,54 @@ impl Rehearsed {
             || !self.routes.is_empty()
             || !self.ending.is_empty()
             || !self.joining.is_empty()
-            || !self.local.is_empty()
+            || concerns_local(&self.changes)
+            || self.vrfs.values().any(concerns_local)
     }
+}
+
+/// Whether local routes may differ.
+fn concerns_local(changes: &Changes) -> bool {
+    let originate = [
+        changes.originate_withdrawn.is_empty(),
+        changes.originate_added.is_empty(),
+        changes.originate_changed.is_empty(),
+    ];
+    changes.redistribute.is_some() || originate.contains(&false)
+}
+
+/// Local routes that would be added, changed or withdrawn (`None`).
+type Local = BTreeMap<(Prefix, Source), Option<LocalRoute>>;
+
+/// The local routes of a VRF that would differ, and whether they are all.
+async fn local(changes: &Changes, of: &Sources) -> (Local, bool) {
+    if !concerns_local(changes) {
+        return (Local::new(), true);
+    }
+    let learned = match &changes.redistribute {
+        Some(rules) => {
+            let asked = of.kernel.foresee(learn_rules(rules));
+            tokio::time::timeout(FORESEE_MAX, asked).await.ok().flatten()
+        }
+        None => None,
+    };
+    let is_whole = changes.redistribute.is_none() || learned.is_some();
+    let mut local: Local = of.redistribution.rehearse(changes, learned).into_iter().collect();
+    let withdrawn = changes.originate_withdrawn.iter().map(|prefix| (*prefix, None));
+    let own = changes.originate_changed.iter().chain(&changes.originate_added);
+    let own = own.map(|route| (route.prefix, Some(originated(route))));
+    local.extend(withdrawn.chain(own).map(|(prefix, route)| ((prefix, Source::Static), route)));
+    (local, is_whole)
+}
+
+/// The table of each VRF with how its local routes differ, the default VRF first.
+fn tables<'a>(sources: &Sources, rehearsed: &'a Rehearsed) -> Vec<(Sources, Option<&'a Changes>)> {
+    let default = (sources.clone(), Some(&rehearsed.changes));
+    let vrfs = sources.vrfs.all().into_iter().map(|(name, shown)| {
+        let (table, kernel, redistribution) = (shown.table, shown.kernel, shown.redistribution);
+        let there = Sources { table, kernel, redistribution, ..sources.clone() };
+        (there, rehearsed.vrfs.get(&name))
+    });
+    std::iter::once(default).chain(vrfs).collect()
 }
 
 /// What peers would be sent differently, with at most `list` routes for each.
@@ -105,13 +157,20 @@ pub(super) async fn rehearsed_routes(
     let mut peers: BTreeMap<PeerId, RehearsedPeer> = BTreeMap::new();
     let list = list.min(LISTED_MAX);
     let mut room = Room { routes: LISTED_MAX, octets: LISTED_OCTETS_MAX };
-    for table in sources.tables() {
+    for (of, changes) in tables(sources, rehearsed) {
+        let table = of.table.clone();
         let mut intended = Intended::new(rehearsed.config.clone());
         intended.routes.clone_from(&rehearsed.routes);
         intended.ending.clone_from(&rehearsed.ending);
         intended.joining.clone_from(&rehearsed.joining);
-        if table.is_same(&sources.table) {
-            intended.local.clone_from(&rehearsed.local);
+        if let Some(changes) = changes {
+            let (differing, is_whole) = local(changes, &of).await;
+            intended.local = differing;
+            if !is_whole {
+                let text = "kernel routes that changed rules select for the first time: the kernel's \
+                            thread did not answer";
+                result.not_counted.push(text.to_owned());
+            }
         }
         let done = run(&table, intended, list).await.ok_or_else(is_stopping)?;
         result.changed_meanwhile |= done.has_changed();
