@@ -123,6 +123,15 @@ pub struct Input {
     endpoint_status: Option<PathBuf>,
 }
 
+/// Whose objects are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// What the daemon reads for its node.
+    Node,
+    /// The blocks of all nodes too.
+    Cluster,
+}
+
 /// What the daemon would read, read once.
 #[derive(Debug, Default)]
 pub(super) struct Live {
@@ -151,8 +160,12 @@ fn variable(text: &str) -> Result<(String, String), String> {
 impl Input {
     /// The objects that the arguments name; `read_live` reads what the daemon would read, given its
     /// configuration file.
-    fn read(&self, read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>) -> io::Result<Live> {
-        let mut read = if self.live { read_live(self.config.as_deref())? } else { self.given()? };
+    fn read(
+        &self,
+        read_live: impl FnOnce(Option<&Path>, Span) -> io::Result<Live>,
+    ) -> io::Result<Live> {
+        let mut read =
+            if self.live { read_live(self.config.as_deref(), Span::Node)? } else { self.given()? };
         let loaded = load(&self.resources)?;
         loaded.objects.into_iter().for_each(|object| read.snapshot.apply(object));
         read.problems.extend(loaded.problems);
@@ -163,7 +176,7 @@ impl Input {
     fn plan(
         &self,
         change: &ChangeArgs,
-        read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>,
+        read_live: impl FnOnce(Option<&Path>, Span) -> io::Result<Live>,
     ) -> io::Result<Plan> {
         let edit = change.edit()?;
         let Live { settings, mut snapshot, mut problems, .. } = self.read(read_live)?;
@@ -226,7 +239,7 @@ pub(super) fn run(
     command: &Command,
     questions: impl BufRead,
     out: &mut impl Write,
-    read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>,
+    read_live: impl FnOnce(Option<&Path>, Span) -> io::Result<Live>,
     settings_of: impl FnOnce(
         Option<&Path>,
         Option<&str>,
@@ -241,7 +254,7 @@ pub(super) fn run(
             });
             doctor::write(&report, *json, out)
         }
-        Command::Simulate(arguments) => simulate::run(arguments, out),
+        Command::Simulate(arguments) => simulate::run(arguments, out, read_live),
         Command::Plan { input, json, diff: Some(None), all, change, daemon, .. } => {
             let list = all.then_some(u32::MAX);
             let read = || input.read(read_live);

@@ -39,7 +39,7 @@ use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
 use ask::{Demand, Printed, ask, ask_for, report};
-use calico::Live;
+use calico::{Live, Span};
 use client::ClientError;
 pub use complete::{CompleteArgs, completion_script};
 use drain::{DrainArgs, UndrainArgs, read_timeout};
@@ -736,10 +736,14 @@ fn calico(command: &calico::Command) -> ExitCode {
 }
 
 /// Reads once what the daemon would read.
-fn read_live(config: Option<&Path>) -> io::Result<Live> {
+fn read_live(config: Option<&Path>, span: Span) -> io::Result<Live> {
     let settings = settings_of(config, None, &Environment::of_process())
         .map_err(|text| io::Error::new(ErrorKind::InvalidInput, text))?;
-    let Some(settings) = settings else { return Ok(Live::default()) };
+    let Some(mut settings) = settings else { return Ok(Live::default()) };
+    if span == Span::Cluster {
+        let of_cluster = settings.of_cluster();
+        settings = of_cluster.map_err(|text| io::Error::new(ErrorKind::InvalidInput, text))?;
+    }
     let (tried, snapshot) = try_sources(&settings)?;
     let asks_services = settings.asks_services();
     let mut live = Live {

@@ -51,6 +51,29 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
+    /// The same for the objects of all nodes: their blocks are read too, and no local workloads.
+    ///
+    /// # Errors
+    /// Not all blocks can be read; the text says why, and what to do.
+    pub fn of_cluster(mut self) -> Result<Self, String> {
+        self.sources.retain(|source| !matches!(source, Source::Endpoints(_)));
+        for source in &mut self.sources {
+            match source {
+                Source::Etcd(config) if config.blocks != Blocks::PodCidrs => {
+                    config.blocks = Blocks::OfAllNodes;
+                }
+                Source::Kubernetes(config) if config.use_pod_cidr => {
+                    return Err("with USE_POD_CIDR, of other Nodes the metadata is read alone, and their \
+                                pod CIDRs are not among it: simulate from an export, with --resources"
+                        .to_owned());
+                }
+                Source::Kubernetes(config) => config.all_blocks = true,
+                _ => {}
+            }
+        }
+        Ok(self)
+    }
+
     /// Whether Services, EndpointSlices and Secrets are read only as far as the plan needs them.
     pub fn asks_services(&self) -> bool {
         self.sources.iter().any(|source| matches!(source, Source::Services(_)))
@@ -311,6 +334,7 @@ impl Places {
         let calico = KubernetesConfig {
             api: api.clone(),
             node: self.node.clone(),
+            all_blocks: false,
             use_pod_cidr: self.use_pod_cidr,
             follows_cordon: self.follows_cordon,
             group: group.as_deref().map(Group::from_variable),

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bgp_proto::policy::Change;
 use bgp_proto::session::PeerConfig;
-use bgp_proto::table::{PeerRoutes, TableConfig};
+use bgp_proto::table::{PeerRoutes, TableConfig, VantageCosts};
 use bgp_proto::types::{Asn, Family, FibKind, Prefix, RouterId};
 
 use super::spec::{End, PeerSpec, Refused, Role, Spec};
 use crate::calico::config::Converter;
 use crate::calico::plan::{Plan, PoolRoutes, SessionKind, Touched};
 use crate::calico::{Problem, RouterIdSource, Settings, Snapshot, resolve};
-use crate::config::{Config, HostSettings};
+use crate::config::{CalicoLimits, Config, HostSettings};
 
 /// What is simulated.
 pub struct Input {
@@ -24,6 +24,8 @@ pub struct Input {
     pub settings: Settings,
     /// Whether peers outside of the cluster are connected to each other.
     pub fabric: bool,
+    /// Costs between vantages.
+    pub vantages: Arc<VantageCosts>,
 }
 
 impl Input {
@@ -94,7 +96,9 @@ impl Draft {
             .collect();
         let spec = |(peer, other): (DraftPeer, Option<End>)| PeerSpec {
             address: peer.address,
+            shape: peer.shape,
             routes: peer.routes,
+            is_configured: other.is_some(),
             other,
         };
         Spec {
@@ -198,7 +202,8 @@ fn draft(input: &Input, name: &Arc<str>, shapes: &Shapes) -> Made {
         settings.router_id = RouterIdSource::Address;
     }
     let plan = resolve(&input.snapshot, &settings);
-    let mut converter = Converter::default();
+    let vantages = Arc::clone(&input.vantages);
+    let mut converter = Converter::new(CalicoLimits { vantages, ..CalicoLimits::default() });
     let Some(config) = converter.convert(&plan, &Touched::All, &HostSettings::unused()) else {
         let why = plan.stuck.clone().unwrap_or_else(|| {
             format!("Node/{name} has no BGP Identifier: it has no IPv4 address; set CALICO_ROUTER_ID=hash")

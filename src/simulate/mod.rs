@@ -5,6 +5,7 @@
 //! - `pair`: both ends of a session by the real [`bgp_proto::session::Peer`]: whether and when it is
 //!   established, what was negotiated, how long a failure goes unnoticed.
 //! - `speaker`: the host of one real [`bgp_proto::table::Table`]. `world`: all of them on one clock.
+//! - `transition`: what every speaker changes when objects do.
 //! - `reach`: which routes lead to which block, over which speakers. [`Report`]: what is printed.
 //!
 //! What is real: plan, conversion, policies, FSM, OPEN negotiation, UPDATE encoding and decoding,
@@ -28,13 +29,14 @@ mod report;
 mod run;
 mod speaker;
 mod spec;
+mod transition;
 mod world;
 
 use std::time::Duration;
 
 pub use build::Input;
 pub use cluster::Cluster;
-pub use report::{Lost, Path, Report, Scenario, SessionFault, State};
+pub use report::{Gap, Lost, Path, Report, Scenario, SessionFault, State};
 pub use run::{Failure, Question, run};
 pub use spec::{Refused, Role};
 
@@ -55,7 +57,9 @@ pub const ASSUMPTIONS: &[&str] = &[
     "services are for peers outside of the cluster: nodes reach them by kube-proxy; their weights are \
      not simulated",
     "routes of pools that Felix writes count as reached; local workloads are not simulated",
-    "vantages have the default cost from each other",
+    "vantages have the default cost from each other, with --live those that the daemon has",
+    "every node acts on changed objects at the same moment, and a new node has started then; sessions \
+     between nodes that others replace end once no route depends on them, 15 s later at the latest",
 ];
 
 /// Threads that run speakers: as many as there are processors.

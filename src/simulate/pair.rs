@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bgp_proto::session::{Action, Command, Keep, Negotiated, Peer, PeerConfig, Slot, State};
+use bgp_proto::session::{Action, Close, Command, Keep, Negotiated, Peer, PeerConfig, Slot, State};
 use bgp_proto::types::Time;
 use bgp_proto::wire::RouteBatch;
 
@@ -34,6 +34,8 @@ pub(super) struct Established {
     pub(super) power: [Loss; 2],
     /// How this end learns that the other's process ended.
     pub(super) process: [Loss; 2],
+    /// How this end learns that the other's parameters changed.
+    pub(super) reset: [Loss; 2],
     /// Decodes what this end receives.
     pub(super) decoder: [Mutex<Decoder>; 2],
 }
@@ -45,6 +47,17 @@ pub(super) struct Loss {
     pub(super) after: Duration,
     /// Which routes are kept as stale.
     pub(super) keep: Option<Keep>,
+}
+
+/// What happens to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    /// It loses power.
+    Power,
+    /// Its process ends.
+    Process,
+    /// Its parameters change.
+    Reset,
 }
 
 /// One end of an established session, which takes what the other end sends.
@@ -76,20 +89,21 @@ pub(super) fn outcome(configs: [&Arc<PeerConfig>; 2], dials: [bool; 2]) -> Outco
     let [Some(first), Some(second)] = negotiated else {
         return Outcome::Down(pair.reason());
     };
-    let lost = |dead: usize, power: bool| {
+    let lost = |dead: usize, failing| {
         let mut pair = Pair::new(configs, dials);
         pair.establish()?;
-        pair.lose(dead, power)
+        pair.lose(dead, failing)
     };
     let none = Loss { after: Duration::ZERO, keep: None };
     // The first end's loss is the second's failure.
-    let losses = |power| [1, 0].map(|dead| lost(dead, power).unwrap_or(none));
+    let losses = |failing| [1, 0].map(|dead| lost(dead, failing).unwrap_or(none));
     let decoder = pair.ends.map(|end| Mutex::new(Decoder { peer: end.peer, slot: end.slot }));
     Outcome::Up(Box::new(Established {
         at,
         negotiated: [first, second],
-        power: losses(true),
-        process: losses(false),
+        power: losses(Failing::Power),
+        process: losses(Failing::Process),
+        reset: losses(Failing::Reset),
         decoder,
     }))
 }
@@ -175,17 +189,23 @@ impl Pair {
     }
 
     /// One end fails; returns what the other notices.
-    fn lose(&mut self, dead: usize, power: bool) -> Option<Loss> {
+    fn lose(&mut self, dead: usize, failing: Failing) -> Option<Loss> {
         let from = self.now;
         let other = 1 - dead;
-        self.ends[dead].dead = true;
-        if power {
-            self.events.retain(|_, (end, _)| *end == dead);
-        } else {
-            let open: Vec<Conn> = self.ends[dead].conns.iter().flatten().copied().collect();
-            open.into_iter().for_each(|conn| self.send(other, Event::Closed(conn)));
-        }
         self.ends[other].down = None;
+        match failing {
+            Failing::Power => self.events.retain(|_, (end, _)| *end == dead),
+            Failing::Process => {
+                let open: Vec<Conn> = self.ends[dead].conns.iter().flatten().copied().collect();
+                open.into_iter().for_each(|conn| self.send(other, Event::Closed(conn)));
+            }
+            Failing::Reset => {
+                let close = Command::Stop(Close::ConfigurationChange);
+                self.ends[dead].peer.handle_command(self.now, close);
+                self.act(dead);
+            }
+        }
+        self.ends[dead].dead = true;
         // Hold times are up to 65535 s.
         let until = self.now + Duration::from_secs(70_000);
         self.run(until, |ends| ends[other].down.is_some());

@@ -146,7 +146,8 @@ impl SessionFault {
 pub struct Change {
     /// The objects that are added, replaced or deleted.
     pub objects: Vec<String>,
-    /// The cluster with them, started anew.
+    /// The cluster with them, once nothing happens any more; times, announced and withdrawn routes and
+    /// changes of kernel routes are from the change on.
     pub state: State,
     /// Kernel routes that only the changed cluster has, on all speakers.
     pub routes_added: u64,
@@ -154,6 +155,25 @@ pub struct Change {
     pub routes_removed: u64,
     /// Kernel routes with other next hops.
     pub routes_changed: u64,
+    /// Sessions that begin, each counted once.
+    pub sessions_begun: u64,
+    /// Sessions that end for good.
+    pub sessions_ended: u64,
+    /// Sessions that end and begin again.
+    pub sessions_restarted: u64,
+    /// Kernel routes that were missing for a while and are there again, the longest time first.
+    pub gaps: Vec<Gap>,
+}
+
+/// A time without a kernel route that was there before and is there afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The speaker without it.
+    pub from: String,
+    /// Its prefix.
+    pub prefix: Prefix,
+    /// How long, in milliseconds.
+    pub ms: u64,
 }
 
 /// What a failure does.

@@ -10,9 +10,10 @@ use super::ASSUMPTIONS;
 use super::build::Input;
 use super::cluster::Cluster;
 use super::reach;
-use super::report::{Change, Report, Scenario, State};
+use super::report::{Change, Gap, Report, Scenario, State};
 use super::speaker::{Speaker, Way};
 use super::spec::{Refused, Role};
+use super::transition::{Step, Transition};
 use super::world::{Life, World};
 
 /// Something that fails.
@@ -68,15 +69,17 @@ pub fn run(input: &Input, question: &Question) -> Result<Report, Refused> {
             report.scenarios = fail(&mut world, question)?;
         }
         Some((changed, objects)) => {
-            // Before the second cluster takes memory, the first one gives up all but its routes.
             let before = routes(&world);
-            drop(world);
-            drop(cluster);
-            let cluster = Cluster::new(changed, question.memory_max)?;
-            let mut world = World::new(&cluster);
-            let state = settled(&mut world);
-            report.change = Some(compared(before, &routes(&world), objects, state));
-            report.problems.clone_from(&cluster.problems);
+            let parts = world.into_parts();
+            let after = Cluster::new(changed, question.memory_max)?;
+            let transition = Transition::new(cluster, after);
+            let mut world = World::changed(&transition, parts);
+            let from = world.now();
+            world.settle();
+            world.end_parting(&transition);
+            let change = compared(before, &routes(&world), objects, state(&world, from));
+            report.change = Some(transited(&transition, &world, change));
+            report.problems.clone_from(&transition.cluster.problems);
             report.routes = listed(&world, question.routes);
             report.scenarios = fail(&mut world, question)?;
         }
@@ -135,12 +138,16 @@ fn fail(world: &mut World<'_>, question: &Question) -> Result<Vec<Scenario>, Ref
     let mut scenarios = Vec::new();
     if !question.failures.is_empty() {
         let failing = named(world.cluster, &question.failures)?;
+        if let Some((at, _)) = failing.iter().find(|(at, _)| world.lives[*at] == Life::Dead) {
+            let name = &world.cluster.speakers[*at].name;
+            return Err(Refused(format!("{name} does not exist after the change: it cannot fail")));
+        }
         scenarios.push(scenario(world, &failing));
         revive(world, &failing);
     }
     for role in &question.each {
         for at in 0..world.cluster.speakers.len() {
-            if world.cluster.speakers[at].role == *role {
+            if world.cluster.speakers[at].role == *role && world.lives[at] == Life::Running {
                 let failing = [(at, Life::Dead)];
                 scenarios.push(scenario(world, &failing));
                 revive(world, &failing);
@@ -214,16 +221,40 @@ fn listed(world: &World<'_>, wanted: bool) -> BTreeMap<String, BTreeMap<Prefix, 
     };
     let of_speaker =
         |speaker: &Speaker| speaker.fib.iter().map(|(prefix, way)| (*prefix, hops(way))).collect();
-    let speakers = world.cluster.speakers.iter().zip(&world.speakers).filter(|_| wanted);
-    speakers.map(|(spec, speaker)| (spec.name.to_string(), of_speaker(speaker))).collect()
+    let speakers = world.cluster.speakers.iter().zip(&world.speakers).zip(&world.lives);
+    let speakers = speakers.filter(|(_, life)| wanted && **life != Life::Dead);
+    speakers.map(|((spec, speaker), _)| (spec.name.to_string(), of_speaker(speaker))).collect()
 }
 
 /// Kernel routes by the speaker's name.
 type Routes = BTreeMap<Arc<str>, BTreeMap<Prefix, Way>>;
 
 fn routes(world: &World<'_>) -> Routes {
-    let speakers = world.cluster.speakers.iter().zip(&world.speakers);
-    speakers.map(|(spec, speaker)| (Arc::clone(&spec.name), speaker.fib.clone())).collect()
+    let speakers = world.cluster.speakers.iter().zip(&world.speakers).zip(&world.lives);
+    let speakers = speakers.filter(|(_, life)| **life != Life::Dead);
+    speakers.map(|((spec, speaker), _)| (Arc::clone(&spec.name), speaker.fib.clone())).collect()
+}
+
+/// Adds what happened on the way: sessions, and times without a route.
+fn transited(transition: &Transition, world: &World<'_>, change: Change) -> Change {
+    let mut gaps = Vec::new();
+    let speakers = transition.cluster.speakers.iter().zip(&world.speakers).zip(&world.lives);
+    for ((spec, speaker), _) in speakers.filter(|(_, life)| **life != Life::Dead) {
+        let kept = speaker.gaps.iter().filter(|(prefix, _)| speaker.fib.contains_key(*prefix));
+        gaps.extend(kept.map(|(prefix, gap)| Gap {
+            from: spec.name.to_string(),
+            prefix: *prefix,
+            ms: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+        }));
+    }
+    gaps.sort_by(|a, b| b.ms.cmp(&a.ms).then_with(|| a.from.cmp(&b.from)));
+    Change {
+        sessions_begun: transition.count(|step| step == Step::Begin),
+        sessions_ended: transition.count(|step| matches!(step, Step::End | Step::Part)),
+        sessions_restarted: transition.count(|step| matches!(step, Step::Restart { .. })),
+        gaps,
+        ..change
+    }
 }
 
 fn compared(before: Routes, after: &Routes, objects: &[String], state: State) -> Change {
@@ -248,5 +279,9 @@ fn compared(before: Routes, after: &Routes, objects: &[String], state: State) ->
         routes_added: added,
         routes_removed: removed,
         routes_changed: changed,
+        sessions_begun: 0,
+        sessions_ended: 0,
+        sessions_restarted: 0,
+        gaps: Vec::new(),
     }
 }

@@ -1,22 +1,24 @@
 //! One speaker: the host of a real table.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use bgp_proto::export::Reader;
 use bgp_proto::policy::Source;
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{Keep, Negotiated};
-use bgp_proto::table::{LocalRoute, NextHopRequest, NextTurn, Table, TableEvent, Work};
+use bgp_proto::table::{Dependence, LocalRoute, NextHopRequest, NextTurn, Table, TableEvent, Work};
 use bgp_proto::types::{FibChange, FibKind, FibRoute, Hop, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::{RouteAction, RouteBatch};
 
 use super::cluster::Cluster;
 use super::pair::Outcome;
 use super::spec::Spec;
+use super::transition::Steps;
 
 /// Work of a turn. Nothing waits for the end of one, so that a turn may do everything there is.
 const BUDGET: Work = Work(10_000_000);
@@ -50,8 +52,12 @@ pub(super) enum Event {
         peer: u32,
         update: Arc<Update>,
     },
-    /// A deadline of the table.
+    /// A deadline of the table, or something else to do.
     Timeout,
+    /// The session ends, and the peer is removed.
+    Removed {
+        peer: u32,
+    },
 }
 
 /// An output: routes for a peer of another speaker.
@@ -88,6 +94,10 @@ pub(super) struct Speaker {
     pub(super) outbox: Vec<Output>,
     /// UPDATEs that would end the session, with the peer.
     pub(super) undecodable: Vec<u32>,
+    /// Since when there is no route to a prefix that had one.
+    missing: BTreeMap<Prefix, Time>,
+    /// The longest time without a route, of prefixes that have one again.
+    pub(super) gaps: BTreeMap<Prefix, Duration>,
 }
 
 /// A waker that records that it was woken.
@@ -106,17 +116,13 @@ impl Speaker {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut table = Table::new(Arc::clone(&spec.table), 1, waker.clone());
-        table.handle_tunnels(
-            (TUNNELS..).zip(&spec.tunnels).map(|(i, n)| (Arc::clone(n), i)).collect(),
-        );
         for (id, peer) in (0..).zip(&spec.peers) {
             table.peer_add(PeerId(id), peer.address, Arc::clone(&peer.routes));
         }
         for (prefix, install) in &spec.origins {
-            let route = LocalRoute { install: install.clone(), ..LocalRoute::default() };
-            table.handle_local(now, *prefix, Source::Static, Some(route));
+            table.handle_local(now, *prefix, Source::Static, Some(own(install)));
         }
-        Speaker {
+        let mut speaker = Speaker {
             table,
             woken,
             waker,
@@ -129,7 +135,11 @@ impl Speaker {
             inbox: Vec::new(),
             outbox: Vec::new(),
             undecodable: Vec::new(),
-        }
+            missing: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+        };
+        speaker.tell_tunnels(spec);
+        speaker
     }
 
     /// Established sessions.
@@ -174,8 +184,58 @@ impl Speaker {
                     self.table.apply(PeerId(peer), update.batch.clone(), None);
                 }
             }
+            Event::Removed { peer } => {
+                self.take(Event::Down { peer, keep: None });
+                self.table.peer_remove(PeerId(peer));
+            }
             Event::Timeout => {}
         }
+    }
+
+    /// Takes the parameters of a changed cluster; sessions are changed by events.
+    pub(super) fn reconfigure(&mut self, spec: &Spec, steps: &Steps, now: Time) {
+        if steps.table_differs {
+            self.table.configure(Arc::clone(&spec.table));
+            self.tell_tunnels(spec);
+        }
+        let peer = |id: u32| spec.peers.get(id as usize);
+        for id in &steps.reconfigured {
+            if let Some(peer) = peer(*id) {
+                self.table.peer_configure(PeerId(*id), Arc::clone(&peer.routes));
+            }
+        }
+        for (id, peer) in (0..).zip(&spec.peers).skip(steps.peers_before) {
+            self.table.peer_add(PeerId(id), peer.address, Arc::clone(&peer.routes));
+        }
+        for (prefix, origin) in &steps.origins {
+            let route = origin.as_ref().map(own);
+            self.table.handle_local(now, *prefix, Source::Static, route);
+        }
+    }
+
+    /// Whether a destination has no path but those of these peers.
+    pub(super) fn depends_on(&self, peers: &BTreeSet<PeerId>) -> bool {
+        let mut cursor = 0;
+        loop {
+            match self.table.depends_on(peers, cursor) {
+                Dependence::Yes => return true,
+                Dependence::No => return false,
+                Dependence::NotUpTo(next) => cursor = next,
+            }
+        }
+    }
+
+    /// Begins to count again.
+    pub(super) fn reset_counts(&mut self, now: Time) {
+        self.changes = 0;
+        self.changed_at = now;
+        self.missing.clear();
+        self.gaps.clear();
+    }
+
+    fn tell_tunnels(&mut self, spec: &Spec) {
+        let tunnels = (TUNNELS..).zip(&spec.tunnels).map(|(i, n)| (Arc::clone(n), i));
+        self.table.handle_tunnels(tunnels.collect());
     }
 
     fn turn(&mut self, spec: &Spec, now: Time) {
@@ -218,8 +278,14 @@ impl Speaker {
             for (prefix, change) in changes {
                 let before = match change {
                     FibChange::Keep => continue,
-                    FibChange::Withdraw => self.fib.remove(&prefix).map(|_| ()),
+                    FibChange::Withdraw => self.fib.remove(&prefix).map(|_| {
+                        self.missing.insert(prefix, now);
+                    }),
                     FibChange::Install(route) => {
+                        if let Some(since) = self.missing.remove(&prefix).filter(|at| *at < now) {
+                            let gap = self.gaps.entry(prefix).or_default();
+                            *gap = (*gap).max(now.since(since));
+                        }
                         let way = way(route);
                         let is_same = self.fib.get(&prefix) == Some(&way);
                         self.fib.insert(prefix, way);
@@ -270,6 +336,11 @@ impl Speaker {
         }
         any
     }
+}
+
+/// An own route.
+fn own(install: &Option<FibKind>) -> LocalRoute {
+    LocalRoute { install: install.clone(), ..LocalRoute::default() }
 }
 
 fn counted(batch: RouteBatch) -> Update {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp_proto::session::PeerConfig;
 use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{FibKind, Prefix, RouterId};
 use serde::Serialize;
@@ -56,9 +57,13 @@ impl Spec {
 /// One end of a session.
 pub(super) struct PeerSpec {
     pub(super) address: IpAddr,
+    /// Its parameters but for addresses, port and BGP Identifier.
+    pub(super) shape: Arc<PeerConfig>,
     pub(super) routes: Arc<PeerRoutes>,
     /// The other end; `None`: nobody answers at the address.
     pub(super) other: Option<End>,
+    /// Whether there is to be a session; not with peers that a change has removed.
+    pub(super) is_configured: bool,
 }
 
 /// The other end of a session.

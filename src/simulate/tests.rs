@@ -74,7 +74,7 @@ fn input(objects: Vec<Value>) -> Input {
     for object in objects {
         snapshot.apply(decode(object).unwrap().unwrap());
     }
-    Input { snapshot, settings: Settings::new(""), fabric: true }
+    Input { snapshot, settings: Settings::new(""), fabric: true, vantages: Default::default() }
 }
 
 fn asked(objects: Vec<Value>, question: Question) -> Report {
@@ -119,6 +119,72 @@ fn a_mesh_that_is_turned_off_leaves_every_node_alone() {
     assert_eq!(change.state.lost[0].targets, 2);
     assert_eq!(change.state.lost[0].why, "n1 has no route");
     assert_eq!((change.routes_added, change.routes_removed, change.routes_changed), (0, 6, 0));
+}
+
+#[test]
+fn from_mesh_to_reflectors_no_route_is_missed() {
+    let mut mesh: Vec<Value> = (3..=5).flat_map(|number| node(number, "one", json!({}))).collect();
+    mesh.extend([pool("pods", json!({})), bgp(true)]);
+    let change = Some((input(reflected(5, 2)), vec!["reflectors".to_owned()]));
+    let report = asked(mesh, Question { change, each: vec![Role::Node], ..Question::default() });
+    assert!(report.reaches_all, "{:?}", report.change);
+    let change = report.change.unwrap();
+    let sessions = (change.sessions_begun, change.sessions_ended, change.sessions_restarted);
+    assert_eq!(sessions, (7, 3, 0));
+    assert!(change.gaps.is_empty(), "{:?}", change.gaps);
+    assert_eq!((change.routes_added, change.routes_removed), (16, 0));
+    assert_eq!((change.state.sessions, change.state.established), (7, 7));
+    // The reflected routes are there when the mesh ends: nothing has to be waited for.
+    assert!(change.state.settled_ms < 15_000, "{}", change.state.settled_ms);
+    assert_eq!(report.scenarios.len(), 3);
+    for scenario in &report.scenarios {
+        assert!(scenario.state.reaches_all(), "{scenario:?}");
+    }
+}
+
+#[test]
+fn a_session_that_restarts_leaves_a_time_without_routes() {
+    let before = [nodes(3, 0), vec![bgp(true)]].concat();
+    let mut after = before.clone();
+    after.extend(node(2, "one", json!({"asNumber": 64999})));
+    let change = Some((input(after), vec!["n2".to_owned()]));
+    let change = asked(before, Question { change, ..Question::default() }).change.unwrap();
+    let sessions = (change.sessions_begun, change.sessions_ended, change.sessions_restarted);
+    assert_eq!(sessions, (0, 0, 2));
+    assert!(change.state.reaches_all(), "{change:?}");
+    let missed: Vec<_> = change.gaps.iter().map(|gap| (&*gap.from, gap.prefix)).collect();
+    assert!(missed.contains(&("n1", "10.65.2.0/26".parse().unwrap())), "{missed:?}");
+    assert!(missed.contains(&("n2", "10.65.3.0/26".parse().unwrap())), "{missed:?}");
+    assert_eq!(missed.len(), 4, "n1 and n3 keep each other's");
+    assert!(change.gaps.iter().all(|gap| gap.ms > 0 && gap.ms <= change.state.settled_ms));
+}
+
+#[test]
+fn nodes_and_peers_come_and_go() {
+    let mesh = |count| [nodes(count, 0), vec![bgp(true)]].concat();
+    let change = |before: Vec<Value>, after: Vec<Value>| {
+        let change = Some((input(after), vec!["x".to_owned()]));
+        asked(before, Question { change, ..Question::default() }).change.unwrap()
+    };
+    let more = change(mesh(3), mesh(4));
+    assert_eq!((more.sessions_begun, more.sessions_ended), (3, 0));
+    assert_eq!((more.state.from_nodes.all, more.state.from_nodes.reached), (12, 12));
+    assert_eq!((more.routes_added, more.gaps.len()), (7, 0));
+    let less = change(mesh(4), mesh(3));
+    assert_eq!((less.sessions_begun, less.sessions_ended), (0, 3));
+    assert_eq!((less.state.from_nodes.all, less.state.from_nodes.reached), (6, 6));
+    assert_eq!((less.routes_removed, less.gaps.len()), (7, 0));
+    let torless = || [nodes(2, 0), vec![bgp(false)]].concat();
+    let with = change(torless(), torred(2, &["10.0.0.201"]));
+    assert_eq!((with.sessions_begun, with.state.established), (2, 2));
+    assert!(with.state.reaches_all(), "{with:?}");
+    let without = change(torred(2, &["10.0.0.201"]), torless());
+    assert_eq!((without.sessions_ended, without.state.established), (2, 0));
+    assert_eq!(names(&without.state.lost), ["n1", "n2"]);
+    // A change leads to where a new start does.
+    let anew = asked(mesh(4), Question::default()).start;
+    assert_eq!(anew.from_nodes, more.state.from_nodes);
+    assert_eq!(anew.paths, more.state.paths);
 }
 
 #[test]

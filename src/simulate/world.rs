@@ -1,23 +1,33 @@
 //! All speakers on one clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::Negotiated;
-use bgp_proto::types::Time;
+use bgp_proto::types::{PeerId, Time};
 
 use super::cluster::Cluster;
 use super::pair::{Established, Loss, Outcome};
 use super::speaker::{Event, Speaker};
 use super::spec::{End, Spec};
+use super::transition::{Step, Transition};
 use super::{LATENCY, threads};
 
 /// Moments after which a cluster counts as one that never settles: routes that go in circles.
 const MOMENTS_MAX: u64 = 100_000;
 /// How long after the last restart timer stale routes are gone at the latest.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long routes keep sessions up that part, as in the daemon.
+const CARRIED_MAX: Duration = Duration::from_secs(15);
+
+/// Speakers without what they were made from.
+pub(super) struct Parts {
+    speakers: Vec<Speaker>,
+    now: Time,
+}
 
 /// The state of a speaker's machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +84,90 @@ impl<'a> World<'a> {
         world
     }
 
+    /// The speakers as they are, without what they were made from.
+    pub(super) fn into_parts(self) -> Parts {
+        Parts { speakers: self.speakers, now: self.now }
+    }
+
+    /// The same speakers as objects change: all act on it now.
+    pub(super) fn changed(transition: &'a Transition, parts: Parts) -> Self {
+        let cluster = &transition.cluster;
+        let Parts { speakers, now } = parts;
+        let mut world = World {
+            cluster,
+            lives: vec![Life::Running; cluster.speakers.len()],
+            speakers,
+            now,
+            agenda: BTreeMap::new(),
+            horizon: now,
+            counts: Counts::default(),
+            settled: true,
+        };
+        world.reset_counts();
+        for (at, steps) in transition.steps.iter().enumerate() {
+            world.speakers[at].reconfigure(&cluster.speakers[at], steps, now);
+        }
+        let fresh = cluster.speakers.iter().skip(world.speakers.len());
+        let fresh: Vec<Speaker> = fresh.map(|spec| Speaker::new(spec, now)).collect();
+        world.speakers.extend(fresh);
+        for at in 0..world.speakers.len() {
+            world.push(now, at, Event::Timeout);
+            for (peer, end, session) in every_session(cluster, at) {
+                world.step(transition.step(at, peer), (at, peer), end, session);
+            }
+        }
+        for (life, steps) in world.lives.iter_mut().zip(&transition.steps) {
+            if steps.is_gone {
+                *life = Life::Dead;
+            }
+        }
+        world
+    }
+
+    fn step(&mut self, step: Step, (at, peer): (usize, u32), end: End, session: &Established) {
+        match step {
+            Step::Stay | Step::Part => {}
+            Step::Begin => self.push_up(at, peer, end, session),
+            Step::End => self.push(self.now, at, Event::Removed { peer }),
+            Step::Restart { is_ours } => {
+                let keep = session.reset[usize::from(end.side)].keep.filter(|_| !is_ours);
+                if let Some(keep) = &keep {
+                    self.horizon = self.horizon.max(self.now + keep.restart_time + GRACE);
+                }
+                self.push(self.now, at, Event::Down { peer, keep });
+                self.push_up(at, peer, end, session);
+            }
+        }
+    }
+
+    /// Ends the sessions that part: at first those on which no route depends at either end, and the
+    /// others after [`CARRIED_MAX`].
+    pub(super) fn end_parting(&mut self, transition: &Transition) {
+        let mut parting: BTreeSet<(usize, u32)> = BTreeSet::new();
+        for at in 0..self.speakers.len() {
+            let own = every_session(self.cluster, at).map(|(peer, ..)| peer);
+            parting.extend(own.filter(|p| transition.step(at, *p) == Step::Part).map(|p| (at, p)));
+        }
+        let depends: BTreeSet<usize> = (0..self.speakers.len())
+            .filter(|at| {
+                let own = parting.range((*at, 0)..=(*at, u32::MAX));
+                let own: BTreeSet<PeerId> = own.map(|(_, peer)| PeerId(*peer)).collect();
+                !own.is_empty() && self.speakers[*at].depends_on(&own)
+            })
+            .collect();
+        let other = |(at, peer): &(usize, u32)| {
+            let end = self.cluster.speakers[*at].peers[*peer as usize].other;
+            end.map_or(*at, |end| end.speaker as usize)
+        };
+        let (late, now): (BTreeSet<_>, BTreeSet<_>) = parting
+            .into_iter()
+            .partition(|end| depends.contains(&end.0) || depends.contains(&other(end)));
+        now.into_iter().for_each(|(at, peer)| self.push(self.now, at, Event::Removed { peer }));
+        let later = self.now + CARRIED_MAX;
+        late.into_iter().for_each(|(at, peer)| self.push(later, at, Event::Removed { peer }));
+        self.settle();
+    }
+
     /// The time.
     pub(super) fn now(&self) -> Time {
         self.now
@@ -89,10 +183,8 @@ impl<'a> World<'a> {
     /// Begins to count again.
     pub(super) fn reset_counts(&mut self) {
         self.counts = Counts::default();
-        for speaker in &mut self.speakers {
-            speaker.changes = 0;
-            speaker.changed_at = self.now;
-        }
+        let now = self.now;
+        self.speakers.iter_mut().for_each(|speaker| speaker.reset_counts(now));
     }
 
     /// A speaker fails. The others notice later.
@@ -205,6 +297,7 @@ impl<'a> World<'a> {
                 self.counts.sessions_lost += 1;
                 self.counts.detected.get_or_insert(self.now);
             }
+            Event::Removed { .. } => self.counts.sessions_lost += 1,
             Event::Up { .. } | Event::Timeout => {}
         }
     }
@@ -236,6 +329,12 @@ impl<'a> World<'a> {
 
 /// The sessions of a speaker that can be established.
 fn sessions(cluster: &Cluster, at: usize) -> impl Iterator<Item = (u32, End, &Established)> {
+    let is_configured = move |peer: u32| cluster.speakers[at].peers[peer as usize].is_configured;
+    every_session(cluster, at).filter(move |(peer, ..)| is_configured(*peer))
+}
+
+/// The same, with those that a change has removed.
+fn every_session(cluster: &Cluster, at: usize) -> impl Iterator<Item = (u32, End, &Established)> {
     let peers = (0..).zip(&cluster.speakers[at].peers);
     peers.filter_map(|(peer, spec)| {
         let end = spec.other?;

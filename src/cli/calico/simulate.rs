@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bgp_proto::table::VantageCosts;
 use clap::{Args, ValueEnum};
 
 use super::forecast::{ChangeArgs, wrong};
-use super::{Outcome, variable, write_json};
+use super::{Live, Outcome, Span, variable, write_json};
 use crate::calico::load::load;
 use crate::calico::model::{Decoded, Kind, Object, ObjectId};
 use crate::calico::{Settings, Snapshot};
-use crate::simulate::{Failure, Input, Question, Report, Role, Scenario, State};
+use crate::simulate::{Failure, Gap, Input, Question, Report, Role, Scenario, State};
 
 /// Entries of a list that are printed; `--json` prints all.
 const LISTED: usize = 10;
@@ -22,8 +23,16 @@ const LISTED: usize = 10;
 pub struct Arguments {
     /// Files or folders with all objects of the cluster: YAML, JSON, or dumps of etcd; Nodes,
     /// BlockAffinities, BGPPeers, BGPConfigurations, IPPools, and what else there is.
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(long, value_name = "PATH", required_unless_present = "live", num_args = 1..)]
     resources: Vec<PathBuf>,
+    /// Read the objects once from where the daemon of this node reads them, and the blocks of all nodes: as
+    /// the environment says, which is calico-node's, or the file given with --config. Objects of
+    /// --resources take the place of those that are there.
+    #[arg(long, conflicts_with = "env")]
+    live: bool,
+    /// The daemon's configuration file.
+    #[arg(long, value_name = "FILE", requires = "live")]
+    config: Option<PathBuf>,
     /// A variable of calico-node's environment, on all nodes.
     #[arg(long, value_name = "K=V", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -75,15 +84,32 @@ fn failure(text: &str) -> Result<Failure, String> {
 }
 
 /// Runs the simulation and prints what it found.
-pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<Outcome> {
+pub(super) fn run(
+    arguments: &Arguments,
+    out: &mut impl Write,
+    read_live: impl FnOnce(Option<&Path>, Span) -> io::Result<Live>,
+) -> io::Result<Outcome> {
     let env: BTreeMap<String, String> = arguments.env.iter().cloned().collect();
     let mut settings = Settings::from_env("", &env);
-    settings.version = arguments.calico_version.clone().or(settings.version);
     let mut snapshot = Snapshot::default();
+    let mut vantages: Arc<VantageCosts> = Arc::default();
+    if arguments.live {
+        let live = read_live(arguments.config.as_deref(), Span::Cluster)?;
+        settings = live.settings.ok_or_else(|| wrong("this node speaks no BGP".to_owned()))?;
+        (snapshot, vantages) = (live.snapshot, live.limits.vantages);
+        if let Some(problem) = live.problems.first() {
+            return Err(wrong(format!("{}: {}", problem.object, problem.text)));
+        }
+    }
+    settings.version = arguments.calico_version.clone().or(settings.version);
     read(&arguments.resources, &mut snapshot)?;
     let change = changed(arguments, &snapshot)?;
-    let input =
-        |snapshot| Input { snapshot, settings: settings.clone(), fabric: !arguments.no_fabric };
+    let input = |snapshot| Input {
+        snapshot,
+        settings: settings.clone(),
+        fabric: !arguments.no_fabric,
+        vantages: Arc::clone(&vantages),
+    };
     let each = arguments.fail_each.iter().map(|each| match each {
         Each::Nodes => Role::Node,
         Each::Reflectors => Role::Reflector,
@@ -163,6 +189,13 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let (added, removed) = (change.routes_added, change.routes_removed);
         let changed = change.routes_changed;
         writeln!(out, "  kernel routes: {added} added, {removed} removed, {changed} changed")?;
+        let (begun, ended) = (change.sessions_begun, change.sessions_ended);
+        let restarted = change.sessions_restarted;
+        writeln!(out, "  sessions: {begun} begin, {ended} end, {restarted} restart")?;
+        let title = "  kernel routes that are missing for a while";
+        write_some(&change.gaps, title, out, |Gap { from, prefix, ms }, out| {
+            writeln!(out, "    {from}: {prefix} for {}", seconds(*ms))
+        })?;
         write_state(&change.state, out)?;
     }
     for Scenario { fails, noticed_ms, sessions_lost, state } in &report.scenarios {

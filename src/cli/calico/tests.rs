@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// For commands that must not read live objects.
-fn unread(_: Option<&Path>) -> io::Result<Live> {
+fn unread(_: Option<&Path>, _: Span) -> io::Result<Live> {
     unreachable!("--live was not given")
 }
 
@@ -106,7 +106,7 @@ fn the_effect_of_an_added_object_is_printed() {
 fn objects_in_files_replace_live_ones() {
     let folder = TempDir::new().unwrap();
     let Input { resources, .. } = mesh(&folder);
-    let read = |_: Option<&Path>| {
+    let read = |_: Option<&Path>, _: Span| {
         let mut live =
             Live { settings: Some(Settings::from_env("a", &BTreeMap::new())), ..Live::default() };
         load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
@@ -128,7 +128,7 @@ fn objects_in_files_replace_live_ones() {
 fn changed_objects_are_compared_with_those_that_are_there() {
     let folder = TempDir::new().unwrap();
     let Input { resources, .. } = mesh(&folder);
-    let read = |_: Option<&Path>| {
+    let read = |_: Option<&Path>, _: Span| {
         let mut live =
             Live { settings: Some(Settings::from_env("a", &BTreeMap::new())), ..Live::default() };
         load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));

@@ -115,6 +115,8 @@ pub enum Blocks {
         /// Its name.
         node: String,
     },
+    /// The block affinities of all nodes.
+    OfAllNodes,
     /// None: the pod CIDRs in the Node objects are the blocks (`USE_POD_CIDR`).
     PodCidrs,
 }

@@ -43,8 +43,10 @@ const PLURALS: [&str; 7] = [
 pub(super) fn ranges(blocks: &Blocks) -> Vec<Range> {
     let mut prefixes: Vec<String> =
         PLURALS.iter().map(|plural| format!("{RESOURCES}{plural}/")).collect();
-    if let Blocks::Affinities { node } = blocks {
-        prefixes.push(format!("/calico/ipam/v2/host/{node}/"));
+    match blocks {
+        Blocks::Affinities { node } => prefixes.push(format!("/calico/ipam/v2/host/{node}/")),
+        Blocks::OfAllNodes => prefixes.push("/calico/ipam/v2/host/".to_owned()),
+        Blocks::PodCidrs => {}
     }
     prefixes.iter().map(|prefix| Range::of_prefix(prefix)).collect()
 }

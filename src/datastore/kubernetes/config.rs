@@ -57,6 +57,8 @@ pub struct KubernetesConfig {
     pub api: ApiConfig,
     /// The node whose block affinities are read.
     pub node: String,
+    /// The block affinities of all nodes are read, not only those of `node`.
+    pub all_blocks: bool,
     /// The node's blocks are its pod CIDRs (`USE_POD_CIDR`): no affinities are read.
     pub use_pod_cidr: bool,
     /// Whether the own Node is read as a whole, because a cordon is not among its metadata.

@@ -107,16 +107,24 @@ struct Hold {
     quiet: Duration,
 }
 
+/// Whose block affinities are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfBlocks {
+    OwnNode,
+    AllNodes,
+}
+
 impl<'a, D: Dial> Follow<'a, D> {
     pub(super) fn new(
         api: &'a Api<D>,
         hub: &'a Hub,
         resource: Resource,
         place: Place,
+        blocks: OfBlocks,
         node: &str,
     ) -> Self {
-        let affinities =
-            (resource == Resource::BlockAffinities).then(|| Affinities::new(&place, node));
+        let is_selected = resource == Resource::BlockAffinities && blocks == OfBlocks::OwnNode;
+        let affinities = is_selected.then(|| Affinities::new(&place, node));
         Follow {
             api,
             hub,

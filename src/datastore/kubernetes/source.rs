@@ -19,7 +19,7 @@ use super::config::{Group, KubernetesConfig, ServicesConfig};
 use super::discovery::discover;
 use super::failure::Failure;
 use super::hub::{Hub, OfGroup};
-use super::kind::Follow;
+use super::kind::{Follow, OfBlocks};
 use super::pace;
 use super::resource::{Place, Resource};
 use crate::datastore::Sender;
@@ -78,7 +78,7 @@ pub(super) async fn follow_calico<D: Dial>(
     hub.expect(resources);
     let core = |resource: Resource| -> Following<'_> {
         let place = Place::of(&resource, Group::V1, &config.node, "");
-        let mut follow = Follow::new(api, hub, resource, place, &config.node);
+        let mut follow = Follow::new(api, hub, resource, place, OfBlocks::OwnNode, &config.node);
         follow.is_own_apart = is_own_apart;
         Box::pin(follow.run())
     };
@@ -111,7 +111,8 @@ async fn follow_groups<D: Dial>(api: &Api<D>, hub: &Hub, config: &KubernetesConf
         info!(%group, "Calico's objects are read from this API group");
         let follow = |resource: Resource| -> Following<'_> {
             let place = Place::of(&resource, group, &config.node, "");
-            Box::pin(Follow::new(api, hub, resource, place, &config.node).run())
+            let of_blocks = if config.all_blocks { OfBlocks::AllNodes } else { OfBlocks::OwnNode };
+            Box::pin(Follow::new(api, hub, resource, place, of_blocks, &config.node).run())
         };
         let following = calico_kinds(config).map(follow);
         group = tokio::select! {
@@ -244,7 +245,7 @@ pub(super) async fn follow_services<D: Dial>(
     let mut is_final = false;
     let follow = |resource: &Resource| -> Following<'_> {
         let place = Place::of(resource, Group::V1, "", &config.namespace);
-        Box::pin(Follow::new(api, hub, resource.clone(), place, "").run())
+        Box::pin(Follow::new(api, hub, resource.clone(), place, OfBlocks::OwnNode, "").run())
     };
     let mut connection = Box::pin(follow_connection(api, hub));
     loop {

@@ -47,6 +47,7 @@ fn config() -> KubernetesConfig {
     KubernetesConfig {
         api: ApiConfig::default(),
         node: "me".to_owned(),
+        all_blocks: false,
         use_pod_cidr: false,
         follows_cordon: false,
         group: None,

@@ -366,6 +366,8 @@ fn the_ranges_are_those_of_bgp() {
     assert_eq!(own[2], format!("{RESOURCES}nodes/..{RESOURCES}nodes0"));
     assert_eq!(own[7], "/calico/ipam/v2/host/me/../calico/ipam/v2/host/me0");
     assert_eq!(text(Blocks::PodCidrs), own[..7]);
+    let all = text(Blocks::OfAllNodes);
+    assert_eq!(all[7], "/calico/ipam/v2/host/../calico/ipam/v2/host0");
 }
 
 #[tokio::test(start_paused = true)]
