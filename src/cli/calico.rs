@@ -288,25 +288,30 @@ pub(super) fn run(
             })
         }
         Command::Decide { input } => {
-            let plan = input.plan(&ChangeArgs::default(), read_live)?;
-            for line in questions.lines() {
-                let line = line?;
-                if line.trim().is_empty() {
-                    continue;
-                }
-                let question = serde_json::from_str::<Question>(&line).map_err(|e| e.to_string());
-                match question.and_then(|question| plan.decide(&question)) {
-                    Ok(answer) => serde_json::to_writer(&mut *out, &answer)?,
-                    Err(error) => {
-                        serde_json::to_writer(&mut *out, &serde_json::json!({ "error": error }))?;
-                    }
-                }
-                writeln!(out)?;
-                out.flush()?;
-            }
+            decide(&input.plan(&ChangeArgs::default(), read_live)?, questions, out)?;
             Ok(Outcome::Fine)
         }
     }
+}
+
+/// Answers questions, one a line.
+fn decide(plan: &Plan, questions: impl BufRead, out: &mut impl Write) -> io::Result<()> {
+    for line in questions.lines() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let question = serde_json::from_str::<Question>(&line).map_err(|e| e.to_string());
+        match question.and_then(|question| plan.decide(&question)) {
+            Ok(answer) => serde_json::to_writer(&mut *out, &answer)?,
+            Err(error) => {
+                serde_json::to_writer(&mut *out, &serde_json::json!({ "error": error }))?;
+            }
+        }
+        writeln!(out)?;
+        out.flush()?;
+    }
+    Ok(())
 }
 
 fn write_json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
