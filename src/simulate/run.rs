@@ -250,7 +250,8 @@ fn transited(transition: &Transition, world: &World<'_>, change: Change) -> Chan
     gaps.sort_by(|a, b| b.ms.cmp(&a.ms).then_with(|| a.from.cmp(&b.from)));
     Change {
         sessions_begun: transition.count(|step| step == Step::Begin),
-        sessions_ended: transition.count(|step| matches!(step, Step::End | Step::Part)),
+        sessions_ended: transition
+            .count(|step| matches!(step, Step::End | Step::Fail | Step::Part)),
         sessions_restarted: transition.count(|step| matches!(step, Step::Restart { .. })),
         gaps,
         ..change

@@ -144,9 +144,13 @@ fn from_mesh_to_reflectors_no_route_is_missed() {
 
 #[test]
 fn a_session_that_restarts_leaves_a_time_without_routes() {
-    let before = [nodes(3, 0), vec![bgp(true)]].concat();
-    let mut after = before.clone();
-    after.extend(node(2, "one", json!({"asNumber": 64999})));
+    let with = |asn: u32| {
+        let asns = [(1, 64512), (2, asn), (3, 64512)];
+        let mut objects = vec![pool("pods", json!({})), bgp(true)];
+        objects.extend(asns.iter().flat_map(|(n, asn)| node(*n, "one", json!({"asNumber": asn}))));
+        objects
+    };
+    let (before, after) = (with(64512), with(64999));
     let change = Some((input(after), vec!["n2".to_owned()]));
     let change = asked(before, Question { change, ..Question::default() }).change.unwrap();
     let sessions = (change.sessions_begun, change.sessions_ended, change.sessions_restarted);
@@ -157,6 +161,19 @@ fn a_session_that_restarts_leaves_a_time_without_routes() {
     assert!(missed.contains(&("n2", "10.65.3.0/26".parse().unwrap())), "{missed:?}");
     assert_eq!(missed.len(), 4, "n1 and n3 keep each other's");
     assert!(change.gaps.iter().all(|gap| gap.ms > 0 && gap.ms <= change.state.settled_ms));
+}
+
+#[test]
+fn a_session_that_cannot_be_established_again_ends() {
+    let before = [nodes(3, 0), vec![bgp(true)]].concat();
+    // The others have no AS number, and are expected in its own.
+    let after = [before.clone(), node(2, "one", json!({"asNumber": 64999}))].concat();
+    let change = Some((input(after), vec!["n2".to_owned()]));
+    let change = asked(before, Question { change, ..Question::default() }).change.unwrap();
+    let sessions = (change.sessions_begun, change.sessions_ended, change.sessions_restarted);
+    assert_eq!(sessions, (0, 2, 0));
+    assert_eq!((change.state.established, change.state.session_faults.len()), (1, 2));
+    assert_eq!(names(&change.state.lost), ["n1", "n2", "n3"]);
 }
 
 #[test]

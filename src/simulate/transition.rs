@@ -22,6 +22,8 @@ pub(super) enum Step {
         is_ours: bool,
     },
     End,
+    /// It ends, and cannot be established again with the new parameters.
+    Fail,
     /// It ends when no route depends on it: other sessions with nodes take its place.
     Part,
 }
@@ -36,6 +38,8 @@ pub(super) struct Steps {
     pub(super) origins: Vec<(Prefix, Option<Option<FibKind>>)>,
     /// By peer.
     pub(super) peers: Vec<Step>,
+    /// By peer: the outcome of its session before.
+    outcomes_before: Vec<Option<u32>>,
     /// Peers that it had before.
     pub(super) peers_before: usize,
     /// Peers whose routing parameters differ.
@@ -113,12 +117,24 @@ impl Transition {
                     (Step::Part, _) if !self.may_part(at, end) => Step::End,
                     (step, _) => step,
                 };
+                let before = steps.outcomes_before.get(peer as usize).copied().flatten();
+                let was_up = before.is_some_and(|outcome| self.is_up(outcome));
+                let step = match (step, was_up, self.is_up(end.outcome)) {
+                    (Step::Restart { .. }, true, false) => Step::Fail,
+                    (Step::Restart { .. }, false, true) => Step::Begin,
+                    (Step::Restart { .. } | Step::Begin, _, false) => Step::Stay,
+                    (step, _, _) => step,
+                };
                 agreed.push((at, peer as usize, step));
             }
         }
         for (at, peer, step) in agreed {
             self.steps[at].peers[peer] = step;
         }
+    }
+
+    fn is_up(&self, outcome: u32) -> bool {
+        matches!(self.cluster.outcomes.get(outcome as usize), Some(Outcome::Up(_)))
     }
 
     /// Whether a session is one between nodes that both still exist.
@@ -136,9 +152,9 @@ impl Transition {
         for (at, spec) in self.cluster.speakers.iter().enumerate() {
             for (peer, of) in (0..).zip(&spec.peers) {
                 let Some(end) = of.other else { continue };
-                let is_up =
-                    matches!(self.cluster.outcomes.get(end.outcome as usize), Some(Outcome::Up(_)));
-                count += u64::from(is_up && end.side == 0 && is(self.step(at, peer)));
+                let step = self.step(at, peer);
+                let counts = step == Step::Fail || self.is_up(end.outcome);
+                count += u64::from(counts && end.side == 0 && is(step));
             }
         }
         count
@@ -209,6 +225,8 @@ fn joined(old: Spec, new: Spec) -> (Spec, Steps) {
             steps.reconfigured.push(at);
         }
         let differs = is_other_speaker || !stays(&was.shape, &is.shape);
+        steps.outcomes_before.resize(steps.peers.len(), None);
+        steps.outcomes_before.push(was.other.map(|end| end.outcome));
         steps.peers.push(match (was.other.filter(|_| was.is_configured), is.other) {
             (None, None) => Step::Stay,
             (None, Some(_)) => Step::Begin,

@@ -112,6 +112,11 @@ impl<'a> World<'a> {
         world.speakers.extend(fresh);
         for at in 0..world.speakers.len() {
             world.push(now, at, Event::Timeout);
+            for peer in (0..).take(cluster.speakers[at].peers.len()) {
+                if transition.step(at, peer) == Step::Fail {
+                    world.push(now, at, Event::Down { peer, keep: None });
+                }
+            }
             for (peer, end, session) in every_session(cluster, at) {
                 world.step(transition.step(at, peer), (at, peer), end, session);
             }
@@ -126,7 +131,7 @@ impl<'a> World<'a> {
 
     fn step(&mut self, step: Step, (at, peer): (usize, u32), end: End, session: &Established) {
         match step {
-            Step::Stay | Step::Part => {}
+            Step::Stay | Step::Part | Step::Fail => {}
             Step::Begin => self.push_up(at, peer, end, session),
             Step::End => self.push(self.now, at, Event::Removed { peer }),
             Step::Restart { is_ours } => {
