@@ -19,6 +19,7 @@
 //! - [`table`]: the data path; peers and their sessions; reconfiguration; views.
 //! - [`bfd`]: Bidirectional Forwarding Detection, the packets and the state machine of one session.
 //! - [`ndp`]: Router Advertisements and Solicitations, by which routers on a link find each other.
+//! - [`mrt`]: the MRT export format: dumps of a RIB, messages, changes of state; written and read.
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
 //! The terms of the RFCs, and where they are:
@@ -48,11 +49,12 @@
 //! wire    ← types
 //! bfd     ← types
 //! ndp     ← types
+//! mrt     ← types, wire
 //! session ← types, wire
 //! policy  ← types, wire
 //! rib     ← types, wire
 //! export  ← types, wire, policy, rib
-//! table   ← types, wire, policy, rib, session, export
+//! table   ← types, wire, mrt, policy, rib, session, export
 //! sim     ← types, wire, policy, rib, session, export, table, bfd, ndp
 //! ```
 //!
@@ -64,6 +66,7 @@
 
 pub mod bfd;
 pub mod export;
+pub mod mrt;
 pub mod ndp;
 pub mod policy;
 pub mod rib;

@@ -50,9 +50,15 @@ impl<'a> Attr<'a> {
         Some((Attr { flags: *flags, code: *code, value }, rest))
     }
 
+    /// Octets that it takes with its flags, type and length.
+    pub(crate) fn len(self) -> usize {
+        let extended = usize::from(self.flags & flag::EXTENDED_LENGTH != 0);
+        3 + extended + self.value.len()
+    }
+
     /// Appends the attribute, with Extended Length only if the value needs it. Values beyond 65535
     /// octets have no encoding and cannot come from a message.
-    pub(super) fn push(self, out: &mut Vec<u8>) {
+    pub(crate) fn push(self, out: &mut Vec<u8>) {
         let Attr { flags, code, value } = self;
         let flags = flags & !(flag::EXTENDED_LENGTH | 0x0F);
         if let Ok(len) = u8::try_from(value.len()) {
