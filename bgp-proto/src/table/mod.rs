@@ -13,6 +13,7 @@
 
 mod config;
 mod drain;
+mod dump;
 mod import;
 mod inputs;
 mod kernel;
@@ -51,6 +52,7 @@ pub use config::{
     RouteLimits, TableConfig,
 };
 pub use drain::DrainProgress;
+pub use dump::{Dump, DumpOptions, Dumping};
 pub use leaks::Offered;
 pub use memory::{Memory, MemoryBound};
 pub use next_hops::NextHopView;

@@ -149,7 +149,9 @@ pub struct PrefixPage {
 }
 
 impl RouteFilter {
-    pub(super) fn is_within(&self, prefix: Prefix) -> bool {
+    /// Whether a prefix is among those of [`RouteFilter::within`], [`RouteFilter::after`] and
+    /// [`RouteFilter::up_to`].
+    pub fn is_within(&self, prefix: Prefix) -> bool {
         self.within.is_none_or(|wide| wide.contains(prefix))
             && self.after.is_none_or(|after| prefix > after)
             && self.up_to.is_none_or(|last| prefix <= last)
@@ -170,8 +172,9 @@ impl RouteFilter {
             && self.source.is_none_or(|wanted| source == wanted)
     }
 
-    /// Whether a path matches, in the form in which a view shows it.
-    pub(super) fn matches(&self, path: &PathView) -> bool {
+    /// Whether a path matches, in the form in which a view shows it. [`RouteFilter::advertised_to`] and
+    /// what is said of prefixes does not count.
+    pub fn matches(&self, path: &PathView) -> bool {
         self.is_from(path.peer, path.source)
             && !(self.hides_refused && path.unusable.is_some_and(|why| why.is_refusal()))
             && (!self.unusable || path.unusable.is_some())

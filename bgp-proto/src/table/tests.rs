@@ -19,6 +19,7 @@ use crate::wire::{AttrEdit, Nlri, Origin};
 
 mod bounds;
 mod drain;
+mod dump;
 mod interfaces;
 mod leaks;
 mod long_lived;
