@@ -60,7 +60,7 @@
 //! http         ← client_slots, metric_names, version
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
-//! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, version
+//! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, replace_file, version
 //! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, plural, replace_file, supervise, version
 //! ```
 

@@ -10,6 +10,7 @@ mod client;
 mod complete;
 mod debug;
 mod drain;
+mod dump;
 mod events;
 mod examples;
 mod health;
@@ -19,6 +20,7 @@ mod policy;
 mod probe;
 mod render;
 mod routes;
+mod saved;
 mod steering;
 
 use std::ffi::OsString;
@@ -150,6 +152,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// End drains.
     Undrain(UndrainArgs),
+    /// Write the table as an MRT file (RFC 6396), which route collectors' tools and show routes --from read.
+    Dump(dump::DumpArgs),
     /// Print recent events: sessions, links, limits, conflicts, reloads; the last 1,000 are kept.
     #[command(after_help = examples::EVENTS)]
     Events(events::EventsArgs),
@@ -258,6 +262,10 @@ pub enum Show {
         /// Those of this VRF instead of the default one.
         #[arg(long, value_name = "VRF")]
         vrf: Option<String>,
+        /// Those of an MRT file with a dump of a table (TABLE_DUMP_V2), gzip or not, instead of the daemon's;
+        /// - is stdin. Peers have their addresses as names, and no path is marked as the best.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["vrf", "source", "unusable"])]
+        from: Option<PathBuf>,
         /// Which paths.
         #[command(flatten)]
         paths: PathArgs,
@@ -436,6 +444,14 @@ impl Show {
         if matches!(self, Show::Peers { down: true, .. }) { Printed::Down } else { Printed::All }
     }
 
+    /// The file to read instead of asking the daemon.
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Show::Routes { from, .. } => from.clone(),
+            _ => None,
+        }
+    }
+
     fn into_request(self) -> (Request, Demand) {
         let demand = |wanted: bool, demand| if wanted { demand } else { Demand::Nothing };
         match self {
@@ -450,7 +466,7 @@ impl Show {
                 (request, demand(fail_if_down, Demand::Established))
             }
             Show::Peer { name } => (Request::ShowPeer { name }, Demand::Nothing),
-            Show::Routes { prefixes, peer, vrf, paths } => {
+            Show::Routes { prefixes, peer, vrf, paths, from: _ } => {
                 let mut select = RouteSelection { vrf, ..prefixes.with(paths, peer) };
                 let prefix = select.prefix.take();
                 (Request::ShowRoutes { prefix, select }, Demand::Nothing)
@@ -493,6 +509,7 @@ impl Command {
             Command::Policy(policy) => Some(&mut policy.output().daemon),
             Command::Drain(args) => Some(&mut args.output.daemon),
             Command::Undrain(args) => Some(&mut args.output.daemon),
+            Command::Dump(args) => Some(&mut args.daemon),
             Command::Events(args) => Some(&mut args.output.daemon),
             Command::Probe(args) => Some(&mut args.output.daemon),
             Command::Debug(args) => Some(&mut args.output.daemon),
@@ -532,7 +549,11 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::StandIn => return stand_in(),
         Command::Show(Shown { what, output }) => {
             let printed = what.printed();
+            let file = what.file();
             let (request, demand) = what.into_request();
+            if let Some(file) = file {
+                return saved::show(&file, &request, &output);
+            }
             return ask_for(&request, printed, demand, &output);
         }
         Command::Explain { prefix: Destination { prefix, lookup }, vantage, vrf, peer, output } => {
@@ -547,6 +568,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Policy(policy) => policy.into_request(),
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
+        Command::Dump(args) => return dump::run(&args),
         Command::Events(args) => args.into_request(),
         Command::Debug(args) => return debug::debug(args),
         Command::Probe(args) => {

@@ -76,6 +76,8 @@ enum View {
     LogLevel,
     Stopping,
     Health,
+    /// A file, which its command writes.
+    Nothing,
 }
 
 impl<W: Write> Renderer<W> {
@@ -122,6 +124,7 @@ impl<W: Write> Renderer<W> {
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
             Request::Health => View::Health,
+            Request::Dump { .. } => View::Nothing,
         };
         Renderer { out, view, look }
     }
@@ -164,6 +167,7 @@ impl<W: Write> Renderer<W> {
             View::PolicyTest => out.write_all(policy::test(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
             View::Health => out.write_all(health(&read(item)?).as_bytes()),
+            View::Nothing => Ok(()),
         };
         written.map_err(ClientError::Output)
     }

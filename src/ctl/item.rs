@@ -5,6 +5,7 @@ mod configuration;
 mod connections;
 mod debug;
 mod draining;
+mod dump;
 mod event;
 mod explanation;
 mod forecast;
@@ -28,6 +29,7 @@ pub use configuration::{
 pub use connections::{Range, RefusedConnections};
 pub use debug::Debugged;
 pub use draining::{DrainWaiting, Drained, Draining};
+pub use dump::DumpPart;
 pub use event::Event;
 pub use explanation::{Advertised, ExplainedFib, Explanation, Withheld};
 pub use forecast::{Forecasted, PlanDifference};

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use bgp_proto::types::{Asn, Prefix};
+use bgp_proto::table::Dump;
+use bgp_proto::types::{Asn, Family, Prefix};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -51,6 +52,15 @@ pub enum Request {
         /// Which of them.
         #[serde(default, skip_serializing_if = "RouteSelection::is_all")]
         select: RouteSelection,
+    },
+    /// The table as an MRT file (RFC 6396): [`super::item::DumpPart`].
+    Dump {
+        /// The VRF whose table it is; absent: the default VRF.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vrf: Option<String>,
+        /// Only this family; absent: both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<Family>,
     },
     /// Our routes in the kernel: [`super::item::FibRoute`].
     ShowFib {
@@ -351,6 +361,7 @@ const REQUESTS: [&str; 31] = [
     "show-routes",
     "show-received",
     "show-advertised",
+    "dump",
     "show-fib",
     "show-groups",
     "show-nexthops",
@@ -421,6 +432,8 @@ pub enum Cursor {
     Events(EventCursor),
     /// After this name.
     AfterName(std::sync::Arc<str>),
+    /// Where a dump is.
+    Dump(Box<Dump>),
 }
 
 /// A position in the list of events.
@@ -594,6 +607,10 @@ mod tests {
             (
                 Request::Probe { peer: "a".into(), options: ProbeOptions::default() },
                 r#"{"request":"probe","peer":"a","options":{}}"#,
+            ),
+            (
+                Request::Dump { vrf: Some("blue".into()), family: Some(Family::Ipv6) },
+                r#"{"request":"dump","vrf":"blue","family":"ipv6"}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
             (

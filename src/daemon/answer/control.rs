@@ -350,6 +350,9 @@ impl Backend for ControlView {
                 let routes = RoutesView { sources: self.sources.of(&record) };
                 routes.page(Listed::Advertised(record.id), select, cursor).await
             }
+            Request::Dump { vrf, family } => {
+                super::dump::page(&self.sources, (vrf.as_deref(), *family), cursor).await
+            }
             Request::ShowFib { select } => self.routes_in(select)?.kernel(select, cursor).await,
             Request::ShowNexthops { vrf } => {
                 let sources = self.sources.in_vrf(vrf.as_deref())?;

@@ -12,6 +12,7 @@ mod contested;
 mod control;
 mod debugging;
 mod draining;
+mod dump;
 mod events;
 mod explain;
 mod forecast;
