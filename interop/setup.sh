@@ -10,6 +10,7 @@
 #                            600 MB), for interop/current.sh and compare --current
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
 #   interop/setup.sh instructions  valgrind, for benches/instructions
+#   interop/setup.sh mrt     bgpdump and mrtparse, which read MRT files
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh tcp-ao  qemu, a kernel with TCP-AO for it, and BIRD 3
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
@@ -52,6 +53,8 @@ CALICO_API=github.com/projectcalico/api@v0.0.0-20240708202104-e3f70b269c2c
 CALICO_API_SUM=h1:eFyfeRDV94LA3tgbG2EC5W02dg3QUdltHc2jxhTQMCw=
 CALICO_API_MOD_SUM=h1:9EPxrA4rUH306dCpvVsFb7IcEFt4ZSvqmfSowfb6c5U=
 CONFD=/opt/interop/confd
+MRTPARSE=/opt/interop/mrtparse
+MRTPARSE_WHEEL=mrtparse==2.2.0
 CURRENT=/opt/interop/current
 CURRENT_PACKAGES=(frr bird3 gobgpd openbgpd exabgp iproute2 iputils-ping procps)
 
@@ -175,6 +178,17 @@ debian_mirror() {
 
 # With promtool. Started by tests only, on loopback.
 setup_monitor() { install_packages prometheus; }
+
+# Readers of MRT files. Debian has no mrtparse.
+setup_mrt() {
+    install_packages bgpdump
+    [ "$(cat $MRTPARSE/wheel 2>/dev/null)" != $MRTPARSE_WHEEL ] || return 0
+    install_packages python3-pip
+    rm -rf $MRTPARSE
+    python3 -m pip install --quiet --no-deps --only-binary :all: --target $MRTPARSE $MRTPARSE_WHEEL \
+        > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; die "pip failed"; }
+    echo $MRTPARSE_WHEEL > $MRTPARSE/wheel
+}
 
 # The kernel is only unpacked, never installed.
 setup_vm() {
@@ -407,7 +421,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, instructions, vm, tcp-ao, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, mrt, instructions, vm, tcp-ao, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -418,6 +432,7 @@ for what; do
         current) setup_current ;;
         monitor) setup_monitor ;;
         instructions) install_packages valgrind ;;
+        mrt) setup_mrt ;;
         vm) setup_vm ;;
         tcp-ao) setup_tcp_ao ;;
         package) setup_package ;;
@@ -425,6 +440,6 @@ for what; do
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, mrt, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done
