@@ -127,6 +127,7 @@ fn bench(criterion: &mut Criterion) {
         control: ControlSettings { socket: "/run/margay/bench.sock".into(), bird_sockets: None },
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        mrt: None,
     };
     let mut converter = Converter::default();
     let mut convert = |resolver: &mut Resolver| {

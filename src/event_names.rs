@@ -58,6 +58,8 @@ names! {
     DATASTORE_BACK = "datastore-back", "a source of Calico's objects is read again";
     OBJECT_PROBLEM = "object-problem", "a Calico object cannot be used as it is";
     OBJECTS_RESOLVED = "objects-resolved", "problems of Calico objects are resolved";
+    MRT_FAILED = "mrt-failed", "MRT files cannot be written, and records are dropped";
+    MRT_RESUMED = "mrt-resumed", "MRT files are written again";
     LOG_LEVEL = "log-level", "the log level was changed";
     STARTED = "started", "the daemon started";
     STOPPING = "stopping", "the daemon stops";

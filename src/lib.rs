@@ -11,6 +11,7 @@
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`bfd`]: BFD sessions over real sockets, on their own thread.
 //! - [`discovery`]: neighbours on links without addresses, found by router advertisements.
+//! - [`mrt`]: messages of peers and changes of state in MRT files, written by a thread of its own.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`kernel`]: the kernel's routes: installed, watched, and imported.
 //! - [`logging`]: the log, its level and its rate limit.
@@ -53,7 +54,8 @@
 //! node         ← config, calico, datastore, event_names, liveness, replace_file, supervise
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
-//! net          ← engine, event_names, metric_names, supervise
+//! mrt          ← event_names, supervise
+//! net          ← engine, event_names, metric_names, mrt, supervise
 //! discovery    ← engine, net, supervise
 //! kernel       ← counts, event_names, liveness, metric_names, supervise
 //! ctl          ← client_slots
@@ -61,7 +63,7 @@
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, replace_file, version
-//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, plural, replace_file, supervise, version
+//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, mrt, plural, replace_file, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -86,6 +88,7 @@ pub mod kernel;
 pub mod liveness;
 pub mod logging;
 pub mod metric_names;
+pub mod mrt;
 pub mod net;
 pub mod node;
 mod plural;

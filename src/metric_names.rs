@@ -26,6 +26,8 @@ names! {
     RELOAD_UNCONFIRMED = "margay_reload_unconfirmed";
     RELOAD_UNDONE = "margay_reload_undone";
     LOG_LINES_DROPPED_TOTAL = "margay_log_lines_dropped_total";
+    MRT_RECORDS_TOTAL = "margay_mrt_records_total";
+    MRT_FILES_TOTAL = "margay_mrt_files_total";
     CONTAINED_PANICS_TOTAL = "margay_contained_panics_total";
     PART_RESPONDING = "margay_part_responding";
     PEERS_WITH_SERIES = "margay_peers_with_series";

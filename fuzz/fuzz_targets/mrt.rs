@@ -16,10 +16,9 @@ fuzz_target!(|data: &[u8]| {
                 rib.entries().for_each(|entry| drop(entry.canonical()));
                 continue;
             }
-            // Those with AS numbers of two octets are written with four.
-            Record::Message(message) if message.has_as4 => encode_message(&mut again, message),
+            Record::Message(message) => encode_message(&mut again, message),
             Record::StateChange(change) => encode_state_change(&mut again, change),
-            Record::Message(_) | Record::Other { .. } => continue,
+            Record::Other { .. } => continue,
         }
         // A view that is no UTF-8 gets longer, and may not fit.
         if let Ok(Some((read, []))) = Record::split(&again) {

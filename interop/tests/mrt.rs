@@ -1,10 +1,10 @@
 //! MRT files: other people's readers find in them what margay shows, and so does margay.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use interop::bird2::Bird2;
 use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
@@ -37,8 +37,10 @@ for record in Reader(sys.argv[1]):
             found[name] = attribute['value']
         hop = found.get('NEXT_HOP') or found['MP_REACH_NLRI']['next_hop'][0]
         path = [asn for segment in found['AS_PATH'] for asn in segment['value']]
-        prefix = '%s/%d' % (data['prefix'], data['prefix_length']) if 'prefix_length' in data else data['prefix']
-        print(json.dumps([prefix, peers[entry['peer_index']]['peer_ip'], ' '.join(path), hop]))
+        # The length of the record has been overwritten by that of the prefix.
+        prefix = '%s/%d' % (data['prefix'], data['length'])
+        large = ' '.join(found.get('LARGE_COMMUNITY', []))
+        print(json.dumps([prefix, peers[entry['peer_index']]['peer_ip'], ' '.join(path), hop, large]))
 ";
 
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
@@ -69,8 +71,8 @@ fn bird(far: &Host, host: &Host) -> Result<Bird2> {
     Bird2::start(far, &config)
 }
 
-fn start(host: &Host, far: &Host, more: &str) -> Result<(Daemon, Control)> {
-    let text = format!(
+fn configuration(host: &Host, far: &Host, more: &str) -> String {
+    format!(
         "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
          [[bgp.peers]]\nname = \"tor\"\naddress = \"{}\"\nport = {PORT}\nremote-asn = {PEER_AS}\n\
          import = \"all\"\nexport = \"all\"\nconnect-retry-time = 1\nfamilies = [\"ipv4\", \"ipv6\"]\n\n\
@@ -79,8 +81,11 @@ fn start(host: &Host, far: &Host, more: &str) -> Result<(Daemon, Control)> {
         host.router_id(),
         far.v4(),
         margay::control_section(host)
-    );
-    margay::start_text(host, &text)
+    )
+}
+
+fn start(host: &Host, far: &Host, more: &str) -> Result<(Daemon, Control)> {
+    margay::start_text(host, &configuration(host, far, more))
 }
 
 fn loaded(control: &Control) -> Result<Vec<Value>> {
@@ -106,7 +111,7 @@ fn words(list: &Value) -> String {
 }
 
 /// Each path that margay shows as `bgpdump -m` writes it: prefix, peer, AS path, origin, next hop,
-/// LOCAL_PREF, MED, communities.
+/// LOCAL_PREF, MED, communities; and large communities, which it leaves out.
 fn as_bgpdump(routes: &[Value], far: &Host) -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for route in routes {
@@ -115,10 +120,8 @@ fn as_bgpdump(routes: &[Value], far: &Host) -> Result<BTreeSet<String>> {
             let own = path["peer"].is_null();
             let number = |key: &str| path[key].as_u64().unwrap_or(0);
             let unset = if is_v6 { "::" } else { "0.0.0.0" };
-            let communities = [words(&path["communities"]), words(&path["large_communities"])];
-            let communities = communities.join(" ").trim().to_owned();
             all.insert(format!(
-                "{}|{}|{}|{}|{}|{}|{}|{communities}",
+                "{}|{}|{}|{}|{}|{}|{}|{}|{}",
                 text(&route["prefix"]),
                 if own { "0.0.0.0".to_owned() } else { far.v4().to_string() },
                 words(&path["as_path"]),
@@ -126,13 +129,15 @@ fn as_bgpdump(routes: &[Value], far: &Host) -> Result<BTreeSet<String>> {
                 path["next_hop"].as_str().unwrap_or(unset),
                 number("local_pref"),
                 number("med"),
+                words(&path["communities"]),
+                words(&path["large_communities"]),
             ));
         }
     }
     Ok(all)
 }
 
-/// What `bgpdump -m` reads from a file, in the same form.
+/// What `bgpdump -m` reads from a file, in the same form without large communities.
 fn bgpdump(file: &Path) -> Result<BTreeSet<String>> {
     let printed = run_command(Command::new("bgpdump").arg("-m").arg(file))?;
     printed
@@ -142,7 +147,7 @@ fn bgpdump(file: &Path) -> Result<BTreeSet<String>> {
             let [kind, _, _, peer, _, prefix, path, origin, hop, pref, med, communities, ..] =
                 fields[..]
             else {
-                anyhow::bail!("{line}");
+                bail!("{line}");
             };
             ensure!(kind == "TABLE_DUMP2", "{line}");
             let communities = communities.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -197,6 +202,8 @@ fn a_dump_is_read_route_by_route_as_margay_shows_it() -> Result<()> {
         ensure!(shown.len() == PLAIN + 6, "{shown:#?}");
         for file in [&plain, &packed] {
             let read = bgpdump(file)?;
+            let without_large = shown.iter().filter_map(|line| line.rsplit_once('|'));
+            let shown = without_large.map(|(line, _)| line.to_owned()).collect();
             let differ: Vec<_> = read.symmetric_difference(&shown).collect();
             ensure!(differ.is_empty(), "bgpdump of {}: {differ:#?}", file.display());
         }
@@ -240,10 +247,10 @@ fn mrtparse_line(line: &str) -> Result<String> {
     Ok(fields.join("|"))
 }
 
-/// Prefix, peer, AS path and next hop of a line.
+/// Prefix, peer, AS path, next hop and large communities of a line.
 fn short(line: &str) -> String {
     let fields: Vec<&str> = line.split('|').collect();
-    [0, 1, 2, 4].map(|at| fields.get(at).copied().unwrap_or_default()).join("|")
+    [0, 1, 2, 4, 8].map(|at| fields.get(at).copied().unwrap_or_default()).join("|")
 }
 
 /// Runs `margay dump` with more arguments.
@@ -304,5 +311,135 @@ fn a_full_disk_or_a_closed_pipe_leaves_no_torn_file() -> Result<()> {
             .arg(&cut)
             .output()?;
         expect_failure(&read, "it ends within record 1")
+    })
+}
+
+/// The prefixes of announcements, and the changes of state, that `bgpdump -m` reads from a file of
+/// messages.
+fn messages(file: &Path, far: &Host) -> Result<(BTreeSet<String>, Vec<String>)> {
+    let printed = run_command(Command::new("bgpdump").arg("-m").arg(file))?;
+    let (mut announced, mut states) = (BTreeSet::new(), Vec::new());
+    for line in printed.lines() {
+        let fields: Vec<&str> = line.split('|').collect();
+        let [_, _, kind, peer, asn, what, more @ ..] = &fields[..] else { bail!("{line}") };
+        ensure!(*peer == far.v4().to_string() && *asn == PEER_AS.to_string(), "{line}");
+        match (*kind, more) {
+            ("A", [path, ..]) => {
+                ensure!(*path == PEER_AS.to_string(), "{line}");
+                announced.insert((*what).to_owned());
+            }
+            ("STATE", [to, ..]) => states.push(format!("{what} {to}")),
+            _ => bail!("{line}"),
+        }
+    }
+    Ok((announced, states))
+}
+
+/// The complete files in a folder.
+fn complete(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2, bgpdump and mrtparse"]
+fn what_a_peer_sends_is_recorded_and_a_reload_completes_the_file() -> Result<()> {
+    run("mrt_updates", |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let folder = host.file("mrt");
+        std::fs::create_dir(&folder)?;
+        let mrt = format!("[mrt]\ndirectory = \"{}\"\nupdates = [\"tor\"]\n", folder.display());
+        let (_daemon, control) = start(&host, &far, &mrt)?;
+        let _bird = bird(&far, &host)?;
+        let routes = loaded(&control)?;
+        ensure!(complete(&folder)?.is_empty(), "a file has its name before it is complete");
+
+        // Another compression is another file.
+        let changed = configuration(&host, &far, &format!("{mrt}compression = \"gzip\"\n"));
+        host.write("margay.toml", &changed)?;
+        let told = control.text(&["reload"])?;
+        ensure!(told.contains("MRT files: changed"), "{told}");
+        let files = wait_until(PATIENCE, "the first file", || {
+            let files = complete(&folder)?;
+            ensure!(files.len() == 1, "{files:?}");
+            Ok(files)
+        })?;
+        let first = files.first().context("no file")?;
+        let (announced, states) = messages(first, &far)?;
+        let from_peer = routes.iter().filter(|route| !route["paths"][0]["peer"].is_null());
+        let shown: BTreeSet<String> = from_peer.map(|route| text(&route["prefix"])).collect();
+        let differ: Vec<_> = announced.symmetric_difference(&shown).collect();
+        ensure!(differ.is_empty(), "{differ:#?}");
+        ensure!(states.last().is_some_and(|last| last.ends_with(" 6")), "{states:?}");
+
+        control.text(&["peer", "stop", "tor"])?;
+        host.write("margay.toml", &configuration(&host, &far, ""))?;
+        control.text(&["reload"])?;
+        let files = wait_until(PATIENCE, "the second file", || {
+            let files = complete(&folder)?;
+            ensure!(files.len() == 2, "{files:?}");
+            Ok(files)
+        })?;
+        let second = files.last().context("no file")?;
+        ensure!(second.extension().is_some_and(|end| end == "gz"), "{}", second.display());
+        let (_, states) = messages(second, &far)?;
+        ensure!(states.iter().any(|state| state == "6 1"), "{states:?}");
+        let problems = control.json(&["show", "status"])?["problems"].clone();
+        ensure!(problems.as_array().is_some_and(Vec::is_empty), "{problems}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2, bgpdump and mrtparse"]
+fn a_full_disk_costs_records_and_no_session() -> Result<()> {
+    run("mrt_disk", |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let folder = host.file("mrt");
+        std::fs::create_dir(&folder)?;
+        let mrt = format!("[mrt]\ndirectory = \"{}\"\nupdates = true\n", folder.display());
+        let toml = host.write("margay.toml", &configuration(&host, &far, &mrt))?;
+        // A disk that is full, in the daemon's mount namespace.
+        let script = "mount -t tmpfs -o size=256k tmpfs \"$1\" || exit 9
+            dd if=/dev/zero of=\"$1/filler\" bs=4k count=64 status=none; exec \"$2\" run --config \"$3\"";
+        let mut command = host.command("sh");
+        command.args(["-c", script, "sh"]).arg(&folder).arg(margay::binary()?).arg(toml);
+        let daemon = Daemon::start(command, &host.file("margay.log"))?;
+        let (daemon, control) = margay::wait_answers(&host, daemon)?;
+        let _bird = bird(&far, &host)?;
+        loaded(&control)?;
+        control.expect_established(far.v4())?;
+        wait_until(PATIENCE, "the problem", || {
+            let problems = control.json(&["show", "status"])?["problems"].to_string();
+            ensure!(problems.contains("No space left on device"), "{problems}");
+            Ok(())
+        })?;
+        ensure!(control.text(&["events"])?.contains("cannot be written"), "no event");
+
+        let inside = |script: &str| -> Result<String> {
+            let pid = daemon.pid().to_string();
+            let mut command = Command::new("nsenter");
+            command.args(["-t", &pid, "-m", "sh", "-c", script, "sh"]).arg(&folder);
+            run_command(&mut command)
+        };
+        inside("rm \"$1/filler\"")?;
+        wait_until(PATIENCE, "records again", || {
+            // Something is to be recorded: a KEEPALIVE comes every three seconds.
+            let problems = control.json(&["show", "status"])?["problems"].clone();
+            ensure!(problems.as_array().is_some_and(Vec::is_empty), "{problems}");
+            Ok(())
+        })?;
+        ensure!(control.text(&["events"])?.contains("are written again"), "no event");
+        control.expect_established(far.v4())?;
+        let left = inside("ls -A \"$1\"")?;
+        ensure!(left.trim_end().ends_with(".part") && left.lines().count() == 1, "{left}");
+        Ok(())
     })
 }

@@ -468,6 +468,7 @@ mod tests {
             control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+            mrt: None,
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Changes {
     pub drain_changed: bool,
     /// `log.level`, if it differs.
     pub log_level: Option<LogLevel>,
+    /// Whether `[mrt]` differs.
+    pub mrt_changed: bool,
     /// Whether the settings differ that select peers with their own metric series.
     pub peer_series_changed: bool,
     /// Whether `[calico]` differs: objects are listed again, and until then the running
@@ -140,6 +142,7 @@ impl Config {
         changes.drain_changed = self.drain != new.drain;
         changes.log_level =
             (self.host.log.level != new.host.log.level).then_some(new.host.log.level);
+        changes.mrt_changed = self.host.mrt != new.host.mrt;
         changes.peer_series_changed =
             self.host.http.zip(new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
         changes.restart_needed = self.restart_needed(new);
@@ -392,6 +395,7 @@ impl Changes {
             (self.host_routes.is_some(), "host routes to neighbours: changed"),
             (self.drain_changed, "drain by the node's object: changed"),
             (self.log_level.is_some(), "log level: changed"),
+            (self.mrt_changed, "MRT files: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
             (self.calico_changed, "calico: changed, objects are listed again"),
         ];

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp_proto::export::{AddPathSend, NextHopMode};
@@ -13,8 +14,8 @@ use bgp_proto::wire::AddPathMode;
 
 use super::vrf::default_listen;
 use super::{
-    Config, ControlSettings, DynamicPeers, Fallover, FibSettings, ImportVrf, PeerEntry, PeerSeries,
-    Vrf,
+    Config, ControlSettings, DynamicPeers, Fallover, FibSettings, ImportVrf, MrtPeers, MrtSettings,
+    PeerEntry, PeerSeries, Vrf,
 };
 
 /// One key and its value.
@@ -88,7 +89,7 @@ pub(super) fn differences(old: &PeerEntry, new: &PeerEntry) -> Vec<Difference> {
 }
 
 /// What is in force, in the order of the file's documentation, from the section with index `first`
-/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, every VRF, every peer, every range of dynamic
+/// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, `[mrt]`, every VRF, every peer, every range of dynamic
 /// peers and every vantage from which costs are stated.
 pub fn sections(config: &Config, first: usize) -> impl Iterator<Item = Section> + '_ {
     (first..).map_while(|index| section_at(config, index))
@@ -96,7 +97,7 @@ pub fn sections(config: &Config, first: usize) -> impl Iterator<Item = Section> 
 
 fn section_at(config: &Config, index: usize) -> Option<Section> {
     /// The number of tables that the file has once.
-    const SINGLE: usize = 5;
+    const SINGLE: usize = 6;
     let identity = &config.bgp.identity;
     let single = match index {
         0 => section("bgp", of_bgp(config), default_bgp(config)),
@@ -104,6 +105,7 @@ fn section_at(config: &Config, index: usize) -> Option<Section> {
         2 => section("control", of_control(config), default_control()),
         3 => section("http", of_http(config), default_http()),
         4 => section("log", of_log(config), default_log()),
+        5 => section("mrt", of_mrt(config.host.mrt.as_ref()), of_mrt(None)),
         _ => {
             let index = index - SINGLE;
             if let Some(vrf) = config.vrfs.get(index) {
@@ -263,6 +265,24 @@ fn of_log(config: &Config) -> Values {
 
 fn default_log() -> Values {
     vec![("level", text("info")), ("format", text("text"))]
+}
+
+fn of_mrt(mrt: Option<&MrtSettings>) -> Values {
+    let unset = MrtSettings::in_folder(PathBuf::new());
+    let set = mrt.unwrap_or(&unset);
+    let updates = match &set.updates {
+        MrtPeers::None => boolean(false),
+        MrtPeers::All => boolean(true),
+        MrtPeers::Named(names) => text(names.join(", ")),
+    };
+    vec![
+        ("directory", mrt.and_then(|mrt| text(mrt.directory.display()))),
+        ("updates", updates),
+        ("rotate-after", seconds(set.rotate_after)),
+        ("rotate-bytes", number(set.rotate_bytes)),
+        ("compression", text(set.compression.as_str())),
+        ("keep", set.keep.and_then(number)),
+    ]
 }
 
 /// The values of a peer on whose keys nothing was set but address and AS.

@@ -22,6 +22,7 @@ mod interface;
 mod key_chain;
 mod local;
 mod long_lived;
+mod mrt;
 mod password;
 mod peer;
 mod policy;
@@ -54,6 +55,7 @@ pub use effective::{Difference, Section, Setting, sections};
 pub use error::{Error, Errors};
 pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;
+pub use mrt::{MrtCompression, MrtPeers, MrtSettings};
 pub(crate) use reader::closest;
 pub use secret::{ReadFrom, Secrets, Stamp};
 pub use vrf::{ImportVrf, Vrf};
@@ -109,6 +111,8 @@ pub struct HostSettings {
     pub http: Option<HttpSettings>,
     /// Level and format of the log.
     pub log: LogSettings,
+    /// MRT files; `None`, the default: none are written.
+    pub mrt: Option<MrtSettings>,
 }
 
 impl HostSettings {
@@ -121,6 +125,7 @@ impl HostSettings {
             },
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+            mrt: None,
         }
     }
 }
@@ -639,7 +644,7 @@ impl Document {
         let document = parsed.root().and_then(|root| {
             let document = if root.get("calico").is_some() {
                 let calico = calico::read(&root, base);
-                let mut host = read_host(&root);
+                let mut host = read_host(&root, base);
                 calico.map(|(calico, bird_sockets)| {
                     host.control.bird_sockets = host.control.bird_sockets.take().or(bird_sockets);
                     Document::Calico { calico: Box::new(calico), host: Box::new(host) }
@@ -658,11 +663,12 @@ impl Document {
     }
 }
 
-fn read_host(root: &Table<'_>) -> HostSettings {
+fn read_host(root: &Table<'_>, base: &Path) -> HostSettings {
     HostSettings {
         control: host::read_control(root),
         http: host::read_http(root),
         log: host::read_log(root),
+        mrt: mrt::read(root, base),
     }
 }
 
@@ -676,7 +682,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let redistribute = local::read_redistribute(root, &policies, &fib.settings, &vrfs);
     let originate = vrf::sort(originate, &mut vrfs, |vrf| &mut vrf.originate);
     let redistribute = vrf::sort(redistribute, &mut vrfs, |vrf| &mut vrf.redistribute);
-    let host = read_host(root);
+    let host = read_host(root, base);
     let bgp = bgp?;
     let sessions = bgp.peers.iter().map(|peer| &peer.session);
     let mut sessions = sessions.chain(bgp.dynamic.iter().map(|range| &range.session));

@@ -9,8 +9,8 @@ use bgp_proto::table::{MultipathWeights, PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
-    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, FibSettings, Originate,
-    Redistribute, RedistributeFrom,
+    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, FibSettings, MrtPeers,
+    Originate, Redistribute, RedistributeFrom,
 };
 
 /// A summary, one line for each thing that would run. It says where passwords are used, and never
@@ -80,6 +80,14 @@ impl fmt::Display for Config {
         write_memory_max(f, self.bgp.memory_max, "bgp.memory-max")?;
         if let Some(http) = &self.host.http {
             writeln!(f, "metrics and health on http://{}", http.listen)?;
+        }
+        if let Some(mrt) = &self.host.mrt {
+            let of = match &mrt.updates {
+                MrtPeers::None => "of no peer".to_owned(),
+                MrtPeers::All => "of all peers".to_owned(),
+                MrtPeers::Named(names) => format!("of {}", names.join(", ")),
+            };
+            writeln!(f, "MRT files in {}: messages {of}", mrt.directory.display())?;
         }
         let needs = self.privileges();
         if !needs.is_empty() {

@@ -10,6 +10,7 @@ use bgp_proto::wire::{AddPathMode, Origin};
 use super::*;
 
 mod faults;
+mod mrt;
 mod unused;
 
 const FULL: &str = include_str!("../../examples/full.toml");

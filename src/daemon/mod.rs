@@ -29,6 +29,7 @@ mod node;
 mod order;
 mod own_file;
 mod peers;
+mod recording;
 mod redistribution;
 mod registry;
 mod rehearsal;
@@ -165,6 +166,7 @@ struct Daemon {
     /// The file that a reload reads; `None`: the settings come from the environment alone.
     path: Option<PathBuf>,
     config: Arc<Config>,
+    mrt: crate::mrt::Writer,
     confirmation: Confirmation,
     node: Option<Node>,
     convergence: Convergence,
@@ -296,7 +298,14 @@ impl Daemon {
             recovery: threads.recovery.clone(),
             device: None,
         };
-        let shared = Shared { shutdowns: shutdowns.clone(), drains: drains.clone() };
+        let mrt = crate::mrt::Writer::start()?;
+        recording::set(mrt.recorder(), config.host.mrt.as_ref());
+        let recorder = mrt.recorder().clone();
+        let shared = Shared {
+            shutdowns: shutdowns.clone(),
+            drains: drains.clone(),
+            recorder: recorder.clone(),
+        };
         let peers = Peers::new(place, peer_events, seed, shared);
         let liveness = Liveness::default();
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
@@ -314,6 +323,7 @@ impl Daemon {
             discovery: discovery.statuses(),
             log: log.clone(),
             liveness: liveness.clone(),
+            recorder,
             orders: orders_sender,
             file: path.clone(),
         };
@@ -377,6 +387,7 @@ impl Daemon {
                 liveness,
             },
             secret_watch,
+            mrt,
             bfd,
             neighbors: Neighbors::new(discovery),
             fallover: Fallover::default(),
@@ -727,6 +738,10 @@ impl Daemon {
         }
         let had_sessions = self.peers.registry().len() > 0;
         self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
+        let mrt = self.mrt;
+        if tokio::task::spawn_blocking(|| mrt.stop()).await.is_err() {
+            warn!("the thread that writes MRT files did not end");
+        }
         if leave == Leave::Withdraw && had_sessions {
             tokio::time::sleep(SHUTDOWN_PAUSE).await;
         }

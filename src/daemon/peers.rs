@@ -17,6 +17,7 @@ use super::registry::{Place, Record, Registry};
 use super::shutdowns::Shutdowns;
 use crate::config::{Changes, DynamicPeers, PeerEntry};
 use crate::kernel::Link;
+use crate::mrt::Recorder;
 use crate::net::{
     Accepted, Directory, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog, SessionCounters,
     spawn_peer,
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     pub(super) shutdowns: Shutdowns,
     /// The drains in force.
     pub(super) drains: Drains,
+    /// Where messages are recorded.
+    pub(super) recorder: Recorder,
 }
 
 /// Our addresses on links with a carrier, and when neighbours were last dialled because of a new
@@ -476,6 +479,7 @@ impl Peers {
             session_counters: self.session_counters.clone(),
             shutdown: shutdown.clone(),
             debug: self.registry.debugs().switch(&entry.name),
+            recorder: self.shared.recorder.clone(),
         };
         let handle = spawn_peer(spec, place.table.clone(), self.events.clone());
         let record = Record {

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::answer::ReloadRefused;
+use super::recording;
 use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom, Vrf};
 use crate::engine::Handle;
 use crate::event_names::{RELOAD_REFUSED, RELOADED};
@@ -103,6 +104,9 @@ impl Daemon {
         if let Some(level) = changes.log_level {
             self.log.configure(level);
         }
+        if changes.mrt_changed {
+            recording::set(self.mrt.recorder(), self.config.host.mrt.as_ref());
+        }
         self.views.publish(|state| state.config = Arc::clone(&self.config));
         Ok(changes)
     }
@@ -178,6 +182,9 @@ impl Daemon {
         let changes = self.changes_to_calico(&settings, running);
         if let Some(level) = changes.log_level {
             self.log.configure(level);
+        }
+        if changes.mrt_changed {
+            recording::set(self.mrt.recorder(), settings.host.mrt.as_ref());
         }
         let Some(node) = &mut self.node else { return Changes::default() };
         node.follow_anew(settings);

@@ -24,9 +24,9 @@ use tokio::time::timeout;
 use crate::version;
 
 pub use metrics::{
-    BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
-    PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
-    VrfMetrics,
+    BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, MrtMetrics,
+    PeerMetrics, PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics,
+    Traffic, VrfMetrics,
 };
 
 use bounded::Bounded;

@@ -117,6 +117,11 @@ impl std::ops::AddAssign for Sent {
 }
 
 impl Conn {
+    /// Our address and the peer's.
+    pub(super) fn addresses(&self) -> (std::net::IpAddr, std::net::IpAddr) {
+        (self.local.ip(), self.remote.ip())
+    }
+
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         Ok(Conn {
             local: stream.local_addr()?,

@@ -19,6 +19,7 @@ use super::mailbox::Mailbox;
 use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
 use super::sockopt;
+use crate::mrt::Recorder;
 
 /// Whether a peer outlives its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct PeerSpec {
     pub shutdown: AdminShutdown,
     /// Until when its messages are logged.
     pub debug: DebugSwitch,
+    /// Where its messages are recorded.
+    pub recorder: Recorder,
 }
 
 /// Given the local and the remote address of a connection, returns our other addresses on its interface.

@@ -1,11 +1,12 @@
 //! One task per peer: the FSM, its connections, its timer, its position in the update log.
 //!
 //! Submodules: `connections` (octets in and out), `report` (snapshot and log lines), `rollover` (keys of
-//! TCP-AO), `life` (restarting the task after a panic).
+//! TCP-AO), `recorded` (what MRT files say of the session), `life` (restarting the task after a panic).
 
 mod connections;
 mod hints;
 mod life;
+mod recorded;
 mod report;
 mod rollover;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use super::shutdown::AdminShutdown;
 use super::signature_drops::SignatureDrops;
 use super::stream::{Batch, HandOver, Stream};
 use crate::engine::{Handle, Permit};
+use crate::mrt::Tap;
 
 /// Octets of routes after which a batch is sent to the table.
 const BATCH_MAX: usize = 512 * 1024;
@@ -86,6 +88,7 @@ pub fn spawn_peer(
         session_counters: spec.session_counters,
         shutdown: spec.shutdown,
         debug: Debug::new(spec.debug.clone()),
+        tap: Tap::new(spec.recorder),
         seed: spec.seed,
         sent: Sent::default(),
         stats_before: Stats::default(),
@@ -145,6 +148,8 @@ struct PeerTask {
     session_counters: SessionCounters,
     shutdown: AdminShutdown,
     debug: Debug,
+    /// Records its messages.
+    tap: Tap,
     seed: u64,
     /// The total of all connections.
     sent: Sent,

@@ -88,6 +88,7 @@ pub(crate) fn spawn(
         session_counters: SessionCounters::default(),
         shutdown: super::AdminShutdown::default(),
         debug: super::DebugSwitch::default(),
+        recorder: crate::mrt::Recorder::idle(),
     };
     let (events, heard) = mpsc::unbounded_channel();
     (spawn_peer(spec, engine.handle().clone(), events), heard)

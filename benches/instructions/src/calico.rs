@@ -6,7 +6,7 @@ use std::hint::black_box;
 use margay::calico::config::Converter;
 use margay::calico::model::decode_etcd;
 use margay::calico::{Resolver, Settings};
-use margay::config::{ControlSettings, HostSettings, LogFormat, LogLevel, LogSettings};
+use margay::config::HostSettings;
 
 use crate::counted_work;
 
@@ -48,14 +48,7 @@ impl Cluster {
         let mut cluster = Cluster {
             resolver: Resolver::new(Settings::new("node-42")),
             converter: Converter::default(),
-            host: HostSettings {
-                control: ControlSettings {
-                    socket: "/run/margay/bench.sock".into(),
-                    bird_sockets: None,
-                },
-                http: None,
-                log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
-            },
+            host: HostSettings::unused(),
         };
         (0..NODES).map(node).chain((0..BLOCKS).map(block)).for_each(|object| {
             cluster.apply(&object);

@@ -18,6 +18,9 @@ const MESSAGE_AS4_ADDPATH: u16 = 9;
 const MESSAGE_LOCAL_ADDPATH: u16 = 10;
 const MESSAGE_AS4_LOCAL_ADDPATH: u16 = 11;
 
+/// The number in place of one that has more than two octets (RFC 6793 §9).
+const AS_TRANS: u16 = Asn::TRANS.0 as u16;
+
 /// The session that a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -64,33 +67,43 @@ pub struct StateChange {
     pub new: u16,
 }
 
-/// Appends a BGP4MP_ET record of one of the MESSAGE_AS4 subtypes. [`MessageOf::has_as4`] has to be set, or
-/// the message has no AS numbers: the subtypes with two octets are not written.
+/// Appends a BGP4MP_ET record of one of the MESSAGE subtypes.
 pub fn encode_message(out: &mut Vec<u8>, message: &MessageOf<'_>) {
-    let subtype = match (message.is_local, message.has_path_ids) {
-        (false, false) => MESSAGE_AS4,
-        (true, false) => MESSAGE_AS4_LOCAL,
-        (false, true) => MESSAGE_AS4_ADDPATH,
-        (true, true) => MESSAGE_AS4_LOCAL_ADDPATH,
+    let subtype = match (message.has_as4, message.is_local, message.has_path_ids) {
+        (true, false, false) => MESSAGE_AS4,
+        (true, true, false) => MESSAGE_AS4_LOCAL,
+        (true, false, true) => MESSAGE_AS4_ADDPATH,
+        (true, true, true) => MESSAGE_AS4_LOCAL_ADDPATH,
+        (false, false, false) => MESSAGE,
+        (false, true, false) => MESSAGE_LOCAL,
+        (false, false, true) => MESSAGE_ADDPATH,
+        (false, true, true) => MESSAGE_LOCAL_ADDPATH,
     };
-    let record = begin(out, message.at, subtype, &message.session);
+    let record = begin(out, message.at, subtype, message.has_as4, &message.session);
     out.extend_from_slice(message.message);
     record.end(out);
 }
 
 /// Appends a BGP4MP_ET record of the subtype STATE_CHANGE_AS4.
 pub fn encode_state_change(out: &mut Vec<u8>, change: &StateChange) {
-    let record = begin(out, change.at, STATE_CHANGE_AS4, &change.session);
+    let record = begin(out, change.at, STATE_CHANGE_AS4, true, &change.session);
     out.extend_from_slice(&change.old.to_be_bytes());
     out.extend_from_slice(&change.new.to_be_bytes());
     record.end(out);
 }
 
-fn begin(out: &mut Vec<u8>, at: Stamp, subtype: u16, session: &Session) -> Open {
+fn begin(out: &mut Vec<u8>, at: Stamp, subtype: u16, has_as4: bool, session: &Session) -> Open {
     let record = Open::begin(out, at.secs, BGP4MP_ET, subtype);
     out.extend_from_slice(&at.micros.to_be_bytes());
-    out.extend_from_slice(&session.peer_asn.0.to_be_bytes());
-    out.extend_from_slice(&session.local_asn.0.to_be_bytes());
+    for asn in [session.peer_asn, session.local_asn] {
+        if has_as4 {
+            out.extend_from_slice(&asn.0.to_be_bytes());
+        } else {
+            // RFC 6793 §4.2.2: a number that does not fit is AS_TRANS on such a session.
+            let short = u16::try_from(asn.0).unwrap_or(AS_TRANS);
+            out.extend_from_slice(&short.to_be_bytes());
+        }
+    }
     out.extend_from_slice(&session.interface.to_be_bytes());
     let (family, local): (Family, IpAddr) = match (session.peer, session.local) {
         (IpAddr::V4(_), IpAddr::V6(_)) => (Family::Ipv4, Ipv4Addr::UNSPECIFIED.into()),

@@ -2,8 +2,8 @@
 //! files, and what their readers expect.
 //!
 //! Written: TABLE_DUMP_V2 with PEER_INDEX_TABLE and the unicast RIBs, BGP4MP_ET with messages and state
-//! changes, AS numbers four octets wide. Read: the same, with or without microseconds, and the subtypes
-//! with AS numbers of two octets. Other records are [`Record::Other`], which a reader skips and counts.
+//! changes. AS numbers are four octets wide, except in messages of sessions on which they are not. Read: the
+//! same, with or without microseconds. Other records are [`Record::Other`], which a reader skips and counts.
 //! Decoding is total: it borrows from the record, and allocates for the peers of a PEER_INDEX_TABLE only.
 
 mod bgp4mp;

@@ -130,10 +130,15 @@ proptest! {
         at in stamp(),
         session in session(),
         is_local: bool,
+        has_as4: bool,
         has_path_ids: bool,
         message in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
-        let written = MessageOf { at, session, is_local, has_as4: true, has_path_ids, message: &message };
+        let short = |asn: Asn| if has_as4 { asn } else { Asn(asn.0 >> 16) };
+        let (peer_asn, local_asn) = (short(session.peer_asn), short(session.local_asn));
+        let session = Session { peer_asn, local_asn, ..session };
+        let message = &message;
+        let written = MessageOf { at, session, is_local, has_as4, has_path_ids, message };
         let mut out = Vec::new();
         encode_message(&mut out, &written);
         prop_assert_eq!(only(&out), Record::Message(written));

@@ -65,6 +65,7 @@ fn host() -> HostSettings {
         control: ControlSettings { socket: "/x".into(), bird_sockets: None },
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        mrt: None,
     }
 }
 

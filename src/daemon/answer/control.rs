@@ -35,6 +35,7 @@ use crate::daemon::drains::Drained;
 use crate::daemon::registry::Record;
 use crate::kernel::FibCounters;
 use crate::logging::Log;
+use crate::mrt::Recorder;
 use crate::net::SessionCounters;
 use crate::node::SessionOrigin;
 use crate::version;
@@ -57,6 +58,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) debugging: Debugging,
     pub(super) prober: Prober,
     pub(super) rehearsals: Rehearsals,
+    pub(super) recorder: Recorder,
     pub(super) log: Log,
     pub(super) session_counters: SessionCounters,
 }
@@ -78,6 +80,7 @@ impl ControlView {
         let config = &state.config;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let problems = state.listen_fault.iter().chain(&state.problems).cloned();
+        let problems = problems.chain(self.recorder.fault());
         let problems = problems.chain(self.sources.vrfs.full_imports().texts()).collect();
         let http = config.host.http.map(|http| item::HttpStatus {
             listen: http.listen.to_string(),

@@ -27,12 +27,13 @@ use crate::datastore::State;
 use crate::discovery::Statuses;
 use crate::engine::Handle;
 use crate::http::{
-    CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
+    CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, MrtMetrics, PeerMetrics,
     PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
     VrfMetrics,
 };
 use crate::kernel::Fib;
 use crate::logging::Log;
+use crate::mrt::Recorder;
 use crate::net::{PeerNumbers, SessionCounters};
 use crate::supervise::Supervisor;
 
@@ -169,6 +170,7 @@ pub(super) struct MetricsView {
     pub(super) bfd: BfdView,
     pub(super) discovery: Statuses,
     pub(super) session_counters: SessionCounters,
+    pub(super) recorder: Recorder,
     pub(super) ranking: Ranking,
     pub(super) log: Log,
 }
@@ -223,6 +225,7 @@ impl MetricsView {
             reload_unconfirmed: matches!(state.unconfirmed, Some(Condition::Until(_))),
             reload_undone: matches!(state.unconfirmed, Some(Condition::Undone(_))),
             log_lines_dropped: self.log.dropped(),
+            mrt: state.config.host.mrt.as_ref().map(|_| mrt_metrics(&self.recorder)),
             contained_panics: Supervisor::contained_panics(),
             parts: self
                 .liveness
@@ -359,6 +362,11 @@ impl MetricsView {
             planning: status.planning,
         }
     }
+}
+
+fn mrt_metrics(recorder: &Recorder) -> MrtMetrics {
+    let counts = recorder.counts();
+    MrtMetrics { written: counts.written, dropped: counts.dropped, files: counts.files }
 }
 
 fn fib_metrics(kernel: &Fib) -> FibMetrics {

@@ -46,6 +46,7 @@ use crate::engine::Handle;
 use crate::kernel::Fib;
 use crate::liveness::Liveness;
 use crate::logging::Log;
+use crate::mrt::Recorder;
 use crate::net::SessionCounters;
 use crate::node::{Environment, Follower};
 
@@ -88,6 +89,7 @@ pub(super) struct Parts {
     pub(super) log: Log,
     /// The liveness of the daemon's loop.
     pub(super) liveness: Liveness,
+    pub(super) recorder: Recorder,
     pub(super) orders: mpsc::Sender<Order>,
     /// The configuration file, if there is one.
     pub(super) file: Option<PathBuf>,
@@ -129,6 +131,7 @@ impl Views {
             bfd: bfd.clone(),
             discovery: parts.discovery,
             session_counters: parts.session_counters.clone(),
+            recorder: parts.recorder.clone(),
             ranking: metrics::Ranking::default(),
             log: parts.log.clone(),
         };
@@ -159,6 +162,7 @@ impl Views {
             orders,
             steering,
             drains,
+            recorder: parts.recorder,
             log: parts.log,
             session_counters: parts.session_counters,
         };

@@ -52,6 +52,7 @@ fn running(plan: Plan) -> Wanted {
         control: ControlSettings { socket: "/run/margay.sock".into(), bird_sockets: None },
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        mrt: None,
     };
     let mut converter = Converter::new(CalicoLimits::default());
     let config = converter.convert(&plan, &Touched::All, &host);

@@ -72,6 +72,32 @@ impl FibMetrics {
     }
 }
 
+/// What is recorded in MRT files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MrtMetrics {
+    /// Records written.
+    pub written: u64,
+    /// Records dropped.
+    pub dropped: u64,
+    /// Files completed.
+    pub files: u64,
+}
+
+impl MrtMetrics {
+    pub(super) fn collect(&self, families: &mut Families) {
+        for (result, count) in [("written", self.written), ("dropped", self.dropped)] {
+            families.counter(
+                names::MRT_RECORDS_TOTAL,
+                "Messages of peers and changes of state: written to MRT files; dropped, because the \
+                 disk was too slow or they could not be written.",
+                &[("result", result)],
+                count,
+            );
+        }
+        families.counter(names::MRT_FILES_TOTAL, "MRT files completed.", &[], self.files);
+    }
+}
+
 /// The status of a Calico node's objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CalicoMetrics {

@@ -18,7 +18,7 @@ use prometheus::proto::MetricFamily;
 
 pub use bfd::BfdMetrics;
 pub use discovery::RouterDiscoveryMetrics;
-pub use host::{CalicoMetrics, FibMetrics, SourceMetrics};
+pub use host::{CalicoMetrics, FibMetrics, MrtMetrics, SourceMetrics};
 pub use peers::{PeerMetrics, PrefixCounts, SessionMetrics, Traffic};
 pub use table::{GROUPS_MAX, GroupMetrics, TableMetrics};
 
@@ -45,6 +45,8 @@ pub struct MetricsSnapshot {
     pub reload_undone: bool,
     /// Log lines that were dropped because the reader of the log was too slow.
     pub log_lines_dropped: u64,
+    /// What is recorded in MRT files; `None`: nothing is configured.
+    pub mrt: Option<MrtMetrics>,
     /// Panics that ended only one session or one client.
     pub contained_panics: u64,
     /// The parts of the daemon, and whether each answered in time.
@@ -109,6 +111,9 @@ impl MetricsSnapshot {
             self.peers_drained,
         );
         self.collect_events(&mut families);
+        if let Some(mrt) = &self.mrt {
+            mrt.collect(&mut families);
+        }
         for (name, help, count) in [
             (
                 names::LOG_LINES_DROPPED_TOTAL,

@@ -8,6 +8,7 @@ use bgp_proto::wire::UpdateContext;
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use super::recorded::{about, encoding};
 use super::{BATCH_MAX, Drained, PeerTask};
 use crate::net::conn::{Conn, Flush, Read, Written};
 use crate::net::debug::Way;
@@ -89,12 +90,23 @@ impl PeerTask {
             let before = self.session.fruitless_messages();
             let context = self.debug.is_on(now).then(|| self.receiving());
             let (session, batch) = (&mut self.session, &mut self.stream.batch);
-            let (debug, name) = (&mut self.debug, &self.name);
+            let (debug, name, tap) = (&mut self.debug, &self.name, &mut self.tap);
+            let recorded = tap
+                .is_on(name)
+                .then(|| (about(session, Some(conn.addresses())), encoding(session)));
             let feed = |bytes: &[u8]| {
                 let taken = session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
                 if let Some(context) = &context {
                     let octets = bytes.get(..taken).unwrap_or_default();
                     debug.log(now, name, Way::Received, octets, context.as_ref());
+                }
+                if let Some((about, before)) = &recorded {
+                    let octets = bytes.get(..taken).unwrap_or_default();
+                    tap.received(
+                        about,
+                        before.or_else(|| encoding(session)).unwrap_or_default(),
+                        octets,
+                    );
                 }
                 taken
             };

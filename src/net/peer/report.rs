@@ -8,6 +8,7 @@ use bgp_proto::types::{Family, FamilySet, Time, off_interface};
 use tracing::{debug, info, warn};
 
 use super::PeerTask;
+use super::recorded::about;
 use crate::event_names::{SESSION_DOWN, SESSION_FAILED, SESSION_UP, STALE_KEPT};
 use crate::net::meant::{is_meant, is_request};
 
@@ -91,6 +92,11 @@ impl PeerTask {
 
     pub(super) fn publish(&mut self) {
         let (before, errors_differ) = self.publish_snapshot();
+        let state = self.session.state();
+        if before != state && self.tap.is_on(&self.name) {
+            let ends = self.conns.iter().flatten().map(|conn| conn.addresses()).next();
+            self.tap.state_changed(&about(&self.session, ends), before, state);
+        }
         if errors_differ || before != self.session.state() {
             self.log_attempt(before);
         }

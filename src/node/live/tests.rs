@@ -27,6 +27,7 @@ fn rig_with(state_file: Option<PathBuf>, notes: Vec<Problem>) -> Rig {
         control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        mrt: None,
     };
     let ((etcd, first), (files, second)) = (outbox(), outbox());
     let feeds = vec![

@@ -1,0 +1,163 @@
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use bgp_proto::mrt::Record;
+use bgp_proto::types::Asn;
+use tempfile::TempDir;
+
+use super::*;
+
+fn recording(folder: &Path) -> Recording {
+    Recording {
+        directory: folder.to_owned(),
+        chooses: Arc::new(|name| name == "tor"),
+        rotate_after: Duration::from_secs(3600),
+        rotate_bytes: 1 << 30,
+        gzip: false,
+        keep: None,
+    }
+}
+
+fn session() -> Session {
+    let address = |last| std::net::IpAddr::from([192, 0, 2, last]);
+    Session {
+        peer_asn: Asn(65001),
+        local_asn: Asn(64512),
+        interface: 0,
+        peer: address(1),
+        local: address(2),
+    }
+}
+
+fn keepalives(count: usize) -> Vec<u8> {
+    let mut one = vec![0xff; 16];
+    one.extend([0, 19, 4]);
+    one.repeat(count)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The number of messages and of changes of state in a file.
+fn contents(file: &Path) -> (usize, usize) {
+    let mut octets = fs::read(file).unwrap();
+    if file.extension().is_some_and(|end| end == "gz") {
+        let packed = std::mem::take(&mut octets);
+        flate2::read::MultiGzDecoder::new(&*packed).read_to_end(&mut octets).unwrap();
+    }
+    let (mut rest, mut found) = (octets.as_slice(), (0, 0));
+    while let Some((record, after)) = Record::split(rest).unwrap() {
+        rest = after;
+        match record {
+            Record::Message(message) => {
+                assert_eq!(message.session, session());
+                assert_eq!(message.message, keepalives(1));
+                found.0 += 1;
+            }
+            Record::StateChange(change) => {
+                assert_eq!((change.old, change.new), (5, 6));
+                found.1 += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(rest.is_empty(), "the file ends within a record");
+    found
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn records_of_the_chosen_peers_are_in_a_file_that_appears_complete() {
+    for gzip in [false, true] {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join(".updates.20200101T000000.000Z.mrt.part"), "torn").unwrap();
+        let writer = Writer::start().unwrap();
+        let mut tap = Tap::new(writer.recorder().clone());
+        assert!(!tap.is_on("tor"), "nothing is recorded yet");
+        writer.recorder().set(Some(Recording { gzip, ..recording(folder.path()) }));
+        assert!(tap.is_on("tor") && !Tap::new(writer.recorder().clone()).is_on("other"));
+        tap.received(&session(), Encoding::default(), &keepalives(3));
+        wait_for("the first records", || writer.recorder().counts().written == 3);
+        assert!(names(folder.path()).iter().all(|name| name.ends_with(".part")));
+        tap.state_changed(&session(), State::OpenConfirm, State::Established);
+        tap.received(&session(), Encoding::default(), &keepalives(2));
+        let recorder = writer.recorder().clone();
+        writer.stop();
+        let names = names(folder.path());
+        let [name] = &names[..] else { panic!("{names:?}") };
+        assert!(name.starts_with("updates.2") && name.ends_with(if gzip { ".gz" } else { ".mrt" }));
+        assert_eq!(contents(&folder.path().join(name)), (5, 1));
+        assert_eq!(recorder.counts(), Counts { written: 6, dropped: 0, files: 1 });
+    }
+}
+
+#[test]
+fn files_rotate_and_the_oldest_are_deleted() {
+    let folder = TempDir::new().unwrap();
+    let writer = Writer::start().unwrap();
+    let recorder = writer.recorder().clone();
+    recorder.set(Some(Recording { rotate_bytes: 1, keep: Some(2), ..recording(folder.path()) }));
+    let tap = Tap::new(recorder.clone());
+    for file in 1..=4 {
+        tap.received(&session(), Encoding::default(), &keepalives(1));
+        wait_for("a complete file", || recorder.counts().files == file);
+    }
+    writer.stop();
+    assert_eq!(names(folder.path()).len(), 2, "{:?}", names(folder.path()));
+    assert!(names(folder.path()).iter().all(|name| name.ends_with(".mrt")));
+}
+
+#[test]
+fn what_cannot_be_written_is_dropped_and_recording_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("missing");
+    let writer = Writer::start().unwrap();
+    let recorder = writer.recorder().clone();
+    recorder.set(Some(recording(&missing)));
+    let tap = Tap::new(recorder.clone());
+    tap.received(&session(), Encoding::default(), &keepalives(7));
+    wait_for("the fault", || recorder.counts().dropped == 7);
+    let fault = recorder.fault().unwrap();
+    assert!(
+        fault.contains("missing cannot be written, records are dropped: No such file"),
+        "{fault}"
+    );
+    fs::create_dir(&missing).unwrap();
+    tap.received(&session(), Encoding::default(), &keepalives(1));
+    wait_for("a record", || recorder.counts().written == 1);
+    assert_eq!(recorder.fault(), None);
+    writer.stop();
+    assert_eq!(names(&missing).len(), 1);
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    // No thread takes what is put in.
+    let recorder = Recorder::idle();
+    recorder.set(Some(recording(Path::new("/nonexistent"))));
+    let tap = Tap::new(recorder.clone());
+    let burst = keepalives(1000);
+    let mut put = 0;
+    while recorder.counts().dropped == 0 {
+        tap.received(&session(), Encoding::default(), &burst);
+        put += 1000;
+        assert!(put < 1_000_000, "the queue has no bound");
+    }
+    let taken = recorder.queue.take(Vec::new(), None);
+    assert!(taken.octets.len() < queue::OCTETS_MAX + 200);
+    assert_eq!(taken.records + recorder.counts().dropped, put);
+}
