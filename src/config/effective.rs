@@ -277,6 +277,7 @@ fn of_mrt(mrt: Option<&MrtSettings>) -> Values {
     };
     vec![
         ("directory", mrt.and_then(|mrt| text(mrt.directory.display()))),
+        ("table-interval", set.table_interval.and_then(seconds)),
         ("updates", updates),
         ("rotate-after", seconds(set.rotate_after)),
         ("rotate-bytes", number(set.rotate_bytes)),

@@ -11,6 +11,8 @@ use super::reader::Table;
 pub struct MrtSettings {
     /// The folder for the files, which has to exist.
     pub directory: PathBuf,
+    /// How often the tables are dumped, 60 s to one day. `None`, the default: never.
+    pub table_interval: Option<Duration>,
     /// Whose messages are recorded. Default: of no peer.
     pub updates: MrtPeers,
     /// After this time a file is complete and the next one begins, 60 s to one day. Default 15 minutes.
@@ -19,7 +21,8 @@ pub struct MrtSettings {
     pub rotate_bytes: u64,
     /// Whether files are compressed. Default: no.
     pub compression: MrtCompression,
-    /// How many complete files are kept, 1-100000; older ones are deleted. `None`, the default: all.
+    /// How many complete files are kept, of messages and of each table, 1-100000; older ones are deleted.
+    /// `None`, the default: all.
     pub keep: Option<u32>,
 }
 
@@ -71,6 +74,7 @@ impl MrtSettings {
     pub fn in_folder(directory: PathBuf) -> Self {
         MrtSettings {
             directory,
+            table_interval: None,
             updates: MrtPeers::None,
             rotate_after: Duration::from_secs(900),
             rotate_bytes: 64 << 20,
@@ -85,6 +89,8 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<MrtSettings> {
     let directory = table.require("directory", "name the folder for the files");
     let directory = directory.and_then(|v| v.text()).map(|text| base.join(text));
     let mut settings = MrtSettings::in_folder(directory.unwrap_or_default());
+    let interval = table.get("table-interval").and_then(|v| v.integer(60..=86_400_u32));
+    settings.table_interval = interval.map(|secs| Duration::from_secs(secs.into()));
     if let Some(updates) = table.get("updates") {
         settings.updates = if updates.is_boolean() {
             if updates.boolean() == Some(true) { MrtPeers::All } else { MrtPeers::None }

@@ -87,7 +87,11 @@ impl fmt::Display for Config {
                 MrtPeers::All => "of all peers".to_owned(),
                 MrtPeers::Named(names) => format!("of {}", names.join(", ")),
             };
-            writeln!(f, "MRT files in {}: messages {of}", mrt.directory.display())?;
+            write!(f, "MRT files in {}: messages {of}", mrt.directory.display())?;
+            match mrt.table_interval {
+                Some(interval) => writeln!(f, ", tables every {} s", interval.as_secs())?,
+                None => writeln!(f)?,
+            }
         }
         let needs = self.privileges();
         if !needs.is_empty() {

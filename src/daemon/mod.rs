@@ -87,6 +87,7 @@ use neighbors::Neighbors;
 use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::{Peers, Shared};
+use recording::Mrt;
 use redistribution::Redistribution;
 use registry::Place;
 use secret_watch::SecretWatch;
@@ -166,7 +167,7 @@ struct Daemon {
     /// The file that a reload reads; `None`: the settings come from the environment alone.
     path: Option<PathBuf>,
     config: Arc<Config>,
-    mrt: crate::mrt::Writer,
+    mrt: Mrt,
     confirmation: Confirmation,
     node: Option<Node>,
     convergence: Convergence,
@@ -298,8 +299,7 @@ impl Daemon {
             recovery: threads.recovery.clone(),
             device: None,
         };
-        let mrt = crate::mrt::Writer::start()?;
-        recording::set(mrt.recorder(), config.host.mrt.as_ref());
+        let mut mrt = Mrt::start()?;
         let recorder = mrt.recorder().clone();
         let shared = Shared {
             shutdowns: shutdowns.clone(),
@@ -334,6 +334,7 @@ impl Daemon {
         let config = Arc::new(config);
         let state = RunState::new(described, Arc::clone(&config), table.clock().now());
         let views = Views::new(parts, state);
+        mrt.set(config.host.mrt.as_ref(), &views.dumps);
         let node = settings.map(|settings| Node::start(*settings));
         let secret_watch = SecretWatch::start();
         if let Some(node) = &node {

@@ -12,7 +12,6 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::answer::ReloadRefused;
-use super::recording;
 use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom, Vrf};
 use crate::engine::Handle;
 use crate::event_names::{RELOAD_REFUSED, RELOADED};
@@ -105,7 +104,7 @@ impl Daemon {
             self.log.configure(level);
         }
         if changes.mrt_changed {
-            recording::set(self.mrt.recorder(), self.config.host.mrt.as_ref());
+            self.mrt.set(self.config.host.mrt.as_ref(), &self.views.dumps);
         }
         self.views.publish(|state| state.config = Arc::clone(&self.config));
         Ok(changes)
@@ -184,7 +183,7 @@ impl Daemon {
             self.log.configure(level);
         }
         if changes.mrt_changed {
-            recording::set(self.mrt.recorder(), settings.host.mrt.as_ref());
+            self.mrt.set(settings.host.mrt.as_ref(), &self.views.dumps);
         }
         let Some(node) = &mut self.node else { return Changes::default() };
         node.follow_anew(settings);

@@ -9,8 +9,6 @@ use std::time::{Instant, SystemTime};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// How the names of complete files begin.
-const PREFIX: &str = "updates.";
 /// How those of files that are being written end.
 const PART: &str = ".part";
 
@@ -26,11 +24,16 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Creates a file, readable by its owner and group.
-    pub(super) fn create(folder: &Path, gzip: bool, at: SystemTime) -> io::Result<Open> {
+    /// Creates a file, readable by its owner and group. Its name begins with `stem`.
+    pub(super) fn create(
+        folder: &Path,
+        stem: &str,
+        gzip: bool,
+        at: SystemTime,
+    ) -> io::Result<Open> {
         let time = jiff::Timestamp::try_from(at).map_err(io::Error::other)?;
         let time = time.strftime("%Y%m%dT%H%M%S.%3fZ");
-        let name = format!("{PREFIX}{time}.mrt{}", if gzip { ".gz" } else { "" });
+        let name = format!("{stem}.{time}.mrt{}", if gzip { ".gz" } else { "" });
         let part = folder.join(format!(".{name}{PART}"));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&part)?;
         let complete = folder.join(name);
@@ -58,6 +61,10 @@ impl Open {
         Ok(())
     }
 
+    pub(super) fn discard(self) -> io::Result<()> {
+        fs::remove_file(&self.part)
+    }
+
     /// Gives the file its name; one without records is removed. Returns whether there is one.
     pub(super) fn complete(self) -> io::Result<bool> {
         if self.len == 0 {
@@ -71,22 +78,27 @@ impl Open {
 }
 
 /// Removes what a run that was killed has left: files without a name, which may end within a record.
-pub(super) fn remove_torn(folder: &Path) -> io::Result<usize> {
+pub(super) fn remove_torn(folder: &Path, stem: &str) -> io::Result<usize> {
     let torn = names(folder, |name| {
-        name.strip_prefix('.').is_some_and(|name| name.starts_with(PREFIX)) && name.ends_with(PART)
+        name.strip_prefix('.').is_some_and(|name| has_stem(name, stem)) && name.ends_with(PART)
     })?;
     torn.iter().try_for_each(fs::remove_file)?;
     Ok(torn.len())
 }
 
 /// Removes the oldest complete files but `keep`.
-pub(super) fn remove_old(folder: &Path, keep: u32) -> io::Result<()> {
+pub(super) fn remove_old(folder: &Path, stem: &str, keep: u32) -> io::Result<()> {
     // Their names have the time in them, and sort by it.
-    let mut complete = names(folder, |name| name.starts_with(PREFIX))?;
+    let mut complete = names(folder, |name| has_stem(name, stem))?;
     complete.sort_unstable();
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     let old = complete.len().saturating_sub(keep);
     complete.iter().take(old).try_for_each(fs::remove_file)
+}
+
+/// Names of other stems may begin with one, but not with a point behind it.
+fn has_stem(name: &str, stem: &str) -> bool {
+    name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn names(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {

@@ -7,9 +7,10 @@
 
 mod file;
 mod queue;
+mod table;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +19,9 @@ use bgp_proto::mrt::{self, MessageOf, Session, Stamp, StateChange};
 use bgp_proto::session::State;
 use bgp_proto::wire::{EXTENDED_MAX_LEN, MessageType, split_frame};
 
-use queue::Queue;
+use queue::{Kind, Queue};
+
+pub use table::TableFile;
 
 /// Whose messages are recorded.
 pub type Chooses = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -105,9 +108,14 @@ impl Recorder {
         self.queue.counts()
     }
 
-    /// Why records are dropped at present.
-    pub fn fault(&self) -> Option<String> {
-        self.queue.fault()
+    /// Why files cannot be written at present.
+    pub fn faults(&self) -> Vec<String> {
+        self.queue.faults()
+    }
+
+    /// Notes whether tables could be written to files in this folder.
+    pub fn note_tables(&self, folder: &Path, written: std::io::Result<()>) {
+        writer::log_change(&self.queue, Kind::Tables, folder, written);
     }
 }
 

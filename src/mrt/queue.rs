@@ -31,7 +31,24 @@ struct State {
     recording: Option<Recording>,
     has_changed: bool,
     has_ended: bool,
-    fault: Option<String>,
+    /// Why files cannot be written, by kind.
+    faults: [Option<String>; 2],
+}
+
+/// The files that may not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Updates = 0,
+    Tables = 1,
+}
+
+impl Kind {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Kind::Updates => "MRT files of messages",
+            Kind::Tables => "MRT files of tables",
+        }
+    }
 }
 
 /// What the thread has to do.
@@ -130,11 +147,13 @@ impl Queue {
     }
 
     /// Returns the fault before.
-    pub(super) fn set_fault(&self, fault: Option<String>) -> Option<String> {
-        std::mem::replace(&mut self.lock().fault, fault)
+    pub(super) fn set_fault(&self, kind: Kind, fault: Option<String>) -> Option<String> {
+        let mut state = self.lock();
+        let known = state.faults.get_mut(kind as usize);
+        known.and_then(|known| std::mem::replace(known, fault))
     }
 
-    pub(super) fn fault(&self) -> Option<String> {
-        self.lock().fault.clone()
+    pub(super) fn faults(&self) -> Vec<String> {
+        self.lock().faults.iter().flatten().cloned().collect()
     }
 }

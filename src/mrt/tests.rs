@@ -131,15 +131,12 @@ fn what_cannot_be_written_is_dropped_and_recording_goes_on() {
     let tap = Tap::new(recorder.clone());
     tap.received(&session(), Encoding::default(), &keepalives(7));
     wait_for("the fault", || recorder.counts().dropped == 7);
-    let fault = recorder.fault().unwrap();
-    assert!(
-        fault.contains("missing cannot be written, records are dropped: No such file"),
-        "{fault}"
-    );
+    let faults = recorder.faults().join("");
+    assert!(faults.contains("missing cannot be written: No such file"), "{faults}");
     fs::create_dir(&missing).unwrap();
     tap.received(&session(), Encoding::default(), &keepalives(1));
     wait_for("a record", || recorder.counts().written == 1);
-    assert_eq!(recorder.fault(), None);
+    assert!(recorder.faults().is_empty());
     writer.stop();
     assert_eq!(names(&missing).len(), 1);
 }
@@ -160,4 +157,24 @@ fn a_full_queue_drops_and_counts() {
     let taken = recorder.queue.take(Vec::new(), None);
     assert!(taken.octets.len() < queue::OCTETS_MAX + 200);
     assert_eq!(taken.records + recorder.counts().dropped, put);
+}
+
+#[test]
+fn files_of_tables_are_kept_apart_from_others() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path();
+    for name in [".table.20200101T000000.000Z.mrt.part", "table-blue.20200101T000000.000Z.mrt"] {
+        fs::write(path.join(name), "x").unwrap();
+    }
+    for _ in 0..3 {
+        let mut file = TableFile::create(path, None, false).unwrap();
+        file.append(b"some").unwrap();
+        assert!(names(path)[0].starts_with(".table.2"), "{:?}", names(path));
+        file.complete(Some(1)).unwrap();
+    }
+    let found = names(path);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[0], "table-blue.20200101T000000.000Z.mrt");
+    TableFile::create(path, None, true).unwrap().discard().unwrap();
+    assert_eq!(names(path), found);
 }

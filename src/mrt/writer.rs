@@ -1,6 +1,7 @@
 //! The thread that writes records to files.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,12 +10,14 @@ use tracing::{info, warn};
 
 use super::Recording;
 use super::file::{self, Open};
-use super::queue::Queue;
+use super::queue::{Kind, Queue};
 use crate::event_names::{MRT_FAILED, MRT_RESUMED};
 use crate::supervise;
 
 /// The longest time that a record waits in the queue while a file is open.
 const WAIT: Duration = Duration::from_secs(1);
+/// How the names of files with messages begin.
+const STEM: &str = "updates";
 /// Capacity of a buffer that is kept for the next records, in octets.
 const KEPT_MAX: usize = 1 << 20;
 
@@ -63,10 +66,10 @@ impl Files {
     /// A recording begins: what an earlier run has left in its folder is removed.
     fn begin(&self) {
         let Some(recording) = &self.recording else {
-            self.queue.set_fault(None);
+            self.queue.set_fault(Kind::Updates, None);
             return;
         };
-        match file::remove_torn(&recording.directory) {
+        match file::remove_torn(&recording.directory, STEM) {
             Ok(0) => {}
             Ok(files) => warn!("{files} incomplete MRT files of an earlier run are removed"),
             Err(error) => self.report(Err(error), 0),
@@ -77,7 +80,7 @@ impl Files {
         let Some(recording) = &self.recording else { return Err(io::ErrorKind::NotFound.into()) };
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => Open::create(&recording.directory, recording.gzip, SystemTime::now())?,
+            None => Open::create(&recording.directory, STEM, recording.gzip, SystemTime::now())?,
         };
         let appended = open.append(octets);
         self.open = Some(open);
@@ -98,7 +101,7 @@ impl Files {
             }
             match &self.recording {
                 Some(Recording { directory, keep: Some(keep), .. }) => {
-                    file::remove_old(directory, *keep)
+                    file::remove_old(directory, STEM, *keep)
                 }
                 _ => Ok(()),
             }
@@ -110,24 +113,28 @@ impl Files {
 
     /// Counts records, and logs when they begin to be dropped and when they are written again.
     fn report(&self, written: io::Result<()>, records: u64) {
-        let folder = self.recording.as_ref().map(|recording| recording.directory.display());
-        let folder = folder.map(|folder| folder.to_string()).unwrap_or_default();
-        match written {
-            Ok(()) => {
-                self.queue.note_written(records);
-                if self.queue.set_fault(None).is_some() {
-                    info!(event = MRT_RESUMED, object = folder, "MRT files are written again");
-                }
+        let folder = self.recording.as_ref().map(|recording| recording.directory.as_path());
+        match &written {
+            Ok(()) => self.queue.note_written(records),
+            Err(_) => self.queue.note_dropped(records),
+        }
+        log_change(&self.queue, Kind::Updates, folder.unwrap_or(Path::new("")), written);
+    }
+}
+
+/// Notes whether files are written, and logs it if that has changed.
+pub(super) fn log_change(queue: &Queue, kind: Kind, folder: &Path, written: io::Result<()>) {
+    let object = folder.display().to_string();
+    match written {
+        Ok(()) => {
+            if queue.set_fault(kind, None).is_some() {
+                info!(event = MRT_RESUMED, object, "{} are written again", kind.text());
             }
-            Err(error) => {
-                self.queue.note_dropped(records);
-                let text = format!(
-                    "MRT files in {folder} cannot be written, records are dropped: {error}"
-                );
-                if self.queue.set_fault(Some(text.clone())).is_none() {
-                    let reason = error.to_string();
-                    warn!(event = MRT_FAILED, object = folder, reason, "{text}");
-                }
+        }
+        Err(error) => {
+            let text = format!("{} in {object} cannot be written: {error}", kind.text());
+            if queue.set_fault(kind, Some(text.clone())).is_none() {
+                warn!(event = MRT_FAILED, object, reason = error.to_string(), "{text}");
             }
         }
     }

@@ -9,7 +9,7 @@ fn mrt_files_have_defaults_and_their_keys_are_read() {
     let defaults = MrtSettings::in_folder(PathBuf::from("mrt"));
     assert_eq!(mrt, Some(MrtSettings { updates: MrtPeers::All, ..defaults.clone() }));
     let text = format!(
-        "{LEAST}[mrt]\ndirectory = \"/var/mrt\"\nupdates = [\"a\", \"b\"]\nrotate-after = 60\n\
+        "{LEAST}[mrt]\ndirectory = \"/var/mrt\"\nupdates = [\"a\", \"b\"]\nrotate-after = 60\ntable-interval = 120\n\
          rotate-bytes = 1048576\ncompression = \"gzip\"\nkeep = 5\n"
     );
     let config = accepted(&text);
@@ -18,7 +18,11 @@ fn mrt_files_have_defaults_and_their_keys_are_read() {
     assert_eq!((mrt.directory, mrt.keep), (PathBuf::from("/var/mrt"), Some(5)));
     assert_eq!((mrt.rotate_after.as_secs(), mrt.rotate_bytes), (60, 1 << 20));
     assert_eq!(mrt.compression, MrtCompression::Gzip);
-    assert!(config.to_string().contains("MRT files in /var/mrt: messages of a, b\n"));
+    assert!(
+        config
+            .to_string()
+            .contains("MRT files in /var/mrt: messages of a, b, tables every 120 s\n")
+    );
     let changes = config.changes_to(&accepted(LEAST));
     assert!(changes.mrt_changed && changes.restart_needed.is_empty());
     assert!(!config.changes_to(&config).mrt_changed);

@@ -80,7 +80,7 @@ impl ControlView {
         let config = &state.config;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let problems = state.listen_fault.iter().chain(&state.problems).cloned();
-        let problems = problems.chain(self.recorder.fault());
+        let problems = problems.chain(self.recorder.faults());
         let problems = problems.chain(self.sources.vrfs.full_imports().texts()).collect();
         let http = config.host.http.map(|http| item::HttpStatus {
             listen: http.listen.to_string(),

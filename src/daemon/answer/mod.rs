@@ -61,6 +61,7 @@ use bird::BirdView;
 use control::ControlView;
 use debugging::Debugging;
 use draining::DrainView;
+pub(super) use dump::DumpView;
 use events::EventsView;
 use liveness::LivenessView;
 use metrics::MetricsView;
@@ -102,6 +103,7 @@ pub(super) struct Views {
     pub(super) bird: Arc<BirdView>,
     pub(super) http: Arc<HttpView>,
     pub(super) liveness: LivenessView,
+    pub(super) dumps: DumpView,
 }
 
 impl Views {
@@ -149,6 +151,7 @@ impl Views {
         let events = EventsView { sources: sources.clone(), events: parts.log.events().clone() };
         let messages = EventsView { events: parts.log.events().messages(), ..events.clone() };
         let debugging = Debugging { sources: sources.clone() };
+        let dumps = DumpView { sources: sources.clone(), recorder: parts.recorder.clone() };
         let control = ControlView {
             messages,
             debugging,
@@ -172,6 +175,7 @@ impl Views {
             bird: Arc::new(bird),
             http: Arc::new(http),
             liveness,
+            dumps,
         }
     }
 
