@@ -17,8 +17,8 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    Drain, ExportParams, ImportParams, Intended, NextHopRequest, NextTurn, Pace, PeerRoutes,
-    Progress, Rehearsal, RouteFilter, RouteLimits, Table, TableConfig,
+    Drain, DumpOptions, ExportParams, ImportParams, Intended, NextHopRequest, NextTurn, Pace,
+    PeerRoutes, Progress, Rehearsal, RouteFilter, RouteLimits, Table, TableConfig,
 };
 use bgp_proto::types::{
     Asn, Community, Family, FamilyMap, FamilySet, NextHop, PathId, PeerId, Prefix, Prefix4,
@@ -362,6 +362,45 @@ fn rehearsals() {
     }
 }
 
+/// The table is dumped (RFC 6396) in pages of 256 KiB, as the daemon does: 1,000,000 routes, each set of
+/// attributes with seven.
+fn dumps() {
+    const N: u32 = 1_000_000;
+    const PAGE: usize = 1 << 18;
+    let mut host = Host::new(true);
+    (1..=4).for_each(|id| host.peer(id, routes(id), |_| {}));
+    host.settle();
+    for from in (0..N).step_by(7) {
+        let mut edit = plain(65001);
+        edit.prepend_as(Asn(65001), 1 + from as usize % 4);
+        edit.set_communities(&[Community(from)]);
+        host.flood(1, &edit, from..N.min(from + 7), 7);
+    }
+    host.settle();
+    host.begin();
+    let (mut out, mut octets) = (Vec::new(), 0);
+    let mut dump = host.ask(|table, _| table.begin_dump(DumpOptions::default(), &mut out));
+    let (mut pace, mut total, mut is_over) = (Pace::default(), Duration::ZERO, false);
+    while !is_over {
+        let began = Moment::now();
+        let slice = host.ask(|table, _| table.dump_slice(&mut dump, &mut out, PAGE, pace.budget()));
+        pace.learn(slice.done, began.elapsed());
+        total += began.elapsed();
+        is_over = slice.is_over;
+        if is_over || out.len() >= PAGE {
+            octets += out.len();
+            out = Vec::new();
+        }
+    }
+    println!(
+        "a dump: {:.0} ms, {} routes, {} MB",
+        total.as_secs_f64() * 1e3,
+        dump.paths,
+        octets / 1_000_000
+    );
+    host.report("a dump of the table");
+}
+
 /// Every neighbour is drained (RFC 8326), and that ends: each is sent each of 1,000 routes again.
 fn a_thousand_drained() {
     let mut host = Host::new(false);
@@ -595,9 +634,10 @@ fn all_at_once() {
 }
 
 fn main() {
-    let rows: [(&str, fn()); 10] = [
+    let rows: [(&str, fn()); 11] = [
         ("million", a_million_routes),
         ("dry", rehearsals),
+        ("dump", dumps),
         ("llgr", long_lived_stale),
         ("groups", a_thousand_groups),
         ("drain", a_thousand_drained),

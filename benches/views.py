@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What answers cost: `show routes` of a large table beside single changes, `show protocols` of many sessions.
 
-    sudo benches/views.py --margay target/fast/margay [--prefixes 1000000] [--sessions 5000]
+    sudo benches/views.py --margay target/fast/margay [--prefixes 1000000] [--sessions 5000] [--only dump]
 
 Two network namespaces with a veth between them: margay in one, this script as three BGP speakers in the other. One feeds the
 table, one changes a prefix again and again, one measures how long each change takes to reach it; meanwhile the command line
@@ -128,6 +128,12 @@ def ask_bird(path, command):
     return time.monotonic() - began, octets
 
 
+def memory(pid, key):
+    """VmRSS or VmHWM, in octets."""
+    lines = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if line.startswith("Vm"))
+    return int(lines[key].split()[0]) * 1024
+
+
 class Changes:
     """Changes one prefix, waits until the other speaker hears of it, again and again."""
 
@@ -207,6 +213,9 @@ def routes(arguments, names, folder):
 
         def show(*words):
             def act():
+                # From here on VmHWM is the peak of this command (proc(5), clear_refs).
+                open(f"/proc/{daemon.pid}/clear_refs", "w").write("5")
+                resident = memory(daemon.pid, "VmRSS")
                 before, began = cpu_seconds(daemon.pid), time.monotonic()
                 own = os.times()
                 output = subprocess.Popen([*arguments.priority.split(), arguments.margay, *words, *control], stdout=subprocess.PIPE)
@@ -218,11 +227,17 @@ def routes(arguments, names, folder):
                 seconds, cpu = time.monotonic() - began, cpu_seconds(daemon.pid) - before
                 client = os.times()
                 client = client.children_user + client.children_system - own.children_user - own.children_system
-                return seconds, first, cpu, client, octets
-            (seconds, first, cpu, client, octets), seen = changes.during(act)
-            print(f"margay {' '.join(words)}: first octet after {1000 * first:.0f} ms, all {seconds:.2f} s, {cpu:.2f} CPU s of "
-                  f"the daemon, {client:.2f} of the client, {octets >> 20} MiB; single changes meanwhile: {describe(seen)}", flush=True)
+                more = memory(daemon.pid, "VmHWM") - resident
+                return seconds, first, cpu, client, octets, more
+            (seconds, first, cpu, client, octets, more), seen = changes.during(act)
+            print(f"margay {' '.join(words)}: first octet after {1000 * first:.0f} ms, all {seconds:.2f} s, {cpu:.2f} CPU s and "
+                  f"{more / 1e6:.1f} MB more of the daemon, {client:.2f} CPU s of the client, {octets >> 20} MiB; "
+                  f"single changes meanwhile: {describe(seen)}", flush=True)
 
+        for _ in range(arguments.runs):
+            show("dump")
+        if arguments.only == "dump":
+            return
         for _ in range(arguments.runs):
             show("show", "routes", "--json")
             show("show", "routes")
@@ -310,6 +325,7 @@ def main():
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--loads", type=int, default=0, help="compare this many loads of the table without and with debugging")
+    parser.add_argument("--only", choices=["dump"], help="measure margay dump, and nothing else")
     parser.add_argument("--priority", default="", help='put before margay, for example "chrt -r 5" on a busy machine')
     arguments = parser.parse_args()
     arguments.margay = os.path.abspath(arguments.margay)
@@ -321,7 +337,8 @@ def main():
             # os.setns came with Python 3.12.
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
-        for measure in ((loads,) if arguments.loads > 0 else (sessions, routes)):
+        measures = (loads,) if arguments.loads > 0 else (routes,) if arguments.only else (sessions, routes)
+        for measure in measures:
             place = tempfile.mkdtemp(dir=folder)
             measure(arguments, names, place)
     finally:
