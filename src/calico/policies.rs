@@ -112,7 +112,7 @@ impl Parts {
                 external: of_family(&services.external),
                 // A policy depends on neither.
                 endpoints: std::collections::BTreeMap::new(),
-                reasons: std::collections::BTreeMap::new(),
+                reasons: Arc::default(),
             },
             is_reflector: cx.me.is_reflector(),
             subnet,

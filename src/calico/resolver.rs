@@ -5,6 +5,8 @@
 //! neighbour address on the parts that name the address. [`Resolver`] keeps these parts, recomputes
 //! only those whose objects changed, and updates the list of sessions accordingly.
 
+mod reasons;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use bgp_proto::types::{ExtCommunity, Family, Prefix};
 use super::assembly::{AtAddress, HostRoute, SessionList};
 use super::effective::{Effective, NodeFinder, release};
 use super::filters::check;
-use super::model::{AffinityState, BgpConfiguration, Decoded, Kind, Node, Object, ObjectId};
+use super::model::{BgpConfiguration, Decoded, Kind, Node, Object, ObjectId};
 use super::notes::Notes;
 use super::ownership;
 use super::peers::{Dependence, Pass, PeerEntries, entries};
@@ -23,10 +25,11 @@ use super::plan::{
 };
 use super::policies::{Parts, PolicyCache, own_blocks};
 use super::release::{Origin, Release};
-use super::services::{ServiceRoutes, service_routes};
+use super::services::{ServiceName, ServiceRoutes, Services};
 use super::sessions::{family_of, mesh_session};
 use super::settings::{Settings, drain_reason};
 use super::snapshot::Snapshot;
+use reasons::Reasons;
 
 /// If the node's own object is missing, the names of up to this many other nodes are listed.
 const NODES_NAMED: usize = 5;
@@ -59,7 +62,8 @@ pub struct Resolver {
     /// Problems of parts; only parts with problems have an entry.
     part_problems: BTreeMap<(Part, Arc<str>), Vec<Problem>>,
     touched: Touched,
-    services: Option<(ServiceRoutes, Vec<Problem>)>,
+    services: Option<(Services, Vec<Problem>)>,
+    reasons: Reasons,
     /// Problems of configurations and filters, in use or not.
     object_problems: Vec<Problem>,
     policies: PolicyCache,
@@ -87,6 +91,8 @@ struct Changed {
     nodes: BTreeMap<String, Option<Arc<Node>>>,
     peers: BTreeSet<String>,
     services: bool,
+    /// Services of which only endpoints changed.
+    endpoints: BTreeSet<ServiceName>,
     /// A BGPConfiguration or BGPFilter.
     objects: bool,
 }
@@ -113,10 +119,11 @@ impl Resolver {
         if self.snapshot.holds(&decoded) {
             return false;
         }
-        self.note(&decoded.id);
-        let endpoint = decoded.id.clone();
+        let id = decoded.id.clone();
+        self.note(&id);
         self.snapshot.apply(decoded);
-        self.note_endpoint(&endpoint);
+        self.note_endpoint(&id);
+        self.note_slice(&id);
         true
     }
 
@@ -159,7 +166,8 @@ impl Resolver {
                 changed.peers.insert(id.name.clone());
             }
             Kind::BgpFilter | Kind::Secret | Kind::ClusterInformation => changed.everything = true,
-            Kind::Service | Kind::EndpointSlice => changed.services = true,
+            Kind::Service => changed.services = true,
+            Kind::EndpointSlice => self.note_slice(id),
             Kind::LocalEndpoint => self.note_endpoint(id),
             // What depends on these is recomputed for every plan.
             Kind::IpPool | Kind::BlockAffinity | Kind::FelixConfiguration => {}
@@ -172,6 +180,13 @@ impl Resolver {
             && let Some(endpoint) = self.snapshot.endpoints.get(&id.name)
         {
             self.changed.peers.insert(endpoint.peer.as_ref().to_owned());
+        }
+    }
+
+    /// Marks the endpoints of the service that an EndpointSlice names as changed.
+    fn note_slice(&mut self, id: &ObjectId) {
+        if id.kind == Kind::EndpointSlice {
+            self.changed.endpoints.extend(self.snapshot.service_of(id).cloned());
         }
     }
 
@@ -274,9 +289,13 @@ impl Resolver {
                 self.put_peer(&name.as_str().into(), entries_of_peer);
             }
         }
-        if changed.services || self.services.is_none() {
+        let is_updated = match &mut self.services {
+            Some((services, _)) if !changed.services => services.update(cx, &changed.endpoints),
+            _ => false,
+        };
+        if !is_updated {
             let mut problems = Vec::new();
-            let services = service_routes(cx, &mut problems);
+            let services = Services::new(cx, &mut problems);
             self.services = Some((services, problems));
         }
     }
@@ -429,41 +448,13 @@ impl Resolver {
             problems: tidy(problems),
             notes: tidy(notes.into_iter().chain(shadowed).collect()),
             doubts: tidy(doubts),
-            reasons: Arc::new(self.reasons(cx)),
+            reasons: {
+                let services = self.services.as_ref().map(|(services, _)| &services.routes.reasons);
+                self.reasons.review(cx, services, &self.lists)
+            },
             is_complete: true,
             stuck: None,
         }
-    }
-
-    /// See [`Plan::reasons`].
-    fn reasons(&self, cx: &Effective<'_>) -> BTreeMap<Prefix, String> {
-        let services = self.services.as_ref().map(|(services, _)| &services.reasons);
-        let mut reasons: BTreeMap<Prefix, String> = services.cloned().unwrap_or_default();
-        for (neighbor, route) in self.lists.iter().flat_map(SessionList::host_routes) {
-            let text = format!("BGPPeer/{}: reachable by {}", route.peer, route.gateway);
-            reasons.entry(neighbor).or_insert(text);
-        }
-        if !cx.settings.use_pod_cidr {
-            // Pending blocks give no route; the text explains why not.
-            let claimed = cx.snapshot.affinities_of(&cx.settings.node);
-            for claim in claimed.filter(|claim| claim.state == AffinityState::Pending) {
-                let text = "a block that is not yet this node's (BlockAffinity)";
-                reasons.insert(claim.cidr, text.to_owned());
-            }
-        }
-        for (block, state) in Family::ALL.into_iter().flat_map(|family| own_blocks(cx, family)) {
-            let text = match state {
-                _ if cx.settings.use_pod_cidr => format!("a pod CIDR of Node/{}", cx.me.name),
-                AffinityState::PendingDeletion => {
-                    "a block that this node gives up (BlockAffinity)".to_owned()
-                }
-                AffinityState::Confirmed | AffinityState::Pending => {
-                    "a block of this node's (BlockAffinity)".to_owned()
-                }
-            };
-            reasons.insert(block, text);
-        }
-        reasons
     }
 
     fn family(
@@ -474,7 +465,8 @@ impl Resolver {
         problems: &mut Vec<Problem>,
     ) -> FamilyPlan {
         let no_services = ServiceRoutes::default();
-        let services = self.services.as_ref().map_or(&no_services, |(services, _)| services);
+        let services =
+            self.services.as_ref().map_or(&no_services, |(services, _)| &services.routes);
         let parts = Parts::new(cx, family, services, problems);
         let enabled = cx.me.address(family).is_some() && cx.asn.0 != 0;
         self.update_sessions(cx, &parts, enabled, stale);
@@ -529,7 +521,7 @@ impl Resolver {
 
     /// The ready endpoints on this node, by announced address.
     fn endpoints(&self) -> Option<&BTreeMap<Prefix, u32>> {
-        self.services.as_ref().map(|(services, _)| &services.endpoints)
+        self.services.as_ref().map(|(services, _)| &services.routes.endpoints)
     }
 
     fn list(&self, family: Family) -> &SessionList {

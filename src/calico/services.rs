@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Family, Prefix};
 
 use super::effective::Effective;
 use super::model::{CidrEntry, EndpointSlice, Service, exact};
@@ -25,107 +26,208 @@ pub(super) struct ServiceRoutes {
     /// number. An address of several services has the sum.
     pub(super) endpoints: BTreeMap<Prefix, u32>,
     /// What each range, and each address of a service, is to this node, as text for people.
-    pub(super) reasons: BTreeMap<Prefix, String>,
+    pub(super) reasons: Arc<BTreeMap<Prefix, String>>,
 }
 
-/// Computes the routes to announce for services.
-pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) -> ServiceRoutes {
-    let ranges = Ranges::new(cx, problems);
-    let is_single = |p: &&Prefix| p.len() == p.family().max_len();
-    let mut global: Vec<Prefix> = ranges.cluster.clone();
-    global.extend(ranges.external.iter().filter(|p| !is_single(p)));
-    if ranges.is_aggregated {
-        global.extend(ranges.load_balancer.iter().filter(|p| !is_single(p)));
+/// Namespace and name of a Service.
+pub(super) type ServiceName = (String, String);
+
+/// What this node announces for services, and which part of it follows from each of them.
+pub(super) struct Services {
+    pub(super) routes: ServiceRoutes,
+    ranges: Ranges,
+    is_excluded: bool,
+    /// Without ranges none.
+    known: BTreeMap<ServiceName, Known>,
+    /// By announced address, if traffic is to be shared.
+    sums: BTreeMap<Prefix, Sum>,
+}
+
+/// What follows from one service.
+struct Known {
+    verdict: Verdict,
+    /// Addresses that are announced for it, if traffic is to be shared. One that is external and a
+    /// load balancer's occurs once.
+    addresses: Vec<Prefix>,
+    here: Here,
+}
+
+/// The ready endpoints of a service on this node, by the family of an announced address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Here(Option<[u32; 2]>);
+
+impl Here {
+    /// `None`: every node announces the service, so that the endpoints here say nothing about this
+    /// node's share.
+    fn behind(self, addr: Prefix) -> Option<u32> {
+        self.0.map(|[ipv4, ipv6]| if addr.family() == Family::Ipv4 { ipv4 } else { ipv6 })
     }
-    let is_excluded = cx.me.is_excluded_from_services();
-    let mut routes = match is_excluded {
-        // The node's label does not suppress a range given in the environment.
-        true if ranges.is_cluster_given => ranges.cluster.clone(),
-        true => Vec::new(),
-        false => global.clone(),
-    };
-    let mut reasons = BTreeMap::new();
-    let mut counts = Counts::new(cx);
-    // Without ranges no service is announced.
-    if !ranges.is_empty() {
-        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in cx.snapshot.slices.values() {
-            slices.entry(&slice.service).or_default().push(slice);
+}
+
+/// The endpoints of all services that have an address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    endpoints: u64,
+    /// Services with the address that every node announces.
+    everywhere: u32,
+}
+
+impl Sum {
+    fn add(&mut self, here: Option<u32>) {
+        match here {
+            Some(here) => self.endpoints += u64::from(here),
+            None => self.everywhere += 1,
         }
-        for (id, service) in &cx.snapshot.services {
-            let slices = slices.get(id).map(Vec::as_slice).unwrap_or_default();
-            let verdict = if is_excluded {
-                Verdict::NodeExcluded
-            } else {
-                verdict(cx, &ranges, service, slices)
-            };
-            if verdict.is_advertised() {
-                routes.extend(addresses(&ranges, service).map(Prefix::host));
-                counts.add(cx, &ranges, service, slices, verdict);
+    }
+
+    fn subtract(&mut self, here: Option<u32>) {
+        match here {
+            Some(here) => self.endpoints -= u64::from(here),
+            None => self.everywhere -= 1,
+        }
+    }
+
+    fn share(self) -> Option<u32> {
+        (self.everywhere == 0).then(|| u32::try_from(self.endpoints).unwrap_or(u32::MAX))
+    }
+}
+
+impl Services {
+    /// Computes everything that is announced for services.
+    pub(super) fn new(cx: &Effective<'_>, problems: &mut Vec<Problem>) -> Services {
+        let ranges = Ranges::new(cx, problems);
+        let is_single = |p: &&Prefix| p.len() == p.family().max_len();
+        let mut global: Vec<Prefix> = ranges.cluster.clone();
+        global.extend(ranges.external.iter().filter(|p| !is_single(p)));
+        if ranges.is_aggregated {
+            global.extend(ranges.load_balancer.iter().filter(|p| !is_single(p)));
+        }
+        let is_excluded = cx.me.is_excluded_from_services();
+        let mut routes = match is_excluded {
+            // The node's label does not suppress a range given in the environment.
+            true if ranges.is_cluster_given => ranges.cluster.clone(),
+            true => Vec::new(),
+            false => global.clone(),
+        };
+        let mut all = Services {
+            routes: ServiceRoutes::default(),
+            ranges,
+            is_excluded,
+            known: BTreeMap::new(),
+            sums: BTreeMap::new(),
+        };
+        let mut reasons = BTreeMap::new();
+        // Without ranges no service is announced.
+        if !all.ranges.is_empty() {
+            let slices = slices_by_service(cx, |_| true);
+            for (name, service) in &cx.snapshot.services {
+                let slices = slices.get(name).map(Vec::as_slice).unwrap_or_default();
+                let verdict = all.verdict(cx, service, slices);
+                if verdict.is_advertised() {
+                    routes.extend(addresses(&all.ranges, service).map(Prefix::host));
+                }
+                explain(&all.ranges, name, service, verdict, &mut reasons);
+                all.add(cx, name, service, slices, verdict);
             }
-            explain(&ranges, id, service, verdict, &mut reasons);
         }
+        let mut reasons: BTreeMap<Prefix, String> =
+            reasons.into_iter().map(|(prefix, reason)| (prefix, reason.text)).collect();
+        // If an address is a range by itself, the reason given by its service takes precedence.
+        for (range, text) in all.ranges.reasons() {
+            reasons.entry(range).or_insert(text);
+        }
+        let shares = all.sums.iter().filter_map(|(prefix, sum)| Some((*prefix, sum.share()?)));
+        all.routes = ServiceRoutes {
+            reasons: Arc::new(reasons),
+            endpoints: shares.collect(),
+            routes: sorted(routes),
+            reject: sorted(global),
+            load_balancer: sorted(all.ranges.load_balancer.clone()),
+            external: sorted(all.ranges.external.clone()),
+        };
+        all
     }
-    let mut reasons: BTreeMap<Prefix, String> =
-        reasons.into_iter().map(|(prefix, reason)| (prefix, reason.text)).collect();
-    // If an address is a range by itself, the reason given by its service takes precedence.
-    for (range, text) in ranges.reasons() {
-        reasons.entry(range).or_insert(text);
-    }
-    ServiceRoutes {
-        reasons,
-        endpoints: counts.finish(),
-        routes: sorted(routes),
-        reject: sorted(global),
-        load_balancer: sorted(ranges.load_balancer),
-        external: sorted(ranges.external),
-    }
-}
 
-/// The ready endpoints on this node behind each announced address.
-struct Counts {
-    is_wanted: bool,
-    /// `None`: a service that every node announces has the address too, so that the endpoints here
-    /// say nothing about this node's share.
-    of: BTreeMap<Prefix, Option<u32>>,
-}
+    /// Takes over changed endpoints of these services, of which nothing else has changed. Returns whether
+    /// that was possible: if one is announced no longer, or for another reason, everything is to be
+    /// computed again.
+    pub(super) fn update(&mut self, cx: &Effective<'_>, changed: &BTreeSet<ServiceName>) -> bool {
+        if self.ranges.is_empty() {
+            return true;
+        }
+        let slices = slices_by_service(cx, |name| changed.contains(name));
+        for name in changed {
+            let Some(service) = cx.snapshot.services.get(name) else { continue };
+            let slices = slices.get(name).map(Vec::as_slice).unwrap_or_default();
+            let verdict = self.verdict(cx, service, slices);
+            let Some(known) = self.known.get_mut(name).filter(|k| k.verdict == verdict) else {
+                return false;
+            };
+            let before = std::mem::replace(&mut known.here, here(cx, slices, verdict));
+            for addr in &known.addresses {
+                let sum = self.sums.entry(*addr).or_default();
+                sum.subtract(before.behind(*addr));
+                sum.add(known.here.behind(*addr));
+                match sum.share() {
+                    Some(share) => self.routes.endpoints.insert(*addr, share),
+                    None => self.routes.endpoints.remove(addr),
+                };
+            }
+        }
+        true
+    }
 
-impl Counts {
-    fn new(cx: &Effective<'_>) -> Counts {
-        let is_wanted = cx.settings.endpoint_weights != EndpointWeights::Off;
-        Counts { is_wanted, of: BTreeMap::new() }
+    fn verdict(&self, cx: &Effective<'_>, service: &Service, slices: &[&EndpointSlice]) -> Verdict {
+        match self.is_excluded {
+            true => Verdict::NodeExcluded,
+            false => verdict(cx, &self.ranges, service, slices),
+        }
     }
 
     fn add(
         &mut self,
         cx: &Effective<'_>,
-        ranges: &Ranges,
+        name: &ServiceName,
         service: &Service,
         slices: &[&EndpointSlice],
         verdict: Verdict,
     ) {
-        if !self.is_wanted {
-            return;
+        let is_wanted = cx.settings.endpoint_weights != EndpointWeights::Off;
+        let mut known = Known { verdict, addresses: Vec::new(), here: Here::default() };
+        if is_wanted && verdict.is_advertised() {
+            known.here = here(cx, slices, verdict);
+            let single: BTreeSet<IpAddr> = addresses(&self.ranges, service).collect();
+            known.addresses = single.into_iter().map(Prefix::host).collect();
+            for addr in &known.addresses {
+                self.sums.entry(*addr).or_default().add(known.here.behind(*addr));
+            }
         }
-        let here = |family: &str| -> u32 {
-            let of_family = slices.iter().filter(|slice| slice.address_type == family);
-            let endpoints = of_family.flat_map(|slice| &slice.endpoints);
-            let ready = endpoints.filter(|e| e.is_ready && e.node == cx.settings.kubernetes_node);
-            // The address may be announced for endpoints of the other family.
-            u32::try_from(ready.count()).unwrap_or(u32::MAX).max(1)
-        };
-        let by_family = (verdict == Verdict::EndpointHere).then(|| (here("IPv4"), here("IPv6")));
-        // An address may be external and a load balancer's.
-        for addr in addresses(ranges, service).collect::<BTreeSet<_>>() {
-            let here = by_family.map(|(ipv4, ipv6)| if addr.is_ipv4() { ipv4 } else { ipv6 });
-            let sum = self.of.entry(Prefix::host(addr)).or_insert(Some(0));
-            *sum = sum.zip(here).map(|(sum, here)| sum.saturating_add(here));
-        }
+        self.known.insert(name.clone(), known);
     }
+}
 
-    fn finish(self) -> BTreeMap<Prefix, u32> {
-        self.of.into_iter().filter_map(|(prefix, count)| Some((prefix, count?))).collect()
+/// The EndpointSlices of services, of those that are `wanted`.
+fn slices_by_service<'a>(
+    cx: &Effective<'a>,
+    wanted: impl Fn(&ServiceName) -> bool,
+) -> BTreeMap<&'a ServiceName, Vec<&'a EndpointSlice>> {
+    let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in cx.snapshot.slices.values().filter(|slice| wanted(&slice.service)) {
+        slices.entry(&slice.service).or_default().push(slice);
     }
+    slices
+}
+
+/// The ready endpoints on this node, at least one: an address may be announced for endpoints of the
+/// other family.
+fn here(cx: &Effective<'_>, slices: &[&EndpointSlice], verdict: Verdict) -> Here {
+    let here = |family: &str| -> u32 {
+        let of_family = slices.iter().filter(|slice| slice.address_type == family);
+        let endpoints = of_family.flat_map(|slice| &slice.endpoints);
+        let ready = endpoints.filter(|e| e.is_ready && e.node == cx.settings.kubernetes_node);
+        u32::try_from(ready.count()).unwrap_or(u32::MAX).max(1)
+    };
+    Here((verdict == Verdict::EndpointHere).then(|| [here("IPv4"), here("IPv6")]))
 }
 
 /// Sorted as text, each once.

@@ -47,6 +47,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The service of an EndpointSlice.
+    pub(super) fn service_of(&self, slice: &ObjectId) -> Option<&(String, String)> {
+        let slice = self.slices.get(&(slice.namespace.clone(), slice.name.clone()))?;
+        Some(&slice.service)
+    }
+
     /// Stores an object, or its absence.
     pub fn apply(&mut self, decoded: Decoded) {
         match decoded.object {

@@ -322,6 +322,22 @@ impl Changes {
     }
 
     fn add_originate(&mut self, old: &[Originate], new: &[Originate]) {
+        // Bandwidths follow the endpoints of services: many routes, of which few differ.
+        let is_aligned = old.len() == new.len()
+            && old.iter().zip(new).all(|(old, new)| old.prefix == new.prefix);
+        if is_aligned {
+            let mut changed: BTreeMap<Prefix, &Originate> = BTreeMap::new();
+            for (old, new) in old.iter().zip(new) {
+                // Of several entries of a prefix, the last one counts.
+                if old == new {
+                    changed.remove(&new.prefix);
+                } else {
+                    changed.insert(new.prefix, new);
+                }
+            }
+            self.originate_changed = changed.into_values().cloned().collect();
+            return;
+        }
         let by_prefix = |routes: &[Originate]| -> BTreeMap<Prefix, Originate> {
             routes.iter().map(|o| (o.prefix, o.clone())).collect()
         };

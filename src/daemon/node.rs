@@ -9,7 +9,7 @@ use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::Dependence;
 use bgp_proto::types::PeerId;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::Daemon;
 use super::deferral::{self, FirstExport};
@@ -177,7 +177,7 @@ impl Daemon {
         }
         config.peers.extend(self.convergence.handover.parting().cloned());
         let old = std::mem::replace(&mut self.config, Arc::new(config));
-        let changes = old.changes_among(&self.config, suspects.names());
+        let mut changes = old.changes_among(&self.config, suspects.names());
         debug_assert_eq!(changes, old.changes_to(&self.config), "{suspects:?}");
         if changes.is_empty() {
             return;
@@ -192,6 +192,9 @@ impl Daemon {
             (state.config, state.read_at) = (Arc::clone(&self.config), now);
             state.parting = parting;
         });
+        // Bandwidths follow the endpoints of services: their lines would bury the others.
+        let weighted = std::mem::take(&mut changes.originate_changed);
+        weighted.iter().for_each(|route| debug!("originate {}: changed", route.prefix));
         let lines = changes.lines();
         match lines.as_slice() {
             [..] if lines.len() <= 20 => lines.iter().for_each(|line| info!("{line}")),

@@ -441,6 +441,7 @@ impl Live {
         let feeds = self.feeds.iter().filter_map(|feed| Some((feed.saved_as?, &feed.objects)));
         let objects = feeds.flat_map(|(source, ids)| ids.iter().map(move |id| (source, id)));
         tokio::task::block_in_place(|| {
+            let began = Instant::now();
             let mut lines = Lines::new();
             for (source, id) in objects {
                 let object = snapshot.get(id).and_then(|object| encode(id, &object));
@@ -449,7 +450,7 @@ impl Live {
             for (id, secret) in snapshot.session_keys() {
                 encode(&id, &secret).into_iter().for_each(|object| lines.push(KEYS, object));
             }
-            self.store.write(lines, now);
+            self.store.write(lines, now, began.elapsed());
         });
     }
 
@@ -548,11 +549,11 @@ impl Live {
     /// Computes the plan, and sends the configuration to the daemon if it differs.
     async fn plan(&mut self) -> Result<(), Ended> {
         let began = Instant::now();
-        let (plan, config) = tokio::task::block_in_place(|| {
+        let (plan, touched, config) = tokio::task::block_in_place(|| {
             let plan = self.resolver.plan();
             let touched = self.resolver.take_touched();
             let config = self.converter.convert(&plan, &touched, &self.host);
-            (plan, config)
+            (plan, touched, config)
         });
         if self.feeds.iter().all(|feed| feed.status.listed) {
             self.resolver.hold_release(plan.release);
@@ -561,7 +562,7 @@ impl Live {
         self.status.plans += 1;
         self.status.planning += took;
         self.next_plan = Instant::now() + PLAN_INTERVAL.max(took * (PLAN_SHARE - 1));
-        self.describe(&plan);
+        self.describe(&plan, &touched);
         if plan.is_complete {
             self.store.note_change();
         }
@@ -579,8 +580,8 @@ impl Live {
         }
     }
 
-    /// Updates the status from a plan.
-    fn describe(&mut self, plan: &Plan) {
+    /// Updates the status from a plan, in which these sessions may differ.
+    fn describe(&mut self, plan: &Plan, touched: &Touched) {
         self.status.stuck = plan.stuck.clone();
         if self.status.reasons != plan.reasons {
             self.status.reasons = Arc::clone(&plan.reasons);
@@ -589,6 +590,9 @@ impl Live {
         let families = [&plan.families.ipv4, &plan.families.ipv6];
         self.status.blocks =
             families.into_iter().flat_map(|family| &family.aggregates).copied().collect();
+        if *touched == Touched::default() {
+            return;
+        }
         let sessions = families.into_iter().flat_map(|family| family.sessions.iter());
         let origins = sessions.map(|planned| {
             let session = &planned.session;

@@ -12,8 +12,12 @@ use tracing::info;
 use super::saved::{self, Lines, Saved};
 use crate::calico::Problem;
 
-/// How long to collect changes before they are written.
+/// How long to collect changes before they are written, at least.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+/// The same at most.
+const WRITE_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Encoding all objects uses at most one part in this many of the time.
+const ENCODE_SHARE: u32 = 200;
 /// How often to check whether a write has completed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a failed write.
@@ -28,6 +32,8 @@ pub(super) struct Store {
     pub(super) restored_at: Instant,
     /// How old the file was then, as text.
     pub(super) age: String,
+    /// How long to collect changes.
+    interval: Duration,
     /// When the next write is due; `None` if nothing has changed since the last write.
     due: Option<Instant>,
     /// The result of a write that is under way, and when to check for it.
@@ -43,6 +49,7 @@ impl Store {
             node,
             restored_at: Instant::now(),
             age: String::new(),
+            interval: WRITE_INTERVAL,
             due: None,
             writing: None,
             fault: None,
@@ -72,7 +79,7 @@ impl Store {
     /// A plan that may differ has come into force: schedules a write.
     pub(super) fn note_change(&mut self) {
         if self.path.is_some() && self.due.is_none() {
-            self.due = Some(Instant::now() + WRITE_INTERVAL);
+            self.due = Some(Instant::now() + self.interval);
         }
     }
 
@@ -109,9 +116,11 @@ impl Store {
         });
     }
 
-    /// Starts a write on another thread, because the disk may be slow.
-    pub(super) fn write(&mut self, lines: Lines, now: Instant) {
+    /// Starts a write on another thread, because the disk may be slow. `encoding`: how long it took to
+    /// encode the lines.
+    pub(super) fn write(&mut self, lines: Lines, now: Instant, encoding: Duration) {
         self.due = None;
+        self.interval = (encoding * ENCODE_SHARE).clamp(WRITE_INTERVAL, WRITE_INTERVAL_MAX);
         let Some(path) = self.path.clone() else { return };
         let (answer, wait) = oneshot::channel();
         self.writing = Some((wait, now + LOOK_INTERVAL));
@@ -128,11 +137,33 @@ mod tests {
     use super::*;
 
     async fn write(store: &mut Store, now: Instant) {
-        store.write(Lines::new(), now);
+        store.write(Lines::new(), now, Duration::ZERO);
         assert!(!store.is_due(now + RETRY_INTERVAL), "one at a time");
         while store.writing.is_some() {
             tokio::time::sleep(Duration::from_millis(1)).await;
             store.settle(now);
+        }
+    }
+
+    #[tokio::test]
+    async fn large_clusters_are_written_less_often() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::new(Some(dir.path().join("objects")), "a".into());
+        for (encoding, interval) in [(0, 2), (10, 2), (50, 10), (5_000, 60)] {
+            let now = Instant::now();
+            store.write(Lines::new(), now, Duration::from_millis(encoding));
+            while store.writing.is_some() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                store.settle(now);
+            }
+            let now = Instant::now();
+            store.note_change();
+            let due = store.wake().expect("a write is due").duration_since(now);
+            let late = due.saturating_sub(Duration::from_secs(interval));
+            assert!(
+                late < Duration::from_secs(1) && due >= Duration::from_secs(interval),
+                "{due:?}"
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! Routes announced for Kubernetes services.
 
+use proptest::prelude::*;
+
 use super::rules::{default, statics};
 use super::*;
 
@@ -286,4 +288,43 @@ fn a_changed_number_of_endpoints_touches_no_session() {
     assert_eq!(resolver.take_touched(), Touched::default());
     assert!(Arc::ptr_eq(&before.families.ipv4.sessions, &after.families.ipv4.sessions));
     assert_ne!(before.families.ipv4.statics, after.families.ipv4.statics);
+}
+
+proptest! {
+    /// Whatever changes of the endpoints, one plan after the other is that of the present objects.
+    #[test]
+    fn plans_follow_the_endpoints(
+        changes in prop::collection::vec((0usize..5, 0usize..4, 0usize..3, 0usize..2, any::<bool>()), 1..25),
+    ) {
+        let mut settings = Settings::new("me");
+        settings.endpoint_weights = crate::config::EndpointWeights::Transitive;
+        let mut resolver = Resolver::new(settings.clone());
+        let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+            "serviceLoadBalancerIPs": [{"cidr": "80.0.0.9/32"}]});
+        put(&mut resolver, node("me", "10.0.0.1/24", json!({}), json!({})));
+        put(&mut resolver, default(ranges));
+        // All have the load balancer's address; every node announces the last one.
+        for number in 0..4 {
+            let policy = if number == 3 { "Cluster" } else { "Local" };
+            let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": policy,
+                "clusterIP": format!("10.96.0.{number}"), "ipFamilies": ["IPv4", "IPv6"]});
+            put(&mut resolver, service(&format!("s{number}"), spec));
+        }
+        for (slice, service, here, elsewhere, is_v6) in changes {
+            let family = if is_v6 { "IPv6" } else { "IPv4" };
+            let nodes = ["me"].repeat(here).into_iter().chain(["b"].repeat(elsewhere));
+            let endpoints: Vec<Value> = nodes.map(|node| json!({"nodeName": node})).collect();
+            let object = json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+                "addressType": family, "endpoints": endpoints,
+                "metadata": {"name": format!("slice-{slice}"), "namespace": "ns",
+                    "labels": {"kubernetes.io/service-name": format!("s{service}")}}});
+            let decoded = decode(object).unwrap().unwrap();
+            if here == 2 && elsewhere == 1 {
+                resolver.withdraw(&decoded.id);
+            } else {
+                resolver.apply(decoded);
+            }
+            prop_assert_eq!(resolver.plan(), resolve(resolver.snapshot(), &settings));
+        }
+    }
 }
