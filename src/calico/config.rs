@@ -350,7 +350,9 @@ fn peer_entry(
         name: Arc::clone(&session.name),
         import: ImportParams {
             allow_local_asn: session.allow_local_asn,
-            honour_graceful_shutdown: false,
+            // Differs from BIRD: Calico's configuration has no filter for the community, so that a ToR
+            // that is drained keeps the traffic of its nodes until it is gone. RFC 8326 §4.2.
+            honour_graceful_shutdown: true,
             ..ImportParams::new(import)
         },
         export: ExportParams {
@@ -569,7 +571,7 @@ mod tests {
                 policy: Arc::clone(&same.import.policy),
                 allow_local_asn: 0,
                 limits: RouteLimits::default(),
-                honour_graceful_shutdown: false,
+                honour_graceful_shutdown: true,
                 drain: Drain::Off,
             },
             export: ExportParams {
