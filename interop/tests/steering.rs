@@ -123,6 +123,39 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
     })
 }
 
+/// Commands for peers do not wait for a reload: one that replaces the session at that moment loses no stop
+/// and no start.
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn a_stop_during_a_reload_is_not_lost() -> Result<()> {
+    run("steer-race", |lab| {
+        let mut pair = Pair::start(lab, &case())?;
+        for round in 0..12 {
+            let mut config = pair.config.clone();
+            config.neighbors.iter_mut().for_each(|n: &mut Neighbor| n.add_path = round % 2 == 0);
+            let order = if round % 2 == 0 { "stop" } else { "start" };
+            std::thread::scope(|scope| -> Result<()> {
+                let control = pair.margay.control().clone();
+                let address = pair.bird_host.v4().to_string();
+                let steered = scope.spawn(move || control.text(&["peer", order, &address]));
+                pair.margay.reconfigure(&config)?;
+                steered.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?.map(drop)
+            })?;
+            let is_stopped = order == "stop";
+            wait_until(PATIENCE, "what the command asked for", || {
+                let peer = pair.peer()?;
+                let is_idle = peer["state"] == "Idle";
+                ensure!(
+                    is_idle == is_stopped && peer["shutdown"].is_null() != is_stopped,
+                    "{peer}"
+                );
+                Ok(())
+            })?;
+        }
+        wait_established(&pair.margay, pair.bird_host.v4())
+    })
+}
+
 /// `--keep` retains a stop over restarts of margay; without it a restart starts every peer.
 #[test]
 #[ignore = "needs root and BIRD 2"]
@@ -265,7 +298,7 @@ fn a_dynamic_peer_can_be_stopped() -> Result<()> {
         let (_, bird_config) = case().configs(&host, &bird_host);
         let text = format!(
             "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"{}\"\nlisten = [\"{}:{}\"]\n\n\
-             [[bgp.dynamic-peers]]\nprefix = \"10.99.0.0/24\"\nremote-asn = {PEER_AS}\n\
+             [[bgp.dynamic-peers]]\nname = \"rack\"\nprefix = \"10.99.0.0/24\"\nremote-asn = {PEER_AS}\n\
              import = \"all\"\nexport = \"all\"\n{}",
             host.v4(),
             host.v4(),
@@ -291,6 +324,19 @@ fn a_dynamic_peer_can_be_stopped() -> Result<()> {
         wait_until(PATIENCE, "the session to end", is_down)?;
         holds_for(Duration::from_secs(4), "the session to stay down", is_down)?;
         control.text(&["peer", "start", &address])?;
-        wait_up()
+        wait_up()?;
+        // By the name of its range, and by a prefix around its address.
+        for (group, other) in [("rack", "rac"), ("10.99.0.0/24", "10.99.1.0/24")] {
+            let refused = control.text(&["peer", "stop", other]);
+            let text = format!("{:#}", refused.expect_err("no peer is in it"));
+            ensure!(text.contains(&format!("there is no peer \"{other}\"")), "{text}");
+            ensure!(state()? == "Established", "{other} has stopped it");
+            let said = control.text(&["peer", "stop", group])?;
+            ensure!(said.contains(&format!("rack-{address}")), "{said}");
+            wait_until(PATIENCE, "the session to end", is_down)?;
+            control.text(&["peer", "start", group])?;
+            wait_up()?;
+        }
+        Ok(())
     })
 }

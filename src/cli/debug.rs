@@ -14,8 +14,8 @@ use crate::ctl::{Request, Selection};
 /// The arguments of `debug`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct DebugArgs {
-    /// Names or addresses of peers, or patterns of names such as 'Mesh_*'; without any, those that are
-    /// debugged are shown.
+    /// Names or addresses of peers, patterns of names such as 'Mesh_*', names of ranges or of peers by
+    /// interface, or prefixes around addresses; without any, those that are debugged are shown.
     #[arg(value_name = "PEER")]
     peers: Vec<String>,
     /// How long, for example 90s or 5m; at most one hour. A restart of the daemon ends it too.

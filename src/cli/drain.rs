@@ -34,8 +34,9 @@ const NAMES_MAX: usize = 5;
 /// Which neighbours to drain, and whether to wait.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct DrainArgs {
-    /// Names or addresses of peers, or patterns of names such as 'Mesh_*'. Without any, every peer
-    /// is drained, including those added later.
+    /// Names or addresses of peers, patterns of names such as 'Mesh_*', names of ranges or of peers by
+    /// interface, or prefixes around addresses. Without any, every peer is drained, including those added
+    /// later.
     #[arg(value_name = "PEER")]
     peers: Vec<String>,
     /// Wait until the peers have moved to other paths. Exit code 0: they have; 3: that is not known
@@ -62,8 +63,8 @@ pub struct DrainArgs {
 /// Which drains to end.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct UndrainArgs {
-    /// Names or addresses of peers, or patterns of names such as 'Mesh_*'. Without any, all drains
-    /// end.
+    /// Names or addresses of peers, patterns of names such as 'Mesh_*', names of ranges or of peers by
+    /// interface, or prefixes around addresses. Without any, all drains end.
     #[arg(value_name = "PEER")]
     peers: Vec<String>,
     /// How to ask and print.

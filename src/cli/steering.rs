@@ -62,7 +62,8 @@ pub enum Steer {
 /// The peers that an action applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Peers {
-    /// Names or addresses, or patterns of names such as 'Mesh_*'.
+    /// Names or addresses, patterns of names such as 'Mesh_*', names of ranges or of peers by interface for
+    /// all that they have, or prefixes around addresses.
     #[arg(value_name = "PEER", required_unless_present = "all", conflicts_with = "all")]
     names: Vec<String>,
     /// Every peer.

@@ -129,7 +129,7 @@ fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<S
         )));
     }
     let Selection::Named(given) = peers else { return Ok(Scope::All) };
-    let (named, matched) = resolve(registry, given, |_| false)?;
+    let (named, matched) = resolve(registry, given, &BTreeSet::new())?;
     let already: Vec<&str> =
         named.iter().filter(|name| drains.is_named(name)).map(|name| &**name).collect();
     if !already.is_empty() {
@@ -165,7 +165,8 @@ fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result
             Err(Refusal::failed("nothing was done: no peer is drained"))
         };
     };
-    let (named, matched) = resolve(registry, given, |name| drains.is_named(name))?;
+    let known = drains.names().into_iter().collect();
+    let (named, matched) = resolve(registry, given, &known)?;
     let others: Vec<&str> =
         named.iter().filter(|name| !drains.is_named(name)).map(|name| &**name).collect();
     if !others.is_empty() {
@@ -185,14 +186,14 @@ fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result
     }
 }
 
-/// The names of the peers given by name or address, and of those that match patterns. `is_known`:
-/// names that are accepted although there is no such peer at present.
+/// The names of the peers given by name or address, and of those that patterns and groups select. `known`:
+/// names that are accepted although there may be no such peer at present.
 fn resolve(
     registry: &Registry,
     given: &[String],
-    is_known: impl Fn(&str) -> bool,
+    known: &BTreeSet<Arc<str>>,
 ) -> Result<(Names, Names), Refusal> {
-    let chosen = Chosen::named(registry, given, is_known)?;
+    let chosen = Chosen::named(registry, given, known)?;
     let names = |wanted: How| {
         let of_kind = chosen.records.iter().filter(move |(_, how)| *how == wanted);
         of_kind.map(|(record, _)| Arc::clone(&record.name))

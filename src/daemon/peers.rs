@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::{Close, State};
+use bgp_proto::session::{Close, Command, State};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix};
 use tokio::sync::mpsc;
@@ -481,6 +481,7 @@ impl Peers {
             debug: self.registry.debugs().switch(&entry.name),
             recorder: self.shared.recorder.clone(),
         };
+        let was_shut_down = shutdown.is_set();
         let handle = spawn_peer(spec, place.table.clone(), self.events.clone());
         let record = Record {
             id,
@@ -501,6 +502,12 @@ impl Peers {
         };
         self.registry.insert(record.clone());
         place.directory.insert(&entry.session, handle);
+        // Commands for peers do not wait for a reload: one may have missed this record until here.
+        if let Some(text) = self.shared.shutdowns.adopt(&record.name, &record.shutdown) {
+            record.handle.operate(Command::Stop(Close::Shutdown { text }));
+        } else if was_shut_down && !record.shutdown.is_set() {
+            record.handle.operate(Command::Start);
+        }
         record
     }
 }

@@ -2,7 +2,7 @@
 //! across reloads, across removing and adding the peer, and with `--keep` across restarts of the
 //! daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -77,6 +77,11 @@ impl Shutdowns {
         self.lock().get(name).map(|shutdown| shutdown.state.clone()).unwrap_or_default()
     }
 
+    /// The names of the peers that are shut down, present or not.
+    pub(super) fn names(&self) -> BTreeSet<Arc<str>> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// The shutdown of a peer, if it is shut down.
     pub(super) fn get(&self, name: &str) -> Option<Shutdown> {
         self.lock().get(name).cloned()
@@ -103,6 +108,19 @@ impl Shutdowns {
         peers.iter().for_each(|(_, state)| state.set(true));
         *held = after;
         Ok(())
+    }
+
+    /// Makes a shutdown apply to the newest record of its peer: a command may have been given for the one
+    /// before, which a reload has replaced meanwhile. Returns the message if that was so.
+    pub(super) fn adopt(&self, name: &str, state: &AdminShutdown) -> Option<String> {
+        let mut held = self.lock();
+        let shutdown = held.get_mut(name)?;
+        if shutdown.state.is_shared_with(state) {
+            return None;
+        }
+        state.set(true);
+        shutdown.state = state.clone();
+        Some(shutdown.message.clone())
     }
 
     /// Ends the shutdown of these peers.
@@ -193,6 +211,21 @@ mod tests {
         next.end(&["c".into()]).unwrap();
         assert!(names(&Shutdowns::of_last_run(&socket).0).is_empty());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file is left");
+    }
+
+    #[test]
+    fn a_shutdown_applies_to_the_record_that_replaces_another_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, _) = Shutdowns::of_last_run(&folder.path().join("margay.sock"));
+        let (old, new) = (run.state("a"), run.state("a"));
+        assert_eq!(run.adopt("a", &new), None, "it is not shut down");
+        run.begin(&[("a".into(), old.clone())], "disk", Lasts::Run).unwrap();
+        assert!(!new.is_set());
+        assert_eq!(run.adopt("a", &new).as_deref(), Some("disk"));
+        assert!(new.is_set() && run.state("a").is_shared_with(&new));
+        assert_eq!(run.adopt("a", &new), None, "once");
+        run.end(&["a".into()]).unwrap();
+        assert!(!new.is_set());
     }
 
     #[test]

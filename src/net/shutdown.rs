@@ -15,6 +15,11 @@ impl AdminShutdown {
         self.0.load(Ordering::Acquire)
     }
 
+    /// Whether both are one flag.
+    pub fn is_shared_with(&self, other: &AdminShutdown) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Sets or clears the flag. This does not wake the task, which needs a command as well.
     pub fn set(&self, shut_down: bool) {
         self.0.store(shut_down, Ordering::Release);

@@ -1,5 +1,6 @@
 //! `margay debug`: begins and ends the logging of peers' messages.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ impl Debugging {
         let registry = &self.sources.registry;
         let chosen = match peers {
             Selection::All => Chosen::all(registry),
-            Selection::Named(names) => Chosen::named(registry, names, |_| false)?,
+            Selection::Named(names) => Chosen::named(registry, names, &BTreeSet::new())?,
         };
         let records: Vec<Arc<Record>> =
             chosen.records.into_iter().map(|(record, _)| record).collect();

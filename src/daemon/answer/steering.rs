@@ -4,6 +4,7 @@
 //! that was named, all of it is refused; a peer that a pattern selected is skipped, with the
 //! reason.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -130,7 +131,8 @@ impl Steering {
         let Selection::Named(names) = selection else { return Ok(Chosen::all(registry)) };
         // Dynamic peers that are shut down do not exist: only their names are known.
         let starts = *action == PeerAction::Start;
-        Chosen::named(registry, names, |name| starts && self.shutdowns.get(name).is_some())
+        let known = if starts { self.shutdowns.names() } else { BTreeSet::new() };
+        Chosen::named(registry, names, &known)
     }
 
     /// Why a command cannot be applied to a peer; `None` if it can.
@@ -210,7 +212,11 @@ impl Steering {
         };
         for record in records {
             info!(event = PEER_COMMAND, peer = %record.name, "{word} {who}");
-            tell(action, record);
+            // A reload may have replaced the record meanwhile.
+            let newest = self.sources.registry.named(&record.name);
+            let newest = newest.as_ref().unwrap_or(record);
+            self.shutdowns.adopt(&newest.name, &newest.shutdown);
+            tell(action, newest);
         }
         absent.iter().for_each(|name| info!(event = PEER_COMMAND, peer = %name, "{word} {who}"));
         Ok(())
