@@ -54,6 +54,10 @@ names! {
     RELOAD_UNDONE = "reload-undone", "a reload was not confirmed in time, and was undone";
     SECRET_CHANGED = "secret-changed", "a file with a secret has changed, and the new secret is in force";
     SECRET_LOST = "secret-lost", "a file with a secret cannot be used; the last secret stays in force";
+    KEY_ASKED = "key-asked", "a neighbour is asked to sign with another key of its chain (TCP-AO)";
+    KEY_CHANGED = "key-changed", "segments to a neighbour are signed with another key of its chain (TCP-AO)";
+    KEY_REFUSED = "key-refused", "the kernel refuses a key of TCP MD5 or TCP-AO; keys that were set stay";
+    KEYS_SET = "keys-set", "every key of TCP MD5 and TCP-AO is set again";
     DATASTORE_LOST = "datastore-lost", "a source of Calico's objects cannot be read";
     DATASTORE_BACK = "datastore-back", "a source of Calico's objects is read again";
     OBJECT_PROBLEM = "object-problem", "a Calico object cannot be used as it is";

@@ -50,6 +50,7 @@ names! {
     ATTRIBUTES_DISCARDED_TOTAL = "margay_attributes_discarded_total";
     SESSIONS_ESTABLISHED_TOTAL = "margay_sessions_established_total";
     CONNECT_FAILURES_TOTAL = "margay_connect_failures_total";
+    SIGNATURE_DROPS_TOTAL = "margay_signature_drops_total";
     STRAY_CONNECTIONS_TOTAL = "margay_stray_connections_total";
     PEER_UP = "margay_peer_up";
     PEER_STATE = "margay_peer_state";

@@ -14,7 +14,7 @@ use super::Daemon;
 use super::answer::ReloadRefused;
 use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom, Vrf};
 use crate::engine::Handle;
-use crate::event_names::{RELOAD_REFUSED, RELOADED};
+use crate::event_names::{KEY_REFUSED, KEYS_SET, RELOAD_REFUSED, RELOADED};
 use crate::kernel::{LearnRule, LearnSource};
 use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
@@ -257,8 +257,12 @@ impl Daemon {
         let is_new = |fault: &&KeyFaultIn| !self.key_faults.contains(fault);
         for (vrf, fault) in faults.iter().filter(is_new).take(LOGGED_CHANGES_MAX) {
             match vrf {
-                Some(vrf) => warn!(%vrf, "{} in VRF {vrf}: {}", fault.prefix, fault.text),
-                None => warn!("{}: {}", fault.prefix, fault.text),
+                Some(vrf) => {
+                    warn!(event = KEY_REFUSED, prefix = %fault.prefix, %vrf, reason = %fault.text, "{} in VRF {vrf}: {}", fault.prefix, fault.text);
+                }
+                None => {
+                    warn!(event = KEY_REFUSED, prefix = %fault.prefix, reason = %fault.text, "{}: {}", fault.prefix, fault.text);
+                }
             }
         }
         let new = faults.iter().filter(is_new).count();
@@ -266,7 +270,7 @@ impl Daemon {
             warn!("and {} more, for the same reasons", new - LOGGED_CHANGES_MAX);
         }
         if faults.is_empty() && !self.key_faults.is_empty() {
-            info!("every key of TCP MD5 and TCP-AO is set");
+            info!(event = KEYS_SET, "every key of TCP MD5 and TCP-AO is set");
         }
         self.key_faults = faults;
         self.show_key_faults();

@@ -117,6 +117,7 @@ fn snapshot() -> MetricsSnapshot {
         contained_panics: 1,
         parts: vec![("table".to_owned(), true), ("fib".to_owned(), false)],
         sessions: sessions(),
+        signature_drops: vec![("tcp-ao", "wrong", 21)],
         peers: vec![peer("a", FsmState::Established), peer("b\"\\\n", FsmState::Active)],
         table: Some(table()),
         fib: Some(FibMetrics {

@@ -78,6 +78,8 @@ pub(super) struct Conn {
     pub(super) written: Option<Written>,
     /// Whether octets were written since the peer's task last cleared this.
     pub(super) progressed: bool,
+    /// The KeyID of the TCP-AO key that segments were last found to be signed with.
+    pub(super) signed_with: Option<u8>,
     sent: Sent,
 }
 
@@ -136,6 +138,7 @@ impl Conn {
             fetches: 0,
             written: None,
             progressed: false,
+            signed_with: None,
             sent: Sent::default(),
         })
     }

@@ -212,13 +212,14 @@ pub(super) fn prepare(
     Ok(())
 }
 
-/// What is left to do on a connection after [`review`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Review {
-    /// Nothing before the next lifetime begins or ends.
-    Settled,
-    /// The neighbour still signs with another key than the preferred one, or asks for another.
-    Unsettled,
+/// What [`review`] has found on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Review {
+    /// Nothing is left to do before the next lifetime begins or ends. Otherwise the neighbour still signs
+    /// with another key than the preferred one, or asks for another.
+    pub(super) is_settled: bool,
+    /// The KeyID of the key of the chain that we sign with.
+    pub(super) signed_with: Option<u8>,
 }
 
 /// Brings a connection with `peer` to the keys of its chain at `now`, and calls `asked` with a key that the
@@ -269,8 +270,11 @@ pub(super) fn review(
         }
     }
     let preferred = chain.preferred(now);
-    let is_settled = !in_use && (preferred.is_none() || current.or(held.current) == preferred);
-    Ok(if is_settled { Review::Settled } else { Review::Unsettled })
+    let current = current.or(held.current);
+    Ok(Review {
+        is_settled: !in_use && (preferred.is_none() || current == preferred),
+        signed_with: current.and_then(key).map(|key| key.send_id),
+    })
 }
 
 /// TCP-AO on a connection.
@@ -280,6 +284,20 @@ pub struct SignedConnection {
     pub counters: AoCounters,
     /// The keys that the kernel holds for it.
     pub keys: Vec<HeldAoKey>,
+}
+
+impl AoCounters {
+    /// Why segments were dropped, if any were; with the count of each outcome.
+    pub(super) fn dropped(&self) -> Option<String> {
+        let outcomes = [
+            (self.bad, "with a wrong signature: the secrets or algorithms of a key differ"),
+            (self.key_not_found, "with a key that we do not hold: the ids of the keys differ"),
+            (self.unsigned, "without a signature: the neighbour has no key chain for us"),
+        ];
+        let text = |(count, means): &(u64, &str)| format!("{count} segments {means}");
+        let dropped: Vec<String> = outcomes.iter().filter(|(n, _)| *n > 0).map(text).collect();
+        (!dropped.is_empty()).then(|| format!("TCP-AO: the kernel dropped {}", dropped.join(", ")))
+    }
 }
 
 impl SignedConnection {

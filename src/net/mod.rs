@@ -47,5 +47,6 @@ pub(crate) use refusal_log::RefusalLog;
 pub use refused_callers::RefusedCaller;
 pub use session_counters::SessionCounters;
 pub use shutdown::AdminShutdown;
+pub use signature_drops::signature_drops;
 pub use sockopt::{AoCounters, AoIds, HeldAoKey};
 pub(crate) use sockopt::{bind_to_interface, pass_router_discovery};

@@ -395,7 +395,7 @@ impl PeerTask {
         }
         let now = self.now();
         self.end_unanswered_dial(now);
-        let stuck = self.unacknowledged_at(now);
+        let silence = self.silence_at(now);
         if self.stream.is_stalled() {
             Slot::ALL.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
             // The session may end all the same: because another connection replaces it, or because
@@ -407,8 +407,8 @@ impl PeerTask {
             }
         }
         self.session.handle_timeout(now);
-        if let Some(stuck) = stuck {
-            self.note_unacknowledged(now, stuck);
+        if let Some(silence) = silence {
+            self.note_silence(now, silence);
         }
     }
 

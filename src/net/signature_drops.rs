@@ -126,6 +126,22 @@ impl SignatureDrops {
     }
 }
 
+/// How many segments the kernel has dropped for their signature, of all connections in the network
+/// namespace since it exists: by the kind of signature and the reason, as words for metrics. Empty if the
+/// kernel does not count them.
+pub fn signature_drops() -> Vec<(&'static str, &'static str, u64)> {
+    let Some(drops) = SignatureDrops::read() else { return Vec::new() };
+    let SignatureDrops { missing, unexpected, wrong, ao_missing, ao_unknown, ao_wrong } = drops;
+    vec![
+        ("tcp-md5", "missing", missing),
+        ("tcp-md5", "unexpected", unexpected),
+        ("tcp-md5", "wrong", wrong),
+        ("tcp-ao", "missing", ao_missing),
+        ("tcp-ao", "unexpected", ao_unknown),
+        ("tcp-ao", "wrong", ao_wrong),
+    ]
+}
+
 fn parse(text: &str) -> Option<SignatureDrops> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let (names, values) = (lines.next()?, lines.next()?);

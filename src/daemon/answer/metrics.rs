@@ -34,7 +34,7 @@ use crate::http::{
 use crate::kernel::Fib;
 use crate::logging::Log;
 use crate::mrt::Recorder;
-use crate::net::{PeerNumbers, SessionCounters};
+use crate::net::{PeerNumbers, SessionCounters, signature_drops};
 use crate::supervise::Supervisor;
 
 /// How long a scrape waits for a part.
@@ -234,6 +234,7 @@ impl MetricsView {
                 .map(|part| (part.word().to_owned(), !is_stuck(part)))
                 .collect(),
             sessions,
+            signature_drops: signature_drops(),
             peers: found.into_iter().map(|found| found.metrics(now)).collect(),
             table,
             fib,

@@ -53,6 +53,9 @@ pub struct MetricsSnapshot {
     pub parts: Vec<(String, bool)>,
     /// All sessions together.
     pub sessions: SessionMetrics,
+    /// Segments that the kernel dropped for their signature, by its kind and the reason; empty if it
+    /// does not count them.
+    pub signature_drops: Vec<(&'static str, &'static str, u64)>,
     /// The peers with their own series.
     pub peers: Vec<PeerMetrics>,
     /// The table; `None` if it does not answer.
@@ -140,6 +143,16 @@ impl MetricsSnapshot {
             );
         }
         self.sessions.collect(&mut families);
+        for (signature, reason, count) in &self.signature_drops {
+            families.counter(
+                names::SIGNATURE_DROPS_TOTAL,
+                "Segments that the kernel dropped because of TCP MD5 or TCP-AO, of all connections in \
+                 the network namespace since it exists: they were not signed, were signed though no \
+                 such key is held, or were signed wrongly.",
+                &[("signature", signature), ("reason", reason)],
+                *count,
+            );
+        }
         families.gauge(
             names::PEERS_WITH_SERIES,
             "Peers that have metrics of their own (http.peer-series).",
