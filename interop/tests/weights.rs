@@ -261,6 +261,132 @@ fn percents(endpoints: [u64; 3]) -> [u64; 3] {
     endpoints.map(|count| count * 100 / total)
 }
 
+/// Two routers that announce [`SERVICE`] with these bandwidths to one that shares its traffic.
+struct Shared {
+    hosts: [Host; 2],
+    middle: Host,
+    daemons: Vec<Daemon>,
+}
+
+/// Octets per second that the two routers announce.
+const BANDWIDTHS: [u32; 2] = [2_500_000, 5_000_000];
+/// The AS behind the ToR.
+const FAR_AS: u32 = 65002;
+
+impl Shared {
+    fn start(lab: &mut Lab) -> Result<Shared> {
+        let middle = lab.host("middle")?;
+        let hosts = [lab.host("n1")?, lab.host("n2")?];
+        let mut daemons = Vec::new();
+        for (host, bandwidth) in hosts.iter().zip(BANDWIDTHS) {
+            let text = format!(
+                "[bgp]\nasn = {NODE_AS}\nrouter-id = \"{}\"\n[[originate]]\nprefix = \"{SERVICE}/32\"\n\
+                 [[policy]]\nname = \"share\"\n[[policy.rules]]\nset.link-bandwidth = {bandwidth}\n\
+                 then = \"accept\"\n[[bgp.peers]]\naddress = \"{}\"\nremote-asn = {TOR_AS}\n\
+                 connect-retry-time = 1\nimport = \"none\"\nexport = \"share\"\n{}",
+                host.v4(),
+                middle.v4(),
+                control_section(host)
+            );
+            daemons.push(margay::start_text(host, &text)?.0);
+        }
+        Ok(Shared { hosts, middle, daemons })
+    }
+
+    /// One of the two goes, without a restart time.
+    fn stop_second(&mut self) -> Result<()> {
+        let gone = self.daemons.pop().context("two routers")?;
+        Control::of(&self.hosts[1]).text(&["stop", "--shutdown"])?;
+        drop(gone);
+        Ok(())
+    }
+}
+
+/// FRR receives the sum of what margay's paths have, and follows it.
+#[test]
+#[ignore = "needs root and FRR"]
+fn frr_receives_the_sum_from_margay() -> Result<()> {
+    lab::run_margay("weights-sum", &[Kind::Frr], &[], |lab: &mut Lab| {
+        let mut shared = Shared::start(lab)?;
+        let (middle, far) = (shared.middle.clone(), lab.host("far")?);
+        let text = format!(
+            "{}[[bgp.peers]]\naddress = \"{}\"\nremote-asn = {FAR_AS}\nconnect-retry-time = 1\n\
+             import = \"none\"\nexport = \"sum\"\n[[policy]]\nname = \"sum\"\n[[policy.rules]]\n\
+             set.link-bandwidth = \"cumulative\"\nthen = \"accept\"\n",
+            tor_text(&middle, &shared.hosts),
+            far.v4()
+        );
+        let _middle = margay::start_text(&middle, &text)?;
+        let config = Config { port: 179, ..config(&far, FAR_AS, &[(&middle, TOR_AS)], &[]) };
+        let text = format!(
+            "router bgp {FAR_AS}\n bgp router-id {}\n no bgp ebgp-requires-policy\n \
+             neighbor {} remote-as {TOR_AS}\n",
+            far.router_id(),
+            middle.v4()
+        );
+        let frr = Frr::start_text(&far, &config, &text)?;
+        let wait_sum = |sum: u32| {
+            wait_until(PATIENCE, "the sum at FRR", || {
+                let shown = frr.ask(&[&format!("show bgp ipv4 unicast {SERVICE}/32")])?;
+                ensure!(shown.contains(&format!("LB:{TOR_AS}:{sum}")), "not {sum}: {shown}");
+                Ok(())
+            })
+        };
+        wait_sum(BANDWIDTHS.iter().sum())?;
+        shared.stop_second()?;
+        wait_sum(BANDWIDTHS[0])
+    })
+}
+
+/// margay receives the sum that FRR's `set extcommunity bandwidth cumulative` makes of its paths.
+#[test]
+#[ignore = "needs root and FRR"]
+fn margay_receives_the_sum_from_frr() -> Result<()> {
+    lab::run_margay("weights-sum-frr", &[Kind::Frr], &[], |lab: &mut Lab| {
+        let mut shared = Shared::start(lab)?;
+        let (middle, far) = (shared.middle.clone(), lab.host("far")?);
+        let neighbors = [(&shared.hosts[0], NODE_AS), (&shared.hosts[1], NODE_AS), (&far, FAR_AS)];
+        let config = Config { port: 179, ..config(&middle, TOR_AS, &neighbors, &[]) };
+        let mut text = format!(
+            "route-map SUM permit 10\n set extcommunity bandwidth cumulative\nrouter bgp {TOR_AS}\n \
+             bgp router-id {}\n no bgp ebgp-requires-policy\n",
+            middle.router_id()
+        );
+        for (host, asn) in neighbors {
+            text.push_str(&format!(
+                " neighbor {0} remote-as {asn}\n neighbor {0} timers connect 1\n",
+                host.v4()
+            ));
+        }
+        text.push_str(&format!(
+            " address-family ipv4 unicast\n  neighbor {} route-map SUM out\n exit-address-family\n",
+            far.v4()
+        ));
+        let frr = Frr::start_text(&middle, &config, &text)?;
+        let text = format!(
+            "[bgp]\nasn = {FAR_AS}\nrouter-id = \"{}\"\n[[bgp.peers]]\naddress = \"{}\"\n\
+             remote-asn = {TOR_AS}\nconnect-retry-time = 1\nimport = \"all\"\nexport = \"none\"\n{}",
+            far.v4(),
+            middle.v4(),
+            control_section(&far)
+        );
+        let (_far, control) = margay::start_text(&far, &text)?;
+        let wait_sum = |asn: u32, sum: u32| {
+            let community = format!("0x0004{asn:04x}{:08x}", (sum as f32).to_bits());
+            wait_until(PATIENCE, "the sum at margay", || {
+                let shown = control.json(&["show", "routes", &format!("{SERVICE}/32")])?;
+                ensure!(shown.to_string().contains(&community), "no {community}: {shown}");
+                Ok(())
+            })
+            .with_context(|| frr.ask(&["show bgp ipv4 unicast"]).unwrap_or_default())
+        };
+        wait_sum(TOR_AS, BANDWIDTHS.iter().sum())?;
+        shared.stop_second()?;
+        // Of a single path FRR passes on the community as it is.
+        wait_sum(NODE_AS, BANDWIDTHS[0])
+    })
+}
+
 /// What 100 changed weights a second cost, in files, which are read from the disk at each change.
 #[test]
 #[ignore = "needs root and nftables"]
