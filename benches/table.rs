@@ -78,15 +78,15 @@ impl Feed {
 
 /// `count` prefixes, seven per attribute set, as in a real table.
 fn synthetic(count: u32, peer: u32) -> Feed {
-    feed(count, Asn(65000 + peer), peer)
+    feed(count, Asn(65000 + peer), peer, None)
 }
 
-/// The same with one AS_PATH whatever the next hop.
+/// The same with one AS_PATH whatever the next hop, and with LOCAL_PREF, as internal peers send it.
 fn reflected(count: u32, hop: u32) -> Feed {
-    feed(count, Asn(65000), hop)
+    feed(count, Asn(65000), hop, Some(100))
 }
 
-fn feed(count: u32, first_as: Asn, hop: u32) -> Feed {
+fn feed(count: u32, first_as: Asn, hop: u32, local_pref: Option<u32>) -> Feed {
     let mut feed = Feed { batches: Vec::new(), prefixes: 0 };
     let mut bytes = Vec::new();
     for first in (0..count).step_by(7) {
@@ -96,6 +96,7 @@ fn feed(count: u32, first_as: Asn, hop: u32) -> Feed {
             edit.prepend_as(Asn(asn), 1);
         }
         edit.set_med(set % 100);
+        local_pref.into_iter().for_each(|local_pref| edit.set_local_pref(local_pref));
         edit.set_communities(&[
             Community(0xfde9_0000 + set / 60_000),
             Community(0xfde9_0100 + set % 50),
@@ -310,24 +311,27 @@ const FEEDERS: u32 = 8;
 /// Clients of the reflector.
 const CLIENTS: u32 = 64;
 
-/// A client of a reflector.
-fn client(table: &mut Table, id: u32, vantage: u32) -> Vec<Reader> {
+/// A client of a reflector, at one of `vantages` vantages; 0: there are none.
+fn client(table: &mut Table, id: u32, vantages: u32) -> Vec<Reader> {
+    let number = id.checked_rem(vantages);
     let routes = PeerRoutes {
         reflection: ReflectionParams { client: true, cluster_id: None },
-        vantage: Some(format!("zone-{vantage}").into()),
+        vantage: number.map(|number| format!("zone-{number}").into()),
         ..PeerRoutes::new(format!("peer{id}"))
     };
     up(table, id, OUR_ASN, routes)
 }
 
 /// What it costs that clients are at `count` vantages: `FEEDERS` paths for each prefix, which differ
-/// in their next hops alone, to `CLIENTS` clients.
+/// in their next hops alone, to `CLIENTS` clients. The feeders are at `FEEDERS` vantages, and do not read;
+/// with a `count` of 0 nobody has a vantage.
 fn vantages(count: u32, prefixes: u32) {
     let mut table = table(false);
     let mut readers = Vec::new();
-    (1..=FEEDERS).for_each(|id| drop(client(&mut table, id, id % FEEDERS)));
+    let feeding = if count == 0 { 0 } else { FEEDERS };
+    (1..=FEEDERS).for_each(|id| drop(client(&mut table, id, feeding)));
     for id in FEEDERS + 1..=FEEDERS + CLIENTS {
-        readers.append(&mut client(&mut table, id, id % count));
+        readers.append(&mut client(&mut table, id, count));
     }
     turn(&mut table, &mut readers, false);
     let feeds: Vec<Feed> = (1..=FEEDERS).map(|hop| reflected(prefixes, hop)).collect();

@@ -5,9 +5,10 @@ use hashbrown::HashMap;
 
 use super::chunk::{ChunkPool, Frames, SharedChunk};
 use super::{
-    Audience, CHUNK_MAX, CoveredRanges, Except, ExportId, ExportState, Frame, GroupKey, Reflection,
+    Audience, CHUNK_MAX, CoveredRanges, Except, ExportId, ExportState, ExportTable, Frame,
+    GroupKey, Reflection,
 };
-use crate::rib::{DestId, Version};
+use crate::rib::{AttrTable, DestId, NextHops, Version};
 use crate::types::{Family, PathId};
 use crate::wire::{AttrEdit, UpdateWriter};
 
@@ -44,9 +45,12 @@ const MESSAGE_OCTETS: usize = 64;
 
 const END: u32 = u32::MAX;
 
-/// Results of exporting to this group, by what of a path decides; `None` if withheld.
+/// Results of exporting to groups that differ in their vantage alone, by what of a path decides; `None`
+/// if withheld. They are valid while no path changes.
 #[derive(Default)]
 pub(crate) struct Memo {
+    /// The key of these groups, without a vantage.
+    of: Option<GroupKey>,
     all: HashMap<MemoKey, Option<ExportId>, foldhash::fast::FixedState>,
     /// The latest: routes of one UPDATE tend to follow each other.
     latest: Option<(MemoKey, Option<ExportId>)>,
@@ -56,6 +60,16 @@ pub(crate) struct Memo {
 pub(crate) type MemoKey = (u32, u32, u16, bool);
 
 impl Memo {
+    /// Whether the results hold for a group with this key.
+    pub(crate) fn is_for(&self, key: &GroupKey) -> bool {
+        self.of.as_ref().is_some_and(|of| of.exports_like(key))
+    }
+
+    /// From now on, results are for groups with this key; there is none yet.
+    pub(crate) fn begin(&mut self, key: &GroupKey) {
+        self.of = Some(GroupKey { vantage: None, ..key.clone() });
+    }
+
     #[inline]
     pub(crate) fn get(&mut self, key: &MemoKey) -> Option<Option<ExportId>> {
         if let Some((latest, out)) = self.latest
@@ -75,7 +89,7 @@ impl Memo {
 
     /// Removes and returns every result, each once, in no particular order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Option<ExportId>> + '_ {
-        self.latest = None;
+        (self.latest, self.of) = (None, None);
         self.all.drain().map(|(_, out)| out)
     }
 }
@@ -116,8 +130,7 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// Clears the contents and keeps the allocated memory. Memoised entries have been removed
-    /// before.
+    /// Clears the contents and keeps the allocated memory and memoised results.
     pub(crate) fn clear(&mut self) {
         self.buckets.clear();
         self.index.clear();
@@ -136,6 +149,20 @@ impl Batch {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Releases memoised results.
+    pub(crate) fn forget(
+        &mut self,
+        outs: &mut ExportTable,
+        attrs: &mut AttrTable,
+        hops: &mut NextHops,
+    ) {
+        // The order of release decides which ids are used next, and nothing else.
+        #[allow(clippy::iter_over_hash_type)]
+        for out in self.memo.drain().flatten() {
+            outs.release(out, attrs, hops);
+        }
     }
 
     /// Prepares for routes of this group.

@@ -31,6 +31,8 @@ use crate::rib::{
 use crate::types::PathId;
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
 
+use choice::Picks;
+
 pub(crate) use choice::choose_paths;
 
 /// What a peer was sent.
@@ -99,6 +101,7 @@ pub(crate) struct Group {
     advertised_paths: AdjRibOut,
     /// Destinations that changed and have not been flushed yet.
     pending: IdSet,
+    picks: Picks,
     pending_at: u32,
     /// Destinations that are all pending; they are not marked one by one.
     marking: Range<u32>,
@@ -162,6 +165,7 @@ impl Group {
             members: BTreeMap::new(),
             advertised_paths,
             pending: IdSet::default(),
+            picks: Picks::default(),
             pending_at: 0,
             marking: 0..slots,
             copies: 0,
@@ -452,9 +456,19 @@ impl Group {
             || meter.is_spent()
     }
 
-    fn flush_slice(&mut self, state: &mut ExportState<'_>, window: usize, meter: &mut Meter) {
+    /// The table's batch, for routes of this group.
+    fn begin_batch(&self, state: &mut ExportState<'_>) -> Batch {
         let mut batch = std::mem::take(state.batch);
+        if !batch.memo.is_for(&self.key) {
+            batch.forget(state.outs, state.attrs, state.hops);
+            batch.memo.begin(&self.key);
+        }
         batch.begin(&self.key);
+        batch
+    }
+
+    fn flush_slice(&mut self, state: &mut ExportState<'_>, window: usize, meter: &mut Meter) {
+        let mut batch = self.begin_batch(state);
         // At least one: a slice without progress would be rescheduled forever.
         while batch.considered == 0 || !self.is_full(&batch, window, meter) {
             let Some(dest) = self.next_pending(state.dests, meter) else { break };
@@ -487,7 +501,7 @@ impl Group {
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) -> Flushed {
-        let new = match self.best_path(dest, (&*state).into()).copied() {
+        let new = match self.picked_path(dest, (&*state).into()).copied() {
             Some(path) => {
                 let out = self.export_path(dest, &path, state, batch);
                 self.exports.withheld += u64::from(out == ExportId::NONE);
@@ -498,7 +512,7 @@ impl Group {
         if self.advertised_paths.needs_memory(dest) {
             batch.work += WORK_GROW;
         }
-        // Several paths are ranked for the one that is sent.
+        // Several paths are ranked for the one that is sent, unless the decision has done so.
         if self.key.vantage.is_some() || self.key.sums_bandwidth {
             batch.work += state.dests.paths(dest).len() as u32 / 2;
         }
@@ -691,11 +705,6 @@ impl Group {
             self.log.append(last.take_chunk(complete, covered));
         }
         batch.recycle(last);
-        // The order of release decides which ids are used next, and nothing else.
-        #[allow(clippy::iter_over_hash_type)]
-        for out in batch.memo.drain().flatten() {
-            state.outs.release(out, state.attrs, state.hops);
-        }
         batch.clear();
         *state.batch = batch;
     }

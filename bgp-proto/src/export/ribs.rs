@@ -83,6 +83,8 @@ pub(crate) struct AdjRibsOut {
     seed: u64,
     /// Memory for the current slice.
     batch: Batch,
+    /// Groups with picks of this turn; one may be here several times.
+    picking: Vec<u32>,
     pub(crate) notes: Vec<String>,
     export: Export,
 }
@@ -112,6 +114,7 @@ impl AdjRibsOut {
             log_bytes_max,
             seed,
             batch: Batch::default(),
+            picking: Vec::new(),
             notes: Vec::new(),
             export: Export::Running,
         }
@@ -172,14 +175,24 @@ impl AdjRibsOut {
     ) {
         for group in self.groups.values_mut().filter(|group| group.key.family == family) {
             let vantage = group.key.vantage.as_ref().filter(|_| group.key.is_decided_by_vantage());
-            let any = match vantage.and_then(|vantage| choices.of(vantage.id)) {
+            let any = match vantage.and_then(|vantage| choices.of(vantage)) {
                 Some(choices) => group.mark_chosen(decided, choices, &self.exported),
                 None => group.mark_decided(decided),
             };
             meter.spend(1 + decided.len() as u32 / 16);
             if any {
+                if group.has_picks() {
+                    self.picking.push(group.id);
+                }
                 enqueue(group, &mut self.ready);
             }
+        }
+    }
+
+    /// Forgets what the decision of this turn has found for groups: paths change before the next one.
+    fn drop_picks(&mut self) {
+        for id in self.picking.drain(..) {
+            self.groups.get_mut(&id).into_iter().for_each(Group::drop_picks);
         }
     }
 
@@ -189,7 +202,7 @@ impl AdjRibsOut {
         let deciding = groups.filter(|group| group.key.is_decided_by_vantage());
         let mut vantages: Vec<_> = deciding.filter_map(|g| g.key.vantage.clone()).collect();
         vantages.sort_by_key(|vantage| vantage.id);
-        vantages.dedup_by_key(|vantage| vantage.id);
+        vantages.dedup();
         vantages
     }
 
@@ -573,6 +586,7 @@ impl AdjRibsOut {
     /// Encodes what groups have pending, as far as their members have room.
     pub(crate) fn encode(&mut self, rib: &mut LocRib, merging: Merging, meter: &mut Meter) {
         if self.export == Export::Deferred {
+            self.drop_picks();
             return;
         }
         if merging == Merging::Allowed {
@@ -611,6 +625,10 @@ impl AdjRibsOut {
                 self.merge(id, rib);
             }
         }
+        // Paths change before the next call.
+        let Parts { attrs, hops, .. } = rib.parts(Family::Ipv4);
+        self.batch.forget(&mut self.exported, attrs, hops);
+        self.drop_picks();
     }
 
     /// Purges withdrawn paths that every member of a group has processed: those changed at or

@@ -75,6 +75,13 @@ impl GroupKey {
             && !self.sums_bandwidth
     }
 
+    /// Whether a route that is exported to a group with this key is the same for one with `other`: the
+    /// vantage decides only which path is exported.
+    pub(crate) fn exports_like(&self, other: &GroupKey) -> bool {
+        let alike = |key: &GroupKey| GroupKey { vantage: None, ..key.clone() };
+        alike(self) == alike(other)
+    }
+
     /// Whether the export policy may set a next hop.
     pub(crate) fn sets_next_hop(&self) -> bool {
         let mut changes = self.export.rules.iter().flat_map(|rule| &rule.changes);

@@ -30,11 +30,17 @@ pub(crate) type Finalists = SmallVec<[Finalist; 8]>;
 
 /// What a decision means for a group with a vantage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// The best path may have been written since the last decision.
-    Written,
-    /// The best path is one of this source, as it was; [`SourceId::NONE`] if there is none.
-    Kept(SourceId),
+pub(crate) struct Choice {
+    /// The position of the best path; `u32::MAX` if there is none.
+    pub(crate) at: u32,
+    /// Its source, if it is as it was at the last decision; [`SourceId::NONE`] if there is no best path.
+    /// `None`: it may have been written since.
+    pub(crate) kept: Option<SourceId>,
+}
+
+impl Choice {
+    /// There is no best path.
+    pub(crate) const NONE: Choice = Choice { at: u32::MAX, kept: Some(SourceId::NONE) };
 }
 
 /// What decisions mean for the vantages in use.
@@ -46,9 +52,9 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
-    /// Those of one vantage, by decided destination.
-    pub(crate) fn of(&self, vantage: VantageId) -> Option<impl Iterator<Item = Choice> + '_> {
-        let column = self.vantages.iter().position(|other| other.id == vantage)?;
+    /// Those of one vantage, by decided destination. While costs change, there may be two of one id.
+    pub(crate) fn of(&self, vantage: &Arc<Vantage>) -> Option<impl Iterator<Item = Choice> + '_> {
+        let column = self.vantages.iter().position(|other| other == vantage)?;
         Some(self.rows.iter().skip(column).step_by(self.vantages.len()).copied())
     }
 }
@@ -155,28 +161,36 @@ impl Sources {
         })
     }
 
-    /// Appends the choice from each vantage.
+    /// Appends the choice from each vantage. `best`: the path that then changes places with the first
+    /// one ([`Destinations::set_best`](super::Destinations::set_best)); positions are those after that.
     pub(crate) fn choose(
         &self,
         finalists: &mut Finalists,
+        best: Option<usize>,
         (paths, attrs, hops): (&[Path], &AttrTable, &NextHops),
         choices: &mut Choices,
     ) {
         // Groups know the source of what they advertise, and a source may have several paths with
         // identifiers. What is sent of a local route does not depend on its path alone.
         let has_ids = paths.iter().any(|path| path.path_id != 0);
-        let choice_of = |path: &Path| {
+        let choice_of = |finalist: &Finalist| {
+            let path = &paths[finalist.at as usize];
             let is_plain = !has_ids && path.source.peer().is_some();
             let is_written = path.flags.has(PathFlags::WRITTEN) || !is_plain;
-            if is_written { Choice::Written } else { Choice::Kept(path.source) }
+            let at = match (finalist.at, best) {
+                (at, Some(best)) if at as usize == best => 0,
+                (0, Some(best)) => best as u32,
+                (at, _) => at,
+            };
+            Choice { at, kept: (!is_written).then_some(path.source) }
         };
         let Choices { vantages, rows } = choices;
         let (Some(first), more) = (finalists.first(), finalists.len() > 1) else {
-            rows.extend(vantages.iter().map(|_| Choice::Kept(SourceId::NONE)));
+            rows.extend(vantages.iter().map(|_| Choice::NONE));
             return;
         };
         if !more {
-            let choice = choice_of(&paths[first.at as usize]);
+            let choice = choice_of(first);
             rows.extend(vantages.iter().map(|_| choice));
             return;
         }
@@ -185,12 +199,21 @@ impl Sources {
         // Local paths are finalists among themselves only: then all costs are equal.
         let places: SmallVec<[(Option<VantageId>, Choice); 8]> = finalists
             .iter()
-            .map(|finalist| &paths[finalist.at as usize])
-            .map(|path| (self.place(path, hops), choice_of(path)))
+            .map(|finalist| (self.place(&paths[finalist.at as usize], hops), choice_of(finalist)))
             .collect();
         rows.extend(vantages.iter().map(|vantage| {
-            let least = places.iter().min_by_key(|(place, _)| vantage.cost_to(*place));
-            least.map_or(Choice::Written, |(_, choice)| *choice)
+            let mut least = (u32::MAX, Choice::NONE);
+            for (at, (place, choice)) in places.iter().enumerate() {
+                let cost = vantage.cost_to(*place);
+                if at == 0 || cost < least.0 {
+                    least = (cost, *choice);
+                }
+                // No path is nearer than one at the vantage itself.
+                if least.0 == 0 {
+                    break;
+                }
+            }
+            least.1
         }));
     }
 }
@@ -326,22 +349,24 @@ mod tests {
                 Arc::new(Vantage { id: VantageId(id), name, default_cost: 1, costs })
             }).collect();
             let mut choices = Choices { vantages, rows: Vec::new() };
-            rib.sources.choose(&mut finalists, (paths, attrs, hops), &mut choices);
+            let first = (!finalists.is_empty()).then(|| paths.len() - 1);
+            let swapped = |at: usize| match first {
+                Some(first) if at == first => 0,
+                Some(first) if at == 0 => first,
+                _ => at,
+            };
+            rib.sources.choose(&mut finalists, first, (paths, attrs, hops), &mut choices);
             for vantage in &choices.vantages {
                 let best = naive(Some(vantage));
                 prop_assert_eq!(rib.sources.best_from(vantage, paths, attrs, hops), best);
-                let expected = match best.map(|at| &paths[at]) {
-                    None => Choice::Kept(SourceId::NONE),
-                    Some(Path { flags, source, .. })
-                        if source.peer().is_some()
-                            && !flags.has(PathFlags::WRITTEN)
-                            && paths.iter().all(|path| path.path_id == 0) =>
-                    {
-                        Choice::Kept(*source)
-                    }
-                    Some(_) => Choice::Written,
-                };
-                prop_assert_eq!(choices.of(vantage.id).unwrap().collect::<Vec<_>>(), [expected]);
+                let expected = best.map_or(Choice::NONE, |at| {
+                    let Path { flags, source, .. } = paths[at];
+                    let is_kept = source.peer().is_some()
+                        && !flags.has(PathFlags::WRITTEN)
+                        && paths.iter().all(|path| path.path_id == 0);
+                    Choice { at: swapped(at) as u32, kept: is_kept.then_some(source) }
+                });
+                prop_assert_eq!(choices.of(vantage).unwrap().collect::<Vec<_>>(), [expected]);
             }
         }
     }

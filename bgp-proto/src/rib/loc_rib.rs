@@ -402,7 +402,7 @@ impl LocRib {
                     let mut finalists = sources.finalists(paths, attrs, hops);
                     meter.spend((choices.vantages.len() * (1 + finalists.len()) / 16) as u32);
                     let best = sources.best_of(&finalists, paths, attrs);
-                    sources.choose(&mut finalists, (paths, attrs, hops), choices);
+                    sources.choose(&mut finalists, best, (paths, attrs, hops), choices);
                     all_touched = rib.dests.take_touched(dest);
                     rib.dests.set_best(dest, best)
                 }

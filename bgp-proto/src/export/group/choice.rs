@@ -6,6 +6,42 @@ use super::{ADVERTISED_PATHS_MAX, Group};
 use crate::export::{AddPathSend, ExportState, ExportTable, ExportView, GroupKey};
 use crate::rib::{Choice, Decided, DestId, Path, order};
 
+/// The positions of the best paths that the decision of this turn has found for marked destinations.
+#[derive(Debug, Default)]
+pub(super) struct Picks {
+    all: Vec<(DestId, u32)>,
+    is_sorted: bool,
+    /// Where the next one is likely to be.
+    next: usize,
+}
+
+impl Picks {
+    fn push(&mut self, dest: DestId, at: u32) {
+        self.all.push((dest, at));
+        self.is_sorted = false;
+    }
+
+    /// The position for a destination, if the decision of this turn has marked it.
+    #[inline]
+    fn take(&mut self, dest: DestId) -> Option<u32> {
+        if self.all.is_empty() {
+            return None;
+        }
+        if !self.is_sorted {
+            // It is, but where the rounds of the decision process begin.
+            self.all.sort_unstable_by_key(|(dest, _)| *dest);
+            self.is_sorted = true;
+        }
+        // Destinations are decided and encoded in the same order.
+        let at = match self.all.get(self.next) {
+            Some((likely, _)) if *likely == dest => self.next,
+            _ => self.all.binary_search_by_key(&dest, |(dest, _)| *dest).ok()?,
+        };
+        self.next = at + 1;
+        self.all.get(at).map(|(_, position)| *position)
+    }
+}
+
 impl Group {
     /// Marks decided destinations pending whose best path changed, or all if others decide too.
     /// Returns whether there is one.
@@ -20,7 +56,7 @@ impl Group {
     }
 
     /// Marks decided destinations pending unless the best path from the vantage is the advertised
-    /// one, unchanged. Returns whether there is one.
+    /// one, unchanged. Returns whether there is one. The choices are kept until [`Group::drop_picks`].
     pub(crate) fn mark_chosen(
         &mut self,
         decided: &[Decided],
@@ -31,10 +67,11 @@ impl Group {
         for (change, choice) in decided.iter().zip(choices) {
             let is_kept = !change.all_touched && {
                 let advertised = exported.except(self.advertised_paths.best(change.dest)).source;
-                choice == Choice::Kept(advertised)
+                choice.kept == Some(advertised)
             };
             if !is_kept {
                 self.mark(change.dest);
+                self.picks.push(change.dest, choice.at);
                 any = true;
             }
         }
@@ -52,6 +89,28 @@ impl Group {
                 Some(&paths[best])
             }
             _ => state.dests.best(dest),
+        }
+    }
+
+    pub(crate) fn has_picks(&self) -> bool {
+        !self.picks.all.is_empty()
+    }
+
+    /// Forgets the choices of this turn: paths change before the next one.
+    pub(crate) fn drop_picks(&mut self) {
+        self.picks = Picks::default();
+    }
+
+    /// As [`Group::best_path`], without ranking the paths if the decision of this turn has done so.
+    #[inline]
+    pub(super) fn picked_path<'a>(
+        &mut self,
+        dest: DestId,
+        state: ExportView<'a>,
+    ) -> Option<&'a Path> {
+        match self.picks.take(dest) {
+            Some(at) => state.dests.paths(dest).get(at as usize),
+            None => self.best_path(dest, state),
         }
     }
 

@@ -47,8 +47,7 @@ impl Group {
         window: usize,
         meter: &mut Meter,
     ) {
-        let mut batch = std::mem::take(state.batch);
-        batch.begin(&self.key);
+        let mut batch = self.begin_batch(state);
         let mut finished = Vec::new();
         let mut covered = CoveredRanges::default();
         while self.resyncing > 0 && (batch.considered == 0 || !self.is_full(&batch, window, meter))
