@@ -135,7 +135,8 @@ fn weights(criterion: &mut Criterion, objects: &[(String, String)], host: &HostS
             b.iter_batched(
                 || {
                     change += 1;
-                    (0..5).map(|n| service((change * 5 + n) % SERVICES, 2 + change / 200 % 7))
+                    let of = |n| service((change * 5 + n) % SERVICES, 2 + change / 200 % 7);
+                    (0..5).map(of).collect::<Vec<_>>()
                 },
                 |objects| {
                     for [_, slice] in objects {
