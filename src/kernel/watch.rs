@@ -135,7 +135,7 @@ impl Watch {
         let learned = foreign.filter_map(|(prefix, routes)| {
             learn::learned_route(prefix, routes, rules, self.own_protocol, resolver)
         });
-        let networks: BTreeSet<Prefix> = resolver.links().networks().into_iter().collect();
+        let networks: BTreeSet<Prefix> = resolver.links().networks().collect();
         let connected = networks.into_iter();
         let connected = connected.filter_map(|n| learn::connected_route(n, rules, resolver));
         learned.chain(connected).collect()
