@@ -103,7 +103,8 @@ fn service(number: usize, here: usize) -> [Decoded; 2] {
     let mut slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": metadata(&format!("{name}-1")), "addressType": "IPv4", "endpoints": endpoints});
     slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": name});
-    [service, slice].map(|object| decode(object).unwrap().unwrap())
+    [service, slice]
+        .map(|object| decode(object).expect("valid").expect("an object of a known kind"))
 }
 
 /// Five changed weights, up to the difference that the daemon applies.
@@ -125,7 +126,7 @@ fn weights(criterion: &mut Criterion, objects: &[(String, String)], host: &HostS
     let mut converter = Converter::default();
     let mut convert = |resolver: &mut Resolver| {
         let (plan, touched) = (resolver.plan(), resolver.take_touched());
-        (converter.convert(&plan, &touched, host).unwrap(), touched)
+        (converter.convert(&plan, &touched, host).expect("a valid plan"), touched)
     };
     let (mut current, _) = convert(&mut resolver);
     let mut change = 0;

@@ -155,7 +155,7 @@ fn copy(
 ) -> Result<DumpPart, ClientError> {
     let (mut last, mut octets) = (DumpPart::default(), Vec::new());
     client.ask(request, |item| {
-        last = serde_json::from_str(item.get()).map_err(ClientError::Answer)?;
+        last = serde_json::from_str(item).map_err(ClientError::Answer)?;
         octets.clear();
         let decoded = STANDARD.decode_vec(&last.mrt, &mut octets);
         decoded.map_err(|error| ClientError::Answer(serde::de::Error::custom(error)))?;

@@ -189,7 +189,7 @@ impl Saved {
         let limit = usize::try_from(select.limit.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
         print(request, Demand::Nothing, output, |each| {
             let mut item = |item: Result<Box<RawValue>, serde_json::Error>| {
-                each(&item.map_err(ClientError::Answer)?)
+                each(item.map_err(ClientError::Answer)?.get())
             };
             if !select.count {
                 let mut routes = views.take(limit).map(|view| ctl::route(&view, &names));

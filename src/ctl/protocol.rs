@@ -353,7 +353,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 31] = [
+const REQUESTS: [&str; 33] = [
     "show-status",
     "show-peers",
     "show-peers-in",

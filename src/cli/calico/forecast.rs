@@ -103,7 +103,7 @@ fn ask(socket: &Path, request: &Request) -> io::Result<Result<Reloaded, String>>
     let mut answer = None;
     let asked = Client::connect(socket).and_then(|mut client| {
         client.ask(request, |item| {
-            answer = Some(serde_json::from_str(item.get()).map_err(ClientError::Answer)?);
+            answer = Some(serde_json::from_str(item).map_err(ClientError::Answer)?);
             Ok(())
         })
     });
