@@ -51,7 +51,9 @@ fn next_hops_are_listed_with_their_state_and_users() {
     let (hops, has_more) = listed(&table);
     assert_eq!((hops.len(), has_more), (1, false));
     assert_eq!((hops[0].addr, hops[0].paths), (addr, 2));
-    assert_eq!(hops[0].state, NextHopState::Unreachable, "not reported yet");
+    table.handle_next_hop(addr, NextHopState::Unreachable);
+    while table.finish(Time::ZERO) {}
+    assert_eq!(listed(&table).0[0].state, NextHopState::Unreachable);
     reach_by(&mut table, "10.0.0.2", Some("eth0"));
     assert!(matches!(listed(&table).0[0].state, NextHopState::Via { connected: true, .. }));
     assert_eq!(table.next_hops(None, 0), (Vec::new(), true));
