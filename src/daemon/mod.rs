@@ -23,6 +23,7 @@ mod limits;
 mod link_local;
 mod link_watch;
 mod listening;
+mod local_routes;
 mod neighbors;
 mod next_hops;
 mod node;

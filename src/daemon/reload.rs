@@ -5,17 +5,15 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Source;
 use bgp_proto::session::Close;
-use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{PeerId, Prefix, off_interface};
-use bgp_proto::wire::{AttrEdit, Origin};
 use tracing::{info, warn};
 
 use super::Daemon;
 use super::answer::ReloadRefused;
-use crate::config::{Changes, Config, Document, Originate, Redistribute, RedistributeFrom, Vrf};
+use super::local_routes::{learn_rules, originated};
+use crate::config::{Changes, Config, Document, Vrf};
 use crate::engine::Handle;
 use crate::event_names::{KEY_REFUSED, KEYS_SET, RELOAD_REFUSED, RELOADED};
-use crate::kernel::{LearnRule, LearnSource};
 use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
 
@@ -315,16 +313,6 @@ pub(super) fn apply_originate(changes: &Changes, table: &Handle) {
     }
 }
 
-/// The local route of an originated one.
-pub(super) fn originated(route: &Originate) -> LocalRoute {
-    let attrs = route.bandwidth.map(|bandwidth| {
-        let mut attrs = AttrEdit::originate(Origin::Igp);
-        attrs.set_ext_communities(&[bandwidth]);
-        attrs.into_bytes().into()
-    });
-    LocalRoute { install: route.install.clone(), attrs, ..LocalRoute::default() }
-}
-
 /// Every neighbour and range in a VRF, with its key if it has one.
 pub(super) fn key_entries(config: &Config, vrf: Option<&Arc<str>>) -> KeyEntries {
     let ranges = config.dynamic.iter().filter(|range| range.session.vrf.as_ref() == vrf);
@@ -356,21 +344,6 @@ pub(super) fn one_line(changes: &Changes) -> String {
     let more = changes.count();
     line.extend((more > 0).then(|| format!("and {more} more")));
     line.join("; ")
-}
-
-pub(super) fn learn_rules(rules: &[Redistribute]) -> Vec<LearnRule> {
-    rules
-        .iter()
-        .map(|rule| LearnRule {
-            from: match rule.from {
-                RedistributeFrom::Kernel => LearnSource::Kernel,
-                RedistributeFrom::Connected => LearnSource::Connected,
-            },
-            protocols: rule.protocols.clone(),
-            interfaces: rule.interfaces.clone(),
-            prefixes: rule.prefixes.clone(),
-        })
-        .collect()
 }
 
 #[cfg(test)]

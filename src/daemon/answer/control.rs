@@ -7,7 +7,6 @@ use bgp_proto::session::State;
 use bgp_proto::types::{FamilyMap, Prefix, Time, off_interface};
 
 use super::bfd::BfdView;
-use super::configuration::listed;
 use super::contested::contested;
 use super::debugging::Debugging;
 use super::draining::DrainView;
@@ -389,7 +388,7 @@ impl Backend for ControlView {
             Request::Reload => self.reload().await,
             Request::ReloadDryRun { list } => self.rehearse(*list).await,
             Request::CalicoDryRun { apply, delete, list } => {
-                self.forecast(apply, delete, listed(*list)).await
+                self.forecast(apply, delete, *list).await
             }
             Request::ReloadUnconfirmed { seconds } => self.reload_until(*seconds).await,
             Request::Confirm => self.confirm().await,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::configuration::listed;
 use super::control::ControlView;
 use super::orders::{PlanOrder, RehearsedPlan};
 use super::rehearsed::rehearsed_routes;
@@ -19,7 +20,7 @@ impl ControlView {
         &self,
         apply: &[ObjectFile],
         delete: &[String],
-        list: usize,
+        list: Option<u32>,
     ) -> Result<Page, Refusal> {
         let _alone = self.rehearsals.begin()?;
         let Some(node) = self.sources.state().node.clone() else {
@@ -51,7 +52,7 @@ impl ControlView {
             let origin = origins.get(&*session.peer);
             session.object = origin.map(|origin| origin.object.to_string());
         }
-        let routes = rehearsed_routes(&self.sources, &rehearsed, list).await?;
+        let routes = rehearsed_routes(&self.sources, &rehearsed, listed(list)).await?;
         let is_still = Arc::ptr_eq(&running, &self.sources.state().config);
         let plan = plan.into_iter().map(|d| PlanDifference {
             line: d.to_string(),

@@ -18,7 +18,7 @@ use super::sources::{Sources, in_slices, is_stopping};
 use crate::config::Changes;
 use crate::ctl::item::{RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 use crate::ctl::{Names, Refusal, attribute_changes};
-use crate::daemon::reload::{learn_rules, originated};
+use crate::daemon::local_routes::{learn_rules, originated};
 use crate::engine::Handle;
 
 /// Maximum number of routes listed in one answer.
