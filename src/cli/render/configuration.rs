@@ -32,7 +32,7 @@ pub(in crate::cli) fn reloaded(r: &Reloaded) -> String {
         let (name, what) = (clean(&s.peer), clean(&s.what));
         let (received, advertised) = (s.prefixes_received, s.prefixes_advertised);
         let object = s.object.as_ref().map_or(String::new(), |o| format!(" ({})", clean(o)));
-        if r.routes.is_none() {
+        if r.forecast.as_ref().is_some_and(|forecast| forecast.why_no_routes.is_some()) {
             // No daemon was asked.
             let _ = writeln!(out, "session {name} {what}");
             continue;
