@@ -45,6 +45,8 @@ pub struct Loaded {
     pub objects: Vec<Decoded>,
     /// What is wrong with files and documents, and with objects that cannot be named.
     pub problems: Vec<Problem>,
+    /// What anchors and aliases have added so far.
+    pub(crate) aliased: usize,
 }
 
 /// Reads files and folders. In folders, files ending in `yaml`, `yml`, `json` and `txt` are read,
@@ -111,7 +113,7 @@ pub fn parse(file: &str, text: &str, loaded: &mut Loaded) {
         parse_etcd(file, text, loaded);
         return;
     }
-    match yaml::documents(text) {
+    match yaml::documents_after(text, &mut loaded.aliased) {
         Ok(documents) => {
             for (number, document) in (1..).zip(documents) {
                 take(&format!("{file} document {number}"), document, loaded);

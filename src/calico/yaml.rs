@@ -16,8 +16,11 @@ use serde_json::{Map, Number, Value};
 /// Maximum nesting.
 const DEPTH_MAX: usize = 64;
 
-/// Maximum number of values that aliases may add to one text.
+/// Maximum size of what anchors and aliases may add to the texts that are read together: values and
+/// keys, each with one more for every [`OCTETS`] of its text.
 const ALIASED_MAX: usize = 100_000;
+/// Octets of text that count as a value: about the memory that one takes.
+const OCTETS: usize = 32;
 
 /// Why a text is not YAML.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +38,17 @@ pub struct Error {
 /// The first line at which the text is not YAML. The documents before it are discarded too, so that
 /// a truncated file is not half applied.
 pub fn documents(text: &str) -> Result<Vec<Value>, Error> {
+    documents_after(text, &mut 0)
+}
+
+/// The same for one of several texts; `aliased` is what anchors and aliases have added to those before
+/// it, from 0.
+///
+/// # Errors
+/// As of [`documents`].
+pub(super) fn documents_after(text: &str, aliased: &mut usize) -> Result<Vec<Value>, Error> {
     let mut reader =
-        Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0, line: 1 };
+        Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased, line: 1 };
     let mut documents = Vec::new();
     while let Some(event) = reader.next()? {
         match event {
@@ -55,14 +67,14 @@ pub fn documents(text: &str) -> Result<Vec<Value>, Error> {
     Ok(documents)
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'c> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     anchors: HashMap<usize, Value>,
-    aliased: usize,
+    aliased: &'c mut usize,
     line: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'a, '_> {
     fn next(&mut self) -> Result<Option<Event<'a>>, Error> {
         match self.parser.next_event() {
             None => Ok(None),
@@ -79,6 +91,15 @@ impl<'a> Reader<'a> {
 
     fn fail(&self, text: &str) -> Error {
         Error { line: self.line, text: text.to_owned() }
+    }
+
+    /// Counts a copy that is about to be made.
+    fn count(&mut self, size: usize) -> Result<(), Error> {
+        *self.aliased = self.aliased.saturating_add(size);
+        if *self.aliased > ALIASED_MAX {
+            return Err(self.fail("aliases repeat too much"));
+        }
+        Ok(())
     }
 
     fn value(&mut self, event: Event<'a>, depth: usize) -> Result<Value, Error> {
@@ -108,19 +129,18 @@ impl<'a> Reader<'a> {
             }
             Event::MappingStart(anchor, _) => (anchor, Value::Object(self.mapping(depth)?)),
             Event::Alias(id) => {
-                let Some(value) = self.anchors.get(&id).cloned() else {
+                let Some(size) = self.anchors.get(&id).map(size) else {
                     return Err(self.fail("an alias has no anchor"));
                 };
                 // Every alias copies its value, so that nested ones grow exponentially.
-                self.aliased = self.aliased.saturating_add(size(&value));
-                if self.aliased > ALIASED_MAX {
-                    return Err(self.fail("aliases repeat too much"));
-                }
-                (0, value)
+                self.count(size)?;
+                (0, self.anchors.get(&id).cloned().unwrap_or_default())
             }
             _ => return Err(self.fail("a value is missing")),
         };
         if anchor != 0 {
+            // A copy too, and anchors may be nested.
+            self.count(size(&value))?;
             self.anchors.insert(anchor, value.clone());
         }
         Ok(value)
@@ -175,9 +195,11 @@ impl<'a> Reader<'a> {
 }
 
 fn size(value: &Value) -> usize {
+    let text = |text: &str| 1 + text.len() / OCTETS;
     match value {
         Value::Array(list) => list.iter().map(size).sum::<usize>() + 1,
-        Value::Object(map) => map.values().map(size).sum::<usize>() + 1,
+        Value::Object(map) => map.iter().map(|(k, v)| text(k) + size(v)).sum::<usize>() + 1,
+        Value::String(string) => text(string),
         _ => 1,
     }
 }
@@ -310,6 +332,32 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
         }
         assert_eq!(documents(&bomb).unwrap_err().text, "aliases repeat too much");
+    }
+
+    #[test]
+    fn copies_of_long_texts_count_by_their_length() {
+        let long = "x".repeat(1000);
+        let refused = |text: &str| documents(text).unwrap_err().text;
+        let list = |count| format!("a: &a {long}\nb: [{}]\n", "*a,".repeat(count));
+        assert_eq!(refused(&list(5000)), "aliases repeat too much");
+        assert!(documents(&list(100)).is_ok());
+        let keys = format!("a: &a {{{long}: 1}}\nb: [{}]\n", "*a,".repeat(5000));
+        assert_eq!(refused(&keys), "aliases repeat too much");
+        // Each anchor keeps a copy of all that is in it.
+        let nested = |octets: usize| {
+            let start: String = (0..50).map(|level| format!("&n{level} [")).collect();
+            format!("{start}{}{}", "x".repeat(octets), "]".repeat(50))
+        };
+        assert_eq!(refused(&nested(200_000)), "aliases repeat too much");
+        assert!(documents(&nested(100)).is_ok());
+    }
+
+    #[test]
+    fn copies_count_for_all_texts_that_are_read_together() {
+        let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), "*a,".repeat(1000));
+        let mut aliased = 0;
+        let read = (0..10).take_while(|_| documents_after(&text, &mut aliased).is_ok()).count();
+        assert_eq!(read, 3);
     }
 
     proptest! {

@@ -36,7 +36,7 @@ impl Contents {
     /// If a part of it cannot be read, objects that it held before and that are not in the rest are
     /// kept: they may be in that part.
     pub(super) fn put(&mut self, path: &Path, loaded: Loaded) {
-        let Loaded { objects, problems } = loaded;
+        let Loaded { objects, problems, .. } = loaded;
         let mut file = File { objects: BTreeMap::new(), problems };
         let old = self.files.remove(path).unwrap_or_default();
         if !file.problems.is_empty() {
