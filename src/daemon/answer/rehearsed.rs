@@ -12,7 +12,7 @@ use bgp_proto::table::{
 };
 use bgp_proto::types::{Family, NextHop, PeerId, Prefix};
 use bgp_proto::wire::AttrView;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sources::{Sources, in_slices, is_stopping};
 use crate::config::Changes;
@@ -31,20 +31,20 @@ const FORESEE_MAX: Duration = Duration::from_secs(5);
 
 /// Carries out dry runs, one at a time: the memory for what is listed is not part of
 /// `bgp.memory-max`.
-pub(in crate::daemon) struct Rehearsals(Semaphore);
+pub(in crate::daemon) struct Rehearsals(Arc<Semaphore>);
 
 impl Rehearsals {
     pub(super) fn new() -> Rehearsals {
-        Rehearsals(Semaphore::new(1))
+        Rehearsals(Arc::new(Semaphore::new(1)))
     }
 
     /// Begins a dry run, which lasts as long as the permit.
     ///
     /// # Errors
     /// Another one is running.
-    pub(super) fn begin(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    pub(super) fn begin(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let text = "another dry run is running; try again in a few seconds";
-        self.0.try_acquire().map_err(|_| Refusal::failed(text))
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| Refusal::failed(text))
     }
 }
 
