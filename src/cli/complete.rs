@@ -47,7 +47,11 @@ pub(super) fn complete(args: &CompleteArgs) -> ExitCode {
 }
 
 fn named(words: &[String]) -> Option<Named> {
-    let (_, before) = words.split_last()?;
+    let (last, before) = words.split_last()?;
+    // An option, which the shell's script knows.
+    if last.starts_with('-') {
+        return None;
+    }
     let mut root = Cli::command();
     root.build();
     let (mut command, mut given) = (&root, 0);
@@ -177,10 +181,17 @@ const BASH: &str = r#"
 # Names of peers, VRFs and policies, from the daemon.
 _margay_and_names() {
     _margay "$@"
-    local names
-    names=$(margay complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
-    if [[ -n $names ]]; then
-        COMPREPLY=($(compgen -W "$names" -- "${COMP_WORDS[COMP_CWORD]}"))
+    local word=${COMP_WORDS[COMP_CWORD]} name quoted
+    local -a names=()
+    # Names are text that others chose: compgen -W would expand them, and run what is in $(...).
+    while IFS= read -r name; do
+        printf -v quoted %q "$name"
+        if [[ -n $name && ( $name == "$word"* || $quoted == "$word"* ) ]]; then
+            names+=("$quoted")
+        fi
+    done <<< "$(margay complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)"
+    if (( ${#names[@]} )); then
+        COMPREPLY=("${names[@]}")
     fi
 }
 complete -F _margay_and_names -o bashdefault -o default margay
@@ -218,6 +229,8 @@ mod tests {
             ("drain a b ", Some(Named::Peer)),
             ("debug ", Some(Named::Peer)),
             ("probe ", Some(Named::Peer)),
+            ("show peer --js", None),
+            ("show routes -", None),
             ("show ", None),
             ("show routes ", None),
             ("log-level ", None),
@@ -229,6 +242,35 @@ mod tests {
         }
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(socket(&words("show --socket /s peer ")), PathBuf::from("/s"));
+    }
+
+    /// A stand-in for margay prints names that bash would expand.
+    #[test]
+    fn bash_completes_names_as_text() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let program = "#!/bin/sh\nfor last; do :; done\ncase $last in -*) exit;; esac\n\
+                       printf '%s\\n' '$(touch created)' '`touch created`' 'a b' 'ab;c' '*' tor\n";
+        std::fs::write(at("margay"), program).unwrap();
+        std::fs::set_permissions(at("margay"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(at("script"), completion_script(Shell::Bash)).unwrap();
+        let completed = |last: &str| {
+            let command = format!(
+                "PATH=$PWD:$PATH; . ./script; COMP_WORDS=(margay show peer '{last}'); \
+                 COMP_CWORD=3; _margay_and_names margay '{last}' peer; \
+                 printf '%s\\n' \"${{COMPREPLY[@]}}\""
+            );
+            let mut bash = std::process::Command::new("bash");
+            let output = bash.args(["-c", &command]).current_dir(folder.path()).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let all = "\\$\\(touch\\ created\\)\n\\`touch\\ created\\`\na\\ b\nab\\;c\n\\*\ntor\n";
+        assert_eq!(completed(""), all);
+        assert_eq!(completed("t"), "tor\n");
+        assert_eq!(completed("a\\ "), "a\\ b\n", "what is completed is quoted already");
+        assert_eq!(completed("--js"), "--json\n");
+        assert!(!at("created").exists());
     }
 
     #[test]
