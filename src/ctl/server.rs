@@ -20,8 +20,10 @@ use crate::client_slots::{ClientSlots, LastActivity};
 
 /// Most clients at once.
 const CLIENTS_MAX: usize = 64;
-/// Longest request, in octets, its line end included.
+/// Longest request, in octets, its line end included. Only one with objects may be as long.
 pub const REQUEST_LEN_MAX: u64 = 1024 * 1024;
+/// Longest request of any other kind, and most memory that a client's buffer keeps between requests.
+const REQUEST_LEN_USUAL: usize = 64 * 1024;
 
 /// How long to wait for a client, and for the daemon.
 #[derive(Clone, Copy)]
@@ -101,13 +103,16 @@ async fn serve<B: Backend>(
         heard.note();
         let whole = line.ends_with(b"\n");
         let parsed = if whole {
-            serde_json::from_slice(&line).map_err(|e| Refusal::bad_request(&line, &e))
+            parse(&line)
         } else {
             Err(Refusal {
                 kind: ErrorKind::BadRequest,
                 text: format!("not a request: no line end within {REQUEST_LEN_MAX} octets"),
             })
         };
+        if line.capacity() > REQUEST_LEN_USUAL {
+            line = Vec::new();
+        }
         let answered = match parsed {
             Ok(request) => answer(&mut writer, backend, &request, waits, heard).await,
             Err(refusal) => write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await,
@@ -116,6 +121,15 @@ async fn serve<B: Backend>(
             return;
         }
     }
+}
+
+fn parse(line: &[u8]) -> Result<Request, Refusal> {
+    let request = serde_json::from_slice(line).map_err(|e| Refusal::bad_request(line, &e))?;
+    if line.len() > REQUEST_LEN_USUAL && !matches!(request, Request::CalicoDryRun { .. }) {
+        let text = format!("the request is longer than {REQUEST_LEN_USUAL} octets");
+        return Err(Refusal { kind: ErrorKind::BadRequest, text });
+    }
+    Ok(request)
 }
 
 /// Writes the answer to one request. On an error, the client must be disconnected.

@@ -110,6 +110,23 @@ async fn a_line_without_end_is_refused_and_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn only_a_request_with_objects_may_be_long() {
+    let backend = Numbers::new(1, 0);
+    let (client, _task) = connect(&backend, 4096, Waits::default());
+    let mut client = BufReader::new(client);
+    let long = " ".repeat(REQUEST_LEN_USUAL);
+    client.write_all(format!("{{\"request\":\"show-status\"}}{long}\n").as_bytes()).await.unwrap();
+    let refused = lines(&mut client, 1).await;
+    assert!(refused[0].contains("longer than 65536 octets"), "{refused:?}");
+    assert_eq!(backend.asked.load(Ordering::SeqCst), 0);
+    let file = crate::ctl::ObjectFile { name: "f".into(), text: long };
+    let request = Request::CalicoDryRun { apply: vec![file], delete: Vec::new(), list: None };
+    let request = serde_json::to_string(&request).unwrap() + "\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(lines(&mut client, 1).await, ["{\"done\":{\"items\":0}}"]);
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_disconnected_and_costs_two_pages() {
     let backend = Numbers::new(1_000_000, 100);
     let waits = Waits { write: SHORT, ..Waits::default() };
