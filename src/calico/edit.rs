@@ -51,12 +51,8 @@ impl Edit {
                 return Err(format!("{id}: {fault}"));
             }
         }
-        match delete.iter().find(|text| !text.contains('/')) {
-            Some(text) => {
-                Err(format!("--delete {text}: expected KIND/NAME or KIND/NAMESPACE/NAME"))
-            }
-            None => Ok(Edit { apply: loaded.objects, delete }),
-        }
+        delete.iter().try_for_each(|text| deletable(text))?;
+        Ok(Edit { apply: loaded.objects, delete })
     }
 
     /// Whether nothing is changed.
@@ -85,14 +81,32 @@ impl Edit {
         Ok(lines)
     }
 
-    /// Whether it adds a Secret of this name.
-    fn has_secret(&self, name: &str) -> bool {
-        self.apply.iter().any(|object| object.id.kind == Kind::Secret && object.id.name == name)
+    /// Whether it adds the Secret.
+    fn has_secret(&self, namespace: &str, name: &str) -> bool {
+        self.apply.iter().any(|Decoded { id, .. }| {
+            (id.kind, &*id.namespace, &*id.name) == (Kind::Secret, namespace, name)
+        })
     }
 
     fn has_kind(&self, kind: Kind) -> bool {
         self.apply.iter().any(|object| object.id.kind == kind)
     }
+}
+
+/// Whether this names an object of a kind that can be deleted.
+fn deletable(text: &str) -> Result<(), String> {
+    let Some((kind, _)) = text.split_once('/') else {
+        return Err(format!("--delete {text}: expected KIND/NAME or KIND/NAMESPACE/NAME"));
+    };
+    let mut kinds = KINDS.map(|known| known.to_string()).to_vec();
+    kinds.dedup();
+    if kinds.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
+        return Ok(());
+    }
+    let kinds = kinds.join(", ");
+    Err(format!(
+        "--delete {text}: this kind cannot be deleted in a forecast; those that can: {kinds}"
+    ))
 }
 
 /// The objects of this name.
@@ -200,7 +214,8 @@ impl Basis {
         }
         let (before, after) = (self.snapshot.needs(&self.settings), changed.needs(&self.settings));
         let secrets: BTreeSet<&String> = after.secrets.difference(&before.secrets).collect();
-        let secrets = secrets.into_iter().filter(|name| !edit.has_secret(name));
+        let secrets =
+            secrets.into_iter().filter(|name| !edit.has_secret(&self.settings.namespace, name));
         let mut unread: Vec<String> = secrets
             .map(|name| {
                 format!("Secret {name}, which is not read yet (it can be given by --apply)")
@@ -309,5 +324,26 @@ mod tests {
         assert!(new("kind: [").starts_with("f: line "), "{}", new("kind: ["));
         let form = Edit::new(Loaded::default(), vec!["x".to_owned()]).unwrap_err();
         assert!(form.contains("expected KIND/NAME"), "{form}");
+        let kind = Edit::new(Loaded::default(), vec!["Secret/kube-system/bgp".to_owned()]);
+        let kind = kind.unwrap_err();
+        assert!(
+            kind.contains("cannot be deleted in a forecast; those that can: Node, BGP"),
+            "{kind}"
+        );
+    }
+
+    #[test]
+    fn only_a_secret_of_the_right_namespace_is_the_one_that_is_needed() {
+        let basis = basis(&[node("a", 1)]);
+        let password = json!({"secretKeyRef": {"name": "bgp", "key": "k"}});
+        let spec = json!({"peerIP": "192.0.2.1", "asNumber": 64999, "password": password});
+        let unread = |namespace: &str| {
+            let metadata = json!({"name": "bgp", "namespace": namespace});
+            let secret = json!({"kind": "Secret", "apiVersion": "v1", "metadata": metadata,
+                                "data": {"k": "cw=="}});
+            let edit = edit(&[object("BGPPeer", "tor", &spec), secret.to_string()], &[]);
+            basis.forecast(&edit).unwrap().unread.len()
+        };
+        assert_eq!((unread("kube-system"), unread("default")), (0, 1));
     }
 }
