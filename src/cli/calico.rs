@@ -255,6 +255,11 @@ pub(super) fn run(
             doctor::write(&report, *json, out)
         }
         Command::Simulate(arguments) => simulate::run(arguments, out, read_live),
+        Command::Plan { fail_on_problems: true, diff: Some(None), .. } => Err(forecast::wrong(
+            "--fail-on-problems is for a plan, or for --diff with OLD: a forecast lists the problems \
+             that come and go with the other differences"
+                .to_owned(),
+        )),
         Command::Plan { input, json, diff: Some(None), all, change, daemon, .. } => {
             let list = all.then_some(u32::MAX);
             let read = || input.read(read_live);

@@ -64,13 +64,12 @@ pub(super) fn forecast(
 ) -> io::Result<Reloaded> {
     // Faults are named before anybody is asked.
     let edit = change.edit()?;
-    let why = if input.live {
-        match ask(&daemon.socket, &change.request(list)?)? {
+    let why = match unasked(input) {
+        Some(why) => why.to_owned(),
+        None => match ask(&daemon.socket, &change.request(list)?)? {
             Ok(answer) => return Ok(answer),
             Err(why) => why,
-        }
-    } else {
-        "without --live no daemon is asked".to_owned()
+        },
     };
     let live = read().map_err(|error| match input.live {
         true => io::Error::new(error.kind(), format!("{error}; nor is a daemon asked: {why}")),
@@ -91,6 +90,19 @@ pub(super) fn forecast(
         asks_services: live.asks_services,
     };
     Ok(answer(basis.forecast(&edit).map_err(wrong)?, why))
+}
+
+/// Why a daemon cannot be asked: it answers for its own objects and its own version.
+fn unasked(input: &Input) -> Option<&'static str> {
+    if !input.live {
+        Some("without --live no daemon is asked")
+    } else if !input.resources.is_empty() {
+        Some("with --resources no daemon is asked: it has other objects")
+    } else if input.calico_version.is_some() {
+        Some("with --calico-version no daemon is asked: it may follow another version")
+    } else {
+        None
+    }
 }
 
 /// Asks the daemon; the inner error says why there is none to ask.

@@ -124,6 +124,43 @@ fn objects_in_files_replace_live_ones() {
     assert!(text.contains("Node/x: unreadable"), "{text}");
 }
 
+/// The daemon has neither these objects nor this version; the socket of the test is not even tried.
+#[test]
+fn a_daemon_with_other_objects_or_another_version_is_not_asked() {
+    let folder = TempDir::new().unwrap();
+    let Input { resources, .. } = mesh(&folder);
+    let none = Input { live: true, node: None, resources: Vec::new(), ..mesh(&folder) };
+    let version = Some("v3.30.0".to_owned());
+    for (input, why) in [
+        (Input { resources: resources.clone(), ..none.clone() }, "with --resources no daemon"),
+        (Input { calico_version: version, ..none }, "with --calico-version no daemon"),
+    ] {
+        let read = |_: Option<&Path>, _: Span| {
+            let settings = Some(Settings::from_env("a", &BTreeMap::new()));
+            let mut live = Live { settings, ..Live::default() };
+            load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
+            Ok(live)
+        };
+        let mut out = Vec::new();
+        run(&planned(input, false, Some(None)), &b""[..], &mut out, read, unasked).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(&format!("not evaluated: {why}")), "{text}");
+    }
+}
+
+#[test]
+fn problems_of_a_forecast_cannot_be_what_fails() {
+    let folder = TempDir::new().unwrap();
+    let mut command = planned(mesh(&folder), false, Some(None));
+    if let Command::Plan { fail_on_problems, .. } = &mut command {
+        *fail_on_problems = true;
+    }
+    let error = run(&command, &b""[..], &mut Vec::new(), unread, unasked).unwrap_err();
+    // Of a kind for which the exit code is 2.
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().starts_with("--fail-on-problems is for a plan"), "{error}");
+}
+
 #[test]
 fn changed_objects_are_compared_with_those_that_are_there() {
     let folder = TempDir::new().unwrap();
