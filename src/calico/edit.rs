@@ -28,6 +28,9 @@ const KINDS: [Kind; 10] = [
     Kind::FelixConfiguration,
 ];
 
+/// Maximum number of differences of the plan that a forecast lists.
+const PLAN_MAX: usize = 20_000;
+
 /// A change of objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Edit {
@@ -147,8 +150,10 @@ pub struct Basis {
 pub struct Forecast {
     /// One line for each changed object.
     pub objects: Vec<String>,
-    /// How the plan would differ, problems and notes included.
+    /// How the plan would differ, problems and notes included; at most 20,000 differences.
     pub plan: Vec<Difference>,
+    /// Number of further differences.
+    pub plan_more: u64,
     /// The configuration before.
     pub before: Arc<Config>,
     /// The configuration that would follow.
@@ -181,8 +186,10 @@ impl Basis {
             )
         })?;
         let json = |plan: &Plan| serde_json::to_value(plan).map_err(|error| error.to_string());
-        let plan = compare(&json(&was)?, &json(&is)?);
-        Ok(Forecast { objects, plan, before, after, unread })
+        let mut plan = compare(&json(&was)?, &json(&is)?);
+        let plan_more = plan.len().saturating_sub(PLAN_MAX) as u64;
+        plan.truncate(PLAN_MAX);
+        Ok(Forecast { objects, plan, plan_more, before, after, unread })
     }
 
     /// The plan for these objects and its configuration, after `config`.
@@ -345,5 +352,18 @@ mod tests {
             basis.forecast(&edit).unwrap().unread.len()
         };
         assert_eq!((unread("kube-system"), unread("default")), (0, 1));
+    }
+
+    #[test]
+    fn a_forecast_lists_no_more_of_the_plan_than_it_may() {
+        let basis = basis(&[node("a", 1)]);
+        let count: u32 = 22_000;
+        let peers = (0..count).map(|n| {
+            let address = std::net::Ipv4Addr::from(0xC612_0000 + n).to_string();
+            object("BGPPeer", &format!("p{n}"), &json!({"peerIP": address, "asNumber": 64999}))
+        });
+        let forecast = basis.forecast(&edit(&peers.collect::<Vec<_>>(), &[])).unwrap();
+        assert_eq!(forecast.plan.len(), PLAN_MAX);
+        assert!(forecast.plan_more >= 2000, "{}", forecast.plan_more);
     }
 }

@@ -130,7 +130,7 @@ fn ask(socket: &Path, request: &Request) -> io::Result<Result<Reloaded, String>>
 }
 
 fn answer(forecast: Forecast, why: String) -> Reloaded {
-    let Forecast { objects, plan, before, after, unread } = forecast;
+    let Forecast { objects, plan, plan_more, before, after, unread } = forecast;
     let changes = before.changes_to(&after);
     let why =
         std::iter::once(why).chain(unread.into_iter().map(|what| format!("not read: {what}")));
@@ -147,6 +147,7 @@ fn answer(forecast: Forecast, why: String) -> Reloaded {
         forecast: Some(Forecasted {
             objects,
             plan: plan.collect(),
+            plan_more,
             why_no_routes: Some(why.collect::<Vec<_>>().join("; ")),
             ..Forecasted::default()
         }),

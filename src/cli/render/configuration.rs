@@ -59,6 +59,9 @@ fn plan(forecast: &Forecasted) -> String {
     for difference in &forecast.plan {
         let _ = writeln!(out, "plan: {}", clean(&difference.line));
     }
+    if forecast.plan_more > 0 {
+        let _ = writeln!(out, "plan: and {} more", forecast.plan_more);
+    }
     out
 }
 

@@ -10,6 +10,9 @@ pub struct Forecasted {
     pub objects: Vec<String>,
     /// How the plan would differ.
     pub plan: Vec<PlanDifference>,
+    /// Number of further differences that are not listed.
+    #[serde(default)]
+    pub plan_more: u64,
     /// Objects changed while this was computed, or had no plan yet: the differences may be those of both
     /// changes.
     pub changed_meanwhile: bool,

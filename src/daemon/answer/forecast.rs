@@ -41,7 +41,7 @@ impl ControlView {
         });
         let (forecast, _alone) = computed.await?;
         let forecast = forecast.map_err(Refusal::configuration)?;
-        let Forecast { objects, plan, before, after, unread } = forecast;
+        let Forecast { objects, plan, plan_more, before, after, unread } = forecast;
         let order = PlanOrder { before, after: Box::new(after) };
         let rehearsed = self.orders.rehearse_plan(order).await?;
         let RehearsedPlan { mut rehearsed, is_newest } = rehearsed.map_err(Refusal::failed)?;
@@ -70,6 +70,7 @@ impl ControlView {
             forecast: Some(Forecasted {
                 objects,
                 plan: plan.collect(),
+                plan_more,
                 changed_meanwhile: is_pending || !is_newest || !is_still,
                 sources_unavailable: away,
                 why_no_routes: None,
