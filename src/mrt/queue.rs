@@ -29,10 +29,18 @@ struct State {
     octets: Vec<u8>,
     records: u64,
     recording: Option<Recording>,
-    has_changed: bool,
+    /// The recording has changed: where in the queue.
+    changed: Option<Mark>,
     has_ended: bool,
     /// Why files cannot be written, by kind.
     faults: [Option<String>; 2],
+}
+
+/// A place between two records.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    octets: usize,
+    records: u64,
 }
 
 /// The files that may not be written.
@@ -53,12 +61,13 @@ impl Kind {
 
 /// What the thread has to do.
 pub(super) struct Taken {
-    /// Records that were put in before the change.
+    /// Records that were put in before the change. Those behind it are taken next.
     pub(super) octets: Vec<u8>,
     /// How many they are.
     pub(super) records: u64,
     /// The recording has changed: to this.
     pub(super) change: Option<Option<Recording>>,
+    /// Nothing follows.
     pub(super) has_ended: bool,
 }
 
@@ -87,9 +96,21 @@ impl Queue {
     }
 
     pub(super) fn set(&self, recording: Option<Recording>) {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         state.recording = recording;
-        state.has_changed = true;
+        match state.changed {
+            None => {
+                state.changed = Some(Mark { octets: state.octets.len(), records: state.records });
+            }
+            // The recording in between never began, and its records belong into no file of this one.
+            Some(mark) => {
+                state.octets.truncate(mark.octets);
+                let dropped = state.records.saturating_sub(mark.records);
+                state.records = mark.records;
+                self.dropped.fetch_add(dropped, Ordering::Relaxed);
+            }
+        }
         self.changes.fetch_add(1, Ordering::Release);
         self.wake.notify_one();
     }
@@ -101,20 +122,24 @@ impl Queue {
 
     /// Waits until there is enough to write, at most for `limit`, and takes what there is. Without a limit:
     /// until there is anything. `octets` is an empty buffer, used next.
-    pub(super) fn take(&self, octets: Vec<u8>, limit: Option<Duration>) -> Taken {
+    pub(super) fn take(&self, mut octets: Vec<u8>, limit: Option<Duration>) -> Taken {
         let enough = if limit.is_some() { WAKE_AT } else { 1 };
         let is_idle = |state: &mut State| {
-            state.octets.len() < enough && !state.has_changed && !state.has_ended
+            state.octets.len() < enough && state.changed.is_none() && !state.has_ended
         };
         let waited = self.wake.wait_timeout_while(self.lock(), limit.unwrap_or(FOREVER), is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let change = std::mem::take(&mut state.has_changed).then(|| state.recording.clone());
-        Taken {
-            octets: std::mem::replace(&mut state.octets, octets),
-            records: std::mem::take(&mut state.records),
-            change,
-            has_ended: state.has_ended,
+        let mut records = state.records;
+        let mut change = None;
+        if let Some(mark) = state.changed.take() {
+            change = Some(state.recording.clone());
+            records = mark.records;
+            octets.extend_from_slice(state.octets.get(mark.octets..).unwrap_or_default());
+            state.octets.truncate(mark.octets);
         }
+        state.records -= records;
+        let octets = std::mem::replace(&mut state.octets, octets);
+        Taken { octets, records, change, has_ended: state.has_ended && state.octets.is_empty() }
     }
 
     pub(super) fn changes(&self) -> u64 {

@@ -142,6 +142,33 @@ fn what_cannot_be_written_is_dropped_and_recording_goes_on() {
 }
 
 #[test]
+fn records_are_of_the_recording_at_their_time() {
+    // No thread takes what is put in.
+    let recorder = Recorder::idle();
+    let tap = Tap::new(recorder.clone());
+    let put = |count| tap.received(&session(), Encoding::default(), &keepalives(count));
+    let directory = |change: Option<Option<Recording>>| change.flatten().map(|of| of.directory);
+    let set = |folder| recorder.set(Some(recording(Path::new(folder))));
+    set("/first");
+    put(1);
+    let taken = recorder.queue.take(Vec::new(), None);
+    assert_eq!((taken.octets.len(), taken.records), (0, 0));
+    assert_eq!(directory(taken.change), Some("/first".into()));
+    put(1);
+    set("/between");
+    put(4);
+    set("/last");
+    put(3);
+    recorder.queue.end();
+    let taken = recorder.queue.take(Vec::new(), None);
+    assert_eq!((taken.records, taken.has_ended), (2, false));
+    assert_eq!(directory(taken.change), Some("/last".into()));
+    assert_eq!(recorder.counts().dropped, 4);
+    let taken = recorder.queue.take(Vec::new(), None);
+    assert_eq!((taken.records, taken.change.is_none(), taken.has_ended), (3, true, true));
+}
+
+#[test]
 fn a_full_queue_drops_and_counts() {
     // No thread takes what is put in.
     let recorder = Recorder::idle();
@@ -154,6 +181,8 @@ fn a_full_queue_drops_and_counts() {
         put += 1000;
         assert!(put < 1_000_000, "the queue has no bound");
     }
+    // The change, and what is behind it.
+    recorder.queue.take(Vec::new(), None);
     let taken = recorder.queue.take(Vec::new(), None);
     assert!(taken.octets.len() < queue::OCTETS_MAX + 200);
     assert_eq!(taken.records + recorder.counts().dropped, put);
