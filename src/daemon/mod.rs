@@ -110,6 +110,8 @@ const FIRST_READING: Duration = Duration::from_secs(2);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop may take in all, even if something hangs. Longer than the sum of all its waits.
 const STOP_MAX: Duration = Duration::from_secs(60);
+/// How long the end waits for the last MRT file.
+const MRT_STOP_MAX: Duration = Duration::from_secs(3);
 /// How long the kernel keeps forwarding after neighbours were notified of the shutdown: they need a
 /// moment to switch to other routes.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
@@ -740,10 +742,8 @@ impl Daemon {
         }
         let had_sessions = self.peers.registry().len() > 0;
         self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
-        let mrt = self.mrt;
-        if tokio::task::spawn_blocking(|| mrt.stop()).await.is_err() {
-            warn!("the thread that writes MRT files did not end");
-        }
+        let mut mrt = self.mrt;
+        mrt.end_dumps();
         if leave == Leave::Withdraw && had_sessions {
             tokio::time::sleep(SHUTDOWN_PAUSE).await;
         }
@@ -761,6 +761,8 @@ impl Daemon {
             // Wait for the cancellation, which removes the control socket's file.
             let _ = server.await;
         }
+        // Last: the disk may not answer, which must keep no route in the kernel.
+        mrt.stop(MRT_STOP_MAX).await;
         if left > 0 {
             return Err(Error::LeftRoutes(left));
         }

@@ -117,6 +117,12 @@ impl Recorder {
     pub fn note_tables(&self, folder: &Path, written: std::io::Result<()>) {
         writer::log_change(&self.queue, Kind::Tables, folder, written);
     }
+
+    /// Tables are no longer dumped: why they could not be is no fault any more. Nothing is logged, since
+    /// nothing has been written.
+    pub fn forget_tables(&self) {
+        self.queue.set_fault(Kind::Tables, None);
+    }
 }
 
 /// The part of a peer's task that records its messages.
