@@ -80,7 +80,8 @@ impl Open {
 /// Removes what a run that was killed has left: files without a name, which may end within a record.
 pub(super) fn remove_torn(folder: &Path, stem: &str) -> io::Result<usize> {
     let torn = names(folder, |name| {
-        name.strip_prefix('.').is_some_and(|name| has_stem(name, stem)) && name.ends_with(PART)
+        let complete = name.strip_prefix('.').and_then(|name| name.strip_suffix(PART));
+        complete.is_some_and(|name| is_of(name, stem))
     })?;
     torn.iter().try_for_each(fs::remove_file)?;
     Ok(torn.len())
@@ -89,16 +90,29 @@ pub(super) fn remove_torn(folder: &Path, stem: &str) -> io::Result<usize> {
 /// Removes the oldest complete files but `keep`.
 pub(super) fn remove_old(folder: &Path, stem: &str, keep: u32) -> io::Result<()> {
     // Their names have the time in them, and sort by it.
-    let mut complete = names(folder, |name| has_stem(name, stem))?;
+    let mut complete = names(folder, |name| is_of(name, stem))?;
     complete.sort_unstable();
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     let old = complete.len().saturating_sub(keep);
     complete.iter().take(old).try_for_each(fs::remove_file)
 }
 
-/// Names of other stems may begin with one, but not with a point behind it.
-fn has_stem(name: &str, stem: &str) -> bool {
-    name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'))
+/// Whether we give this name to complete files of the stem. Others may begin with it and a point: those of
+/// a VRF whose name has one, and what the operator keeps in the folder.
+fn is_of(name: &str, stem: &str) -> bool {
+    let time = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
+    let time = time.map(|rest| rest.strip_suffix(".gz").unwrap_or(rest));
+    time.and_then(|rest| rest.strip_suffix(".mrt")).is_some_and(is_time)
+}
+
+/// Whether this is a time as in the names of files.
+fn is_time(text: &str) -> bool {
+    const FORM: &[u8] = b"00000000T000000.000Z";
+    let fits = |(octet, form): (u8, &u8)| match form {
+        b'0' => octet.is_ascii_digit(),
+        form => octet == *form,
+    };
+    text.len() == FORM.len() && text.bytes().zip(FORM).all(fits)
 }
 
 fn names(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
