@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -12,10 +12,25 @@ use flate2::write::GzEncoder;
 /// How those of files that are being written end.
 const PART: &str = ".part";
 
-/// A file that is being written.
+/// The name of a file that is being written, which is removed with this unless it is kept.
+struct Part {
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // The next file of this stem removes what remains.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A file that is being written. It is removed when it is dropped.
 pub(super) struct Open {
     file: File,
-    part: PathBuf,
+    part: Part,
     complete: PathBuf,
     gzip: bool,
     pub(super) opened: Instant,
@@ -31,12 +46,21 @@ impl Open {
         gzip: bool,
         at: SystemTime,
     ) -> io::Result<Open> {
-        let time = jiff::Timestamp::try_from(at).map_err(io::Error::other)?;
-        let time = time.strftime("%Y%m%dT%H%M%S.%3fZ");
-        let name = format!("{stem}.{time}.mrt{}", if gzip { ".gz" } else { "" });
+        let mut at = at;
+        let (name, complete) = loop {
+            let time = jiff::Timestamp::try_from(at).map_err(io::Error::other)?;
+            let time = time.strftime("%Y%m%dT%H%M%S.%3fZ");
+            let name = format!("{stem}.{time}.mrt{}", if gzip { ".gz" } else { "" });
+            let complete = folder.join(&name);
+            if !complete.try_exists()? {
+                break (name, complete);
+            }
+            // One of the same millisecond, or of before the clock was set back, is not replaced.
+            at += Duration::from_millis(1);
+        };
         let part = folder.join(format!(".{name}{PART}"));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&part)?;
-        let complete = folder.join(name);
+        let part = Part { path: part, is_kept: false };
         Ok(Open { file, part, complete, gzip, opened: Instant::now(), len: 0 })
     }
 
@@ -61,18 +85,22 @@ impl Open {
         Ok(())
     }
 
-    pub(super) fn discard(self) -> io::Result<()> {
-        fs::remove_file(&self.part)
+    pub(super) fn discard(mut self) -> io::Result<()> {
+        self.part.is_kept = true;
+        fs::remove_file(&self.part.path)
     }
 
     /// Gives the file its name; one without records is removed. Returns whether there is one.
-    pub(super) fn complete(self) -> io::Result<bool> {
+    ///
+    /// After an error it keeps its temporary name, under which [`remove_torn`] finds it.
+    pub(super) fn complete(mut self) -> io::Result<bool> {
+        self.part.is_kept = true;
         if self.len == 0 {
-            fs::remove_file(&self.part)?;
+            fs::remove_file(&self.part.path)?;
             return Ok(false);
         }
         self.file.sync_all()?;
-        fs::rename(&self.part, &self.complete)?;
+        fs::rename(&self.part.path, &self.complete)?;
         Ok(true)
     }
 }

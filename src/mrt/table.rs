@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::file::{self, Open};
 
-/// A file that is being written. Its functions wait for the disk.
+/// A file that is being written, removed when it is dropped. Its functions wait for the disk.
 pub struct TableFile {
     open: Open,
     folder: PathBuf,
@@ -29,7 +29,7 @@ impl TableFile {
     /// Appends records.
     ///
     /// # Errors
-    /// They cannot be written; the file is removed by the next one of its table.
+    /// They cannot be written.
     pub fn append(&mut self, octets: &[u8]) -> io::Result<()> {
         self.open.append(octets)
     }
@@ -37,7 +37,7 @@ impl TableFile {
     /// Gives the file its name, and removes the oldest of this table but `keep`.
     ///
     /// # Errors
-    /// As above.
+    /// As above; the next file of the table removes this one.
     pub fn complete(self, keep: Option<u32>) -> io::Result<()> {
         let TableFile { open, folder, stem } = self;
         open.complete()?;

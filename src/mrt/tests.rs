@@ -206,4 +206,66 @@ fn files_of_tables_are_kept_apart_from_others() {
     assert_eq!(found[0], "table-blue.20200101T000000.000Z.mrt");
     TableFile::create(path, None, true).unwrap().discard().unwrap();
     assert_eq!(names(path), found);
+    // The task that dumps is aborted.
+    let mut aborted = TableFile::create(path, None, true).unwrap();
+    aborted.append(b"some").unwrap();
+    drop(aborted);
+    assert_eq!(names(path), found);
+}
+
+#[test]
+fn only_files_of_the_same_stem_are_removed() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path();
+    let time = "20200101T000000.000Z";
+    let others = [
+        format!(".table-red.100.{time}.mrt.part"),
+        ".table-red.notes.mrt.part".to_owned(),
+        format!("table-red.{time}.mrt.xz"),
+        format!("table-red.100.{time}.mrt"),
+        format!("table-red.100.{time}.mrt.gz"),
+        "table-red.2020.mrt".to_owned(),
+        "table-red.tar.gz".to_owned(),
+        format!("updates.{time}.tar.gz"),
+        "updates.tar.gz".to_owned(),
+    ];
+    let ours = [
+        format!(".table-red.{time}.mrt.part"),
+        format!(".table-red.{time}.mrt.gz.part"),
+        format!("table-red.{time}.mrt"),
+        format!("table-red.{time}.mrt.gz"),
+        format!("updates.{time}.mrt"),
+    ];
+    for name in others.iter().chain(&ours) {
+        fs::write(path.join(name), "x").unwrap();
+    }
+    for stem in ["table-red", "updates"] {
+        file::remove_torn(path, stem).unwrap();
+        file::remove_old(path, stem, 0).unwrap();
+    }
+    let mut others = others.to_vec();
+    others.sort();
+    assert_eq!(names(path), others);
+}
+
+#[test]
+fn a_complete_file_is_not_replaced() {
+    let folder = TempDir::new().unwrap();
+    for _ in 0..3 {
+        let mut open =
+            file::Open::create(folder.path(), "updates", false, SystemTime::UNIX_EPOCH).unwrap();
+        open.append(b"some").unwrap();
+        assert!(open.complete().unwrap());
+    }
+    let of = |millis| format!("updates.19700101T000000.00{millis}Z.mrt");
+    assert_eq!(names(folder.path()), [of(0), of(1), of(2)]);
+}
+
+#[test]
+fn a_fault_of_tables_that_are_no_longer_dumped_is_forgotten() {
+    let recorder = Recorder::idle();
+    recorder.note_tables(Path::new("/nonexistent"), Err(std::io::ErrorKind::NotFound.into()));
+    assert_eq!(recorder.faults().len(), 1);
+    recorder.forget_tables();
+    assert!(recorder.faults().is_empty());
 }

@@ -102,7 +102,10 @@ impl DumpView {
         let mut file = blocking(create).await?;
         let mut dump = None;
         loop {
+            let held = Held(Some(file));
             let part = next(&sources, (vrf.as_deref(), None), dump.take()).await;
+            let Some(taken) = held.take() else { return Ok(()) };
+            file = taken;
             let part = part.map_err(refused);
             let appended = match part {
                 Ok((under_way, octets, is_over)) => {
@@ -129,6 +132,24 @@ impl DumpView {
                     return Err(error);
                 }
             }
+        }
+    }
+}
+
+/// A file while the next part is awaited. If the dump is aborted meanwhile, the file is removed on a thread
+/// that may wait for the disk.
+struct Held(Option<TableFile>);
+
+impl Held {
+    fn take(mut self) -> Option<TableFile> {
+        self.0.take()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(file) = self.0.take() {
+            tokio::task::spawn_blocking(move || file.discard());
         }
     }
 }
