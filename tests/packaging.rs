@@ -118,6 +118,8 @@ fn the_unit_is_confined() {
         "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
         "KillSignal=SIGTERM",
         "RuntimeDirectoryPreserve=yes",
+        "LimitRTPRIO=1",
+        "LimitNICE=-20",
     ] {
         assert!(settings.lines().any(|line| line == wanted), "{wanted}");
     }
