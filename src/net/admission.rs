@@ -222,20 +222,24 @@ struct Syn {
 }
 
 /// Length of an Ethernet header.
-const LINK_LEN: usize = 14;
+const ETHERNET_LEN: usize = 14;
+/// Longest header of a link that is looked for, in octets.
+const LINK_MAX: usize = 64;
 
 /// Takes the link's header off a saved SYN, if there is one: the address that it is sent to, and the
-/// other headers. The kernel does not say whether there is one. Octets that are the headers of a SYN
-/// from the first to the last have none.
+/// other headers. The kernel does not say how long it is (18 octets with a VLAN tag, 24 of a GRE tunnel):
+/// the headers of a SYN begin where they reach from the first octet to the last. Only one of Ethernet is
+/// known to begin with an address. The usual lengths come first, as octets of a header may look like
+/// another one.
 fn after_link(octets: &[u8]) -> (Option<Mac>, &[u8]) {
-    if Syn::parse_len(octets).is_some_and(|(_, len)| len == octets.len()) {
-        return (None, octets);
+    for link_len in [0, ETHERNET_LEN].into_iter().chain(1..=LINK_MAX) {
+        let Some(headers) = octets.get(link_len..) else { continue };
+        if Syn::parse_len(headers).is_some_and(|(_, len)| len == headers.len()) {
+            let mac = octets.first_chunk().filter(|_| link_len == ETHERNET_LEN);
+            return (mac.copied(), headers);
+        }
     }
-    let headers = octets.get(LINK_LEN..).unwrap_or_default();
-    match (Syn::parse_len(headers), octets.first_chunk()) {
-        (Some((_, len)), Some(mac)) if len == headers.len() => (Some(*mac), headers),
-        _ => (None, octets),
-    }
+    (None, octets)
 }
 
 /// IP protocol numbers.
@@ -371,7 +375,23 @@ mod tests {
             let framed = [&[first][..], &header[1..], &syn].concat();
             assert_eq!(after_link(&framed).1, syn);
         }
+        // With a VLAN tag, and of a GRE tunnel.
+        let tagged = [&header[..12], &[0x81, 0, 0x60, 9, 8, 0]].concat();
+        let mut tunnel = ipv4(64, &[0, 0, 8, 0]);
+        (tunnel[0], tunnel[9]) = (0x45, 47);
+        tunnel.drain(20..24);
+        assert_eq!((tagged.len(), tunnel.len()), (18, 24));
+        for link in [tagged, tunnel] {
+            for syn in [ipv4(255, &tcp(&[1, 1, 1, 1])), ipv6(255, &extensions, &tcp(&[]))] {
+                let framed = [&link[..], &syn].concat();
+                assert_eq!(after_link(&framed), (None, &syn[..]), "{} octets", link.len());
+            }
+        }
         assert_eq!(after_link(&[]), (None, &[][..]));
+    }
+
+    #[test]
+    fn a_frame_to_another_interface_is_known_by_its_address() {
         let owners =
             |names: &[&str]| names.iter().map(|name| String::from(*name)).collect::<Vec<_>>();
         assert!(is_others(&owners(&["eth1"]), "eth0"));
