@@ -4,9 +4,11 @@
 //! may have been older ones. So the SYN is checked again: whether it was signed, with what TTL it
 //! arrived, and at which local address.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::types::off_interface;
@@ -131,7 +133,7 @@ pub(super) fn examine(stream: &TcpStream, config: &PeerConfig) -> Result<(), Ref
 /// Binds a connection to the peer's `bind-interface`, and refuses it if it came over another one.
 ///
 /// In a VRF the kernel does not keep the interface of an IPv4 connection. There, the address to which
-/// the link's header of the SYN is sent says which interfaces it may be. Where several have that
+/// the link's header of the SYN is sent says which interfaces of the VRF it may be. Where several have that
 /// address, or the link has none, being bound has to do: what comes over another interface no longer
 /// reaches the socket, so that nothing we send is acknowledged.
 ///
@@ -147,9 +149,15 @@ fn hold_to(
     let arrived = sockopt::arrival_interface(stream.as_fd(), config.address).ok().flatten();
     let vrf = config.vrf.as_deref().and_then(index);
     let wanted = index(device);
-    let is_other = arrived.is_some_and(|over| Some(over) != wanted && Some(over) != vrf);
-    let is_for_another = || link.is_some_and(|to| is_others(&with_address(to), device));
-    if is_other || (config.vrf.is_some() && is_for_another()) {
+    let is_unknown = arrived.is_none_or(|over| Some(over) == vrf);
+    let is_other = if !is_unknown {
+        arrived != wanted
+    } else if let Some((vrf, to)) = config.vrf.as_deref().zip(link) {
+        is_others(&with_address(to), device, |owner| is_slave(owner, vrf))
+    } else {
+        false
+    };
+    if is_other {
         return Err(Refusal::OtherInterface);
     }
     let bound = SockRef::from(stream).bind_device(Some(device.as_bytes()));
@@ -171,10 +179,20 @@ fn with_address(mac: Mac) -> Vec<String> {
     .collect()
 }
 
-/// Whether a frame to the interfaces of `owners` came over another one than `device`. Not if nobody is
-/// known to have its address, as with one that a virtual router shares.
-fn is_others(owners: &[String], device: &str) -> bool {
-    !owners.is_empty() && owners.iter().all(|owner| owner != device)
+/// Whether a frame to the interfaces of `owners` came over another one than `device`. Only those that
+/// `may_be` says are asked: the kernel makes up a header with the address of the VRF's device for a packet
+/// that had none, and the members of a bond have the bond's address. Not if nobody is known to have the
+/// address, as with one that a virtual router shares.
+fn is_others(owners: &[String], device: &str, may_be: impl Fn(&str) -> bool) -> bool {
+    let mut owners = owners.iter().filter(|owner| *owner == device || may_be(owner)).peekable();
+    owners.peek().is_some() && owners.all(|owner| owner != device)
+}
+
+/// Whether the interface is itself in the VRF, and not only through a bond or a bridge. Not where sysfs
+/// cannot be read.
+fn is_slave(interface: &str, vrf: &str) -> bool {
+    let master = std::fs::read_link(Path::new("/sys/class/net").join(interface).join("master"));
+    master.is_ok_and(|master| master.file_name() == Some(OsStr::new(vrf)))
 }
 
 /// What becomes of a connection that cannot be bound to the peer's `bind-interface`.
@@ -394,9 +412,17 @@ mod tests {
     fn a_frame_to_another_interface_is_known_by_its_address() {
         let owners =
             |names: &[&str]| names.iter().map(|name| String::from(*name)).collect::<Vec<_>>();
+        // Slaves of the VRF; neither its device nor the members of a bond.
+        let is_others = |owners: &[String], device: &str| {
+            is_others(owners, device, |owner| ["eth0", "eth0.10", "eth1", "bond0"].contains(&owner))
+        };
         assert!(is_others(&owners(&["eth1"]), "eth0"));
+        assert!(is_others(&owners(&["bond0", "eth2", "eth3"]), "eth0"));
         assert!(!is_others(&owners(&["eth0", "eth0.10"]), "eth0"), "VLANs share an address");
         assert!(!is_others(&[], "eth0"));
+        assert!(!is_others(&owners(&["red"]), "eth0"), "the VRF's device");
+        assert!(!is_others(&owners(&["eth2", "eth3"]), "eth0"), "members of a bond");
+        assert!(!is_slave("lo", "red"));
     }
 
     #[test]
