@@ -55,9 +55,9 @@
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
 //! mrt          ← event_names, supervise
-//! net          ← engine, event_names, metric_names, mrt, supervise
-//! discovery    ← engine, net, supervise
 //! kernel       ← counts, event_names, liveness, metric_names, supervise
+//! net          ← engine, event_names, kernel, metric_names, mrt, supervise
+//! discovery    ← engine, net, supervise
 //! ctl          ← client_slots
 //! http         ← client_slots, metric_names, version
 //! logging      ← config, event_names, events, supervise

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bgp_proto::session::PeerConfig;
 use bgp_proto::types::{PeerType, Prefix, off_interface};
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
@@ -15,6 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::key_chains::{self, unix_now};
 use super::signature_drops::{SignatureDrops, Signing};
 use super::sockopt;
+use crate::kernel::{KernelAnswer, SeenKind, kernel_route_to};
 
 /// DSCP CS6, "network control" (RFC 4594 §3.2), as a traffic class octet.
 const TRAFFIC_CLASS: u32 = 0xC0;
@@ -158,7 +160,7 @@ pub(super) fn out_of_reach(config: &PeerConfig) -> Option<String> {
 /// Whether the kernel would send to the peer without a router; `None`: it does not say.
 fn is_on_link(config: &PeerConfig) -> Option<bool> {
     match off_interface(config.address) {
-        (IpAddr::V6(address), None) => return shares_a_network(address, config),
+        (IpAddr::V6(address), None) => return is_on_link6(address, config),
         (IpAddr::V6(_), Some(_)) => return Some(true),
         (IpAddr::V4(_), _) => {}
     }
@@ -175,9 +177,36 @@ fn is_on_link(config: &PeerConfig) -> Option<bool> {
     }
 }
 
-/// Whether the peer's address is in a network of one of our addresses. For IPv6, the kernel does not say
-/// whether a route has a gateway (SO_DONTROUTE has no effect), so that a route to an interface without
-/// an address in the same network is not seen.
+/// The same for IPv6, where SO_DONTROUTE has no effect: by the route that the kernel uses.
+fn is_on_link6(peer: Ipv6Addr, config: &PeerConfig) -> Option<bool> {
+    let device = match config.device() {
+        Some(device) => Some(if_nametoindex(&**device).ok()?),
+        None => None,
+    };
+    let answer = kernel_route_to(peer.into(), device, &[]).ok()?;
+    has_no_gateway(&answer).or_else(|| shares_a_network(peer, config))
+}
+
+/// Whether a route leads to an address without a router; `None`: the answer does not say, as with a
+/// next-hop object, an encapsulation or an address of our own.
+fn has_no_gateway(answer: &KernelAnswer) -> Option<bool> {
+    let used = match answer {
+        KernelAnswer::Uses(used) => used,
+        KernelAnswer::NoRoute => return Some(false),
+        KernelAnswer::Drops(_) => return None,
+    };
+    let hops = &used.route.gateways;
+    if used.route.kind != SeenKind::Unicast || hops.is_empty() {
+        return None;
+    }
+    match hops.iter().filter(|hop| hop.via.is_some()).count() {
+        0 => Some(true),
+        count if count == hops.len() => Some(false),
+        _ => None,
+    }
+}
+
+/// `Some(true)` if the peer's address is in a network of one of our addresses.
 fn shares_a_network(peer: Ipv6Addr, config: &PeerConfig) -> Option<bool> {
     let device = match (&config.bind_interface, &config.vrf) {
         (Some(device), _) => Some(&**device),
@@ -189,11 +218,12 @@ fn shares_a_network(peer: Ipv6Addr, config: &PeerConfig) -> Option<bool> {
         Some(address?.as_sockaddr_in6()?.ip().to_bits())
     };
     let mut own = getifaddrs().ok()?;
-    Some(own.any(|own| {
+    let is_shared = own.any(|own| {
         let is_meant = device.is_none_or(|device| own.interface_name == device);
         let network = bits(own.address).zip(bits(own.netmask));
         is_meant && network.is_some_and(|(own, mask)| own & mask == peer.to_bits() & mask)
-    }))
+    });
+    is_shared.then_some(true)
 }
 
 /// Prepares an accepted connection: sets its TTL, its key, and the options of a dialled one.
@@ -337,6 +367,34 @@ mod tests {
         }
         let unknown = io::Error::other("strange");
         assert_eq!(describe(&unknown, &config), "strange");
+    }
+
+    #[test]
+    fn a_route_to_an_interface_needs_no_address_in_its_network() {
+        use crate::kernel::{KernelUse, SeenRoute, ViewGateway};
+        let uses = |kind, gateways: &[Option<&str>]| {
+            let hop = |via: &Option<&str>| ViewGateway {
+                via: via.map(|via| via.parse().unwrap()),
+                interface: "eth0".into(),
+                onlink: false,
+            };
+            let gateways = gateways.iter().map(hop).collect();
+            let prefix = "2001:db8::/64".parse().unwrap();
+            let route = SeenRoute { prefix, protocol: 3, metric: 1024, kind, gateways };
+            KernelAnswer::Uses(KernelUse { route, table: 254, owner: "boot".into(), object: None })
+        };
+        let router = Some("fe80::1");
+        for (answer, on_link) in [
+            (uses(SeenKind::Unicast, &[None]), Some(true)),
+            (uses(SeenKind::Unicast, &[router, router]), Some(false)),
+            (uses(SeenKind::Unicast, &[router, None]), None),
+            // A next-hop object.
+            (uses(SeenKind::Unicast, &[]), None),
+            (uses(SeenKind::Other, &[None]), None),
+            (KernelAnswer::NoRoute, Some(false)),
+        ] {
+            assert_eq!(has_no_gateway(&answer), on_link, "{answer:?}");
+        }
     }
 
     #[tokio::test]
