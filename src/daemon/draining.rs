@@ -16,11 +16,14 @@ use super::drains::{Drained, Drains, MOVE_TIME, Scope};
 use super::registry::Registry;
 use super::selection::{Chosen, How};
 use crate::calico::model::DRAIN_ANNOTATION;
+use crate::config::Config;
 use crate::ctl::{Lasts, Refusal, Selection};
 use crate::event_names::{DRAIN, UNDRAIN};
 use crate::plural::counted;
 
 type Names = BTreeSet<Arc<str>>;
+/// The peers, and the configuration with the names of their groups.
+type Of<'a> = (&'a Registry, &'a Config);
 
 /// Maximum number of names in one log line.
 const LOGGED_MAX: usize = 20;
@@ -34,7 +37,7 @@ impl Daemon {
         let registry = self.peers.registry();
         match &order.begin {
             Some(drained) => {
-                let scope = to_drain(&self.drains, &registry, &order.peers)?;
+                let scope = to_drain(&self.drains, (&registry, &self.config), &order.peers)?;
                 self.drains.begin(&scope, drained).map_err(Refusal::failed)?;
                 let count = self.peers.review_drains(&scope);
                 self.drains_due.arm(Instant::now());
@@ -54,7 +57,7 @@ impl Daemon {
                 );
             }
             None => {
-                let scope = to_undrain(&self.drains, &registry, &order.peers)?;
+                let scope = to_undrain(&self.drains, (&registry, &self.config), &order.peers)?;
                 self.drains.end(&scope).map_err(Refusal::failed)?;
                 let count = self.peers.review_drains(&scope);
                 let count = counted(count, "peer");
@@ -119,7 +122,7 @@ impl Due {
 }
 
 /// The scope of a command to drain.
-fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
+fn to_drain(drains: &Drains, of: Of<'_>, peers: &Selection) -> Result<Scope, Refusal> {
     // The file of a command's drain outlives the object's.
     let by_object = drains.is_by_object() && *peers == Selection::All;
     if let Some(drained) = drains.of_all().filter(|_| !by_object) {
@@ -129,7 +132,7 @@ fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<S
         )));
     }
     let Selection::Named(given) = peers else { return Ok(Scope::All) };
-    let (named, matched) = resolve(registry, given, &BTreeSet::new())?;
+    let (named, matched) = resolve(of, given, &BTreeSet::new())?;
     let already: Vec<&str> =
         named.iter().filter(|name| drains.is_named(name)).map(|name| &**name).collect();
     if !already.is_empty() {
@@ -148,7 +151,7 @@ fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<S
 }
 
 /// The scope of a command to end drains.
-fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
+fn to_undrain(drains: &Drains, of: Of<'_>, peers: &Selection) -> Result<Scope, Refusal> {
     let of_all = drains.of_all().is_some();
     let Selection::Named(given) = peers else {
         let is_commanded = |drained: &Drained| drained.lasts != Lasts::Object;
@@ -166,7 +169,7 @@ fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result
         };
     };
     let known = drains.names().into_iter().collect();
-    let (named, matched) = resolve(registry, given, &known)?;
+    let (named, matched) = resolve(of, given, &known)?;
     let others: Vec<&str> =
         named.iter().filter(|name| !drains.is_named(name)).map(|name| &**name).collect();
     if !others.is_empty() {
@@ -189,11 +192,11 @@ fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result
 /// The names of the peers given by name or address, and of those that patterns and groups select. `known`:
 /// names that are accepted although there may be no such peer at present.
 fn resolve(
-    registry: &Registry,
+    (registry, config): Of<'_>,
     given: &[String],
     known: &BTreeSet<Arc<str>>,
 ) -> Result<(Names, Names), Refusal> {
-    let chosen = Chosen::named(registry, given, known)?;
+    let chosen = Chosen::named(registry, config, given, known)?;
     let names = |wanted: How| {
         let of_kind = chosen.records.iter().filter(move |(_, how)| *how == wanted);
         of_kind.map(|(record, _)| Arc::clone(&record.name))

@@ -9,6 +9,7 @@ use bgp_proto::policy::glob_matches;
 use bgp_proto::types::{PeerId, Prefix, off_interface};
 
 use super::registry::{Record, Registry};
+use crate::config::{Config, InterfacePeers};
 use crate::ctl::{ErrorKind, Refusal};
 
 /// Most names in one command.
@@ -42,12 +43,13 @@ impl Chosen {
 
     /// The peers with these names or addresses, and those that the patterns and groups among them select.
     /// `known`: names that are accepted, and selected by patterns and groups, although there may be no
-    /// such peer.
+    /// such peer. `config` has the names of the groups.
     ///
     /// # Errors
     /// A name without a peer, or none or too many names.
     pub(super) fn named(
         registry: &Registry,
+        config: &Config,
         names: &[String],
         known: &BTreeSet<Arc<str>>,
     ) -> Result<Self, Refusal> {
@@ -62,7 +64,7 @@ impl Chosen {
                 chosen.add(&record, How::Named);
                 continue;
             }
-            let group = Group::of(name);
+            let group = Group::of(name, config);
             let mut matching = all.iter().filter(|record| group.has(record)).peekable();
             let is_absent = |known: &&Arc<str>| {
                 (***known == **name || group.has_name(known)) && registry.named(known).is_none()
@@ -95,16 +97,43 @@ enum Group<'a> {
     Pattern(&'a str),
     /// Those whose addresses are in it.
     Prefix(Prefix),
-    /// Those that a range, or a pattern of interfaces, of this name has.
-    Named(&'a str),
+    /// Those of ranges and of peers by interface with this name.
+    Named(Named<'a>),
+}
+
+/// The ranges and the peers by interface that have a configured name. Without one, they are no group, though
+/// the names of their peers may begin with that of their VRF.
+struct Named<'a> {
+    name: &'a str,
+    is_range: bool,
+    patterns: Vec<&'a InterfacePeers>,
+}
+
+impl Named<'_> {
+    fn has_in_range(&self, name: &str) -> bool {
+        self.is_range && part_in(self.name, name).and_then(address_in).is_some()
+    }
+
+    fn has_on_interface(&self, name: &str) -> bool {
+        let part = part_in(self.name, name);
+        part.is_some_and(|interface| self.patterns.iter().any(|of| of.matches(interface)))
+    }
 }
 
 impl Group<'_> {
-    fn of(word: &str) -> Group<'_> {
+    fn of<'a>(word: &'a str, config: &'a Config) -> Group<'a> {
         match word.parse() {
             Ok(prefix) if word.contains('/') => Group::Prefix(prefix),
             _ if word.contains(['*', '?']) => Group::Pattern(word),
-            _ => Group::Named(word),
+            _ => Group::Named(Named {
+                name: word,
+                is_range: config.dynamic.iter().any(|range| range.name.as_deref() == Some(word)),
+                patterns: config
+                    .interfaces
+                    .iter()
+                    .filter(|of| of.is_pattern() && of.name.as_deref() == Some(word))
+                    .collect(),
+            }),
         }
     }
 
@@ -112,14 +141,17 @@ impl Group<'_> {
         match (self, &record.interface) {
             (Group::Prefix(prefix), _) => prefix.contains_addr(off_interface(record.address).0),
             (Group::Named(group), Some(interface)) => {
-                part_in(group, &record.name).is_some_and(|own| own == &**interface)
+                part_in(group.name, &record.name).is_some_and(|own| own == &**interface)
             }
-            (Group::Named(_), None) => record.range.is_some() && self.has_name(&record.name),
+            (Group::Named(group), None) => {
+                record.range.is_some() && group.has_in_range(&record.name)
+            }
             (Group::Pattern(_), _) => self.has_name(&record.name),
         }
     }
 
-    /// The same for a peer of which only the name is known, such as one of a range that is shut down.
+    /// The same for a peer of which only the name is known, such as one of a range that is shut down, or on
+    /// an interface that is gone.
     fn has_name(&self, name: &str) -> bool {
         match self {
             Group::Pattern(pattern) => glob_matches(pattern, name),
@@ -127,7 +159,7 @@ impl Group<'_> {
                 let own = name.rsplit('-').next().and_then(address_in);
                 own.is_some_and(|address| prefix.contains_addr(address))
             }
-            Group::Named(group) => part_in(group, name).and_then(address_in).is_some(),
+            Group::Named(group) => group.has_in_range(name) || group.has_on_interface(name),
         }
     }
 }
@@ -144,11 +176,33 @@ fn address_in(part: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn groups_know_their_peers_by_their_names() {
-        let has = |group: &str, name: &str| Group::of(group).has_name(name);
+        let text = r#"
+            [bgp]
+            asn = 64512
+            router-id = "192.0.2.1"
+            [[bgp.dynamic-peers]]
+            name = "rack"
+            prefix = "10.0.0.0/8"
+            remote-asn = 64512
+            [[bgp.dynamic-peers]]
+            vrf = "blue"
+            prefix = "10.0.0.0/8"
+            remote-asn = 64512
+            [[bgp.peers]]
+            name = "spine"
+            interface = "swp*"
+            remote-asn = 64512
+            [[vrfs]]
+            name = "blue"
+        "#;
+        let config = Config::parse(Path::new("m.toml"), text).unwrap();
+        let has = |group: &str, name: &str| Group::of(group, &config).has_name(name);
         for (group, name) in [
             ("rack", "rack-10.0.0.7"),
             ("rack", "rack-fe80::7%3"),
@@ -156,6 +210,7 @@ mod tests {
             ("10.0.0.0/24", "10.0.0.7"),
             ("fe80::/10", "rack-fe80::7%3"),
             ("rack-*", "rack-10.0.0.7"),
+            ("spine", "spine-swp1"),
         ] {
             assert!(has(group, name), "{group}: {name}");
         }
@@ -167,6 +222,10 @@ mod tests {
             ("10.0.1.0/24", "rack-10.0.0.7"),
             ("10.0.0.7", "rack-10.0.0.7"),
             ("rack-?", "rack-10.0.0.7"),
+            // On no interface of the pattern, and without a configured name.
+            ("spine", "spine-b"),
+            ("rack", "rack-swp1"),
+            ("blue", "blue-10.0.0.7"),
         ] {
             assert!(!has(group, name), "{group}: {name}");
         }

@@ -32,7 +32,10 @@ impl Debugging {
         let registry = &self.sources.registry;
         let chosen = match peers {
             Selection::All => Chosen::all(registry),
-            Selection::Named(names) => Chosen::named(registry, names, &BTreeSet::new())?,
+            Selection::Named(names) => {
+                let config = &self.sources.state().config;
+                Chosen::named(registry, config, names, &BTreeSet::new())?
+            }
         };
         let records: Vec<Arc<Record>> =
             chosen.records.into_iter().map(|(record, _)| record).collect();

@@ -132,7 +132,7 @@ impl Steering {
         // Dynamic peers that are shut down do not exist: only their names are known.
         let starts = *action == PeerAction::Start;
         let known = if starts { self.shutdowns.names() } else { BTreeSet::new() };
-        Chosen::named(registry, names, &known)
+        Chosen::named(registry, &self.sources.state().config, names, &known)
     }
 
     /// Why a command cannot be applied to a peer; `None` if it can.
