@@ -89,6 +89,11 @@ impl Group {
         self.sockets.len() > 1
     }
 
+    /// The class whose socket has the packets of established sessions.
+    pub(super) fn established(&self) -> Class {
+        if self.is_sorted() { Class::Known } else { Class::Unknown }
+    }
+
     /// Records whether a class has something to read.
     pub(super) fn set_ready(&mut self, class: Class, ready: bool) {
         if let Some(flag) = self.ready.get_mut(class as usize) {

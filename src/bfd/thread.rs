@@ -26,8 +26,8 @@ const TURN_MIN: Duration = Duration::from_millis(1);
 const TURN_MAX: Duration = Duration::from_millis(6);
 /// Least number of turns in the shortest interval.
 const TURNS: u32 = 48;
-/// Most packets of established sessions read in one turn: more than can be due, so this only ends a
-/// turn that a flood would otherwise prolong. A few milliseconds of a core.
+/// Most packets of established sessions that all groups read in one turn: more than can be due, so this
+/// only ends a turn that a flood would otherwise prolong. A few milliseconds of a core.
 const KNOWN_MAX: usize = 2048;
 /// Packets per second without Your Discriminator: as many as a thousand peers send that restart at
 /// the same time.
@@ -74,6 +74,13 @@ pub(super) struct Inboxes {
 impl Inboxes {
     pub(super) fn new() -> Inboxes {
         Inboxes { v4: Inbox::new(), v6: Inbox::new() }
+    }
+
+    fn of(&mut self, family: Family) -> &mut Inbox {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
     }
 }
 
@@ -229,26 +236,32 @@ impl Worker {
             let arrival = &super::sessions::Arrival { stamp, ..*arrival };
             sessions.handle_datagram(now, arrival, octets, &mut |packet| sender.send(&packet));
         };
-        let mut backlog = Backlog::None;
-        for group in groups {
-            let established = if group.is_sorted() { Class::Known } else { Class::Unknown };
+        // Whoever is last in this turn is first in a later one: allowances are shared as well.
+        let count = groups.len();
+        groups.rotate_left(count.min(1));
+        // Packets without our discriminator come first: later packets of the same peer have it.
+        for group in groups.iter_mut() {
             if is_due {
-                group.set_ready(established, true);
+                group.set_ready(group.established(), true);
             }
-            let inbox = match group.port.family {
-                Family::V4 => &mut inboxes.v4,
-                Family::V6 => &mut inboxes.v6,
-            };
-            // Packets without our discriminator come first: later packets of the same peer have it.
-            let limit = if group.is_sorted() { unknown.available(now) } else { KNOWN_MAX };
-            let unsorted = group.receive(Class::Unknown, limit, inbox, &mut take);
-            unknown.spend(unsorted);
-            let known = group.receive(Class::Known, KNOWN_MAX, inbox, &mut take);
-            let read = if established == Class::Known { known } else { unsorted };
-            if read >= KNOWN_MAX {
-                backlog = Backlog::Left;
+            if group.is_sorted() {
+                let limit = unknown.available(now);
+                let inbox = inboxes.of(group.port.family);
+                unknown.spend(group.receive(Class::Unknown, limit, inbox, &mut take));
             }
+        }
+        let backlog = share_out(KNOWN_MAX, count, |place, limit| {
+            let Some(group) = groups.get_mut(place) else { return 0 };
+            let inbox = inboxes.of(group.port.family);
+            let read = group.receive(group.established(), limit, inbox, &mut take);
+            if !group.is_sorted() {
+                unknown.spend(read);
+            }
+            read
+        });
+        for group in groups.iter_mut() {
             let limit = invalid.available(now);
+            let inbox = inboxes.of(group.port.family);
             invalid.spend(group.receive(Class::Invalid, limit, inbox, &mut take));
         }
         backlog
@@ -327,6 +340,32 @@ impl Worker {
     }
 }
 
+/// Reads about `budget` packets of several groups. `read` reads at most about so many of one, and returns
+/// how many; fewer if no more are waiting. Each may read an equal share of what those before it have left,
+/// so that a flood at one does not keep the packets of another from being read; what is left in the end is
+/// for those that have more.
+fn share_out(budget: usize, groups: usize, mut read: impl FnMut(usize, usize) -> usize) -> Backlog {
+    let mut left = budget;
+    let mut unfinished = Vec::new();
+    for place in 0..groups {
+        let share = (left / (groups - place)).max(1);
+        let count = read(place, share);
+        left = left.saturating_sub(count);
+        if count >= share {
+            unfinished.push(place);
+        }
+    }
+    let mut backlog = Backlog::None;
+    for place in unfinished {
+        let count = read(place, left);
+        if count >= left {
+            backlog = Backlog::Left;
+        }
+        left = left.saturating_sub(count);
+    }
+    backlog
+}
+
 /// How long to rest after a turn that took `took`, which includes the time for which the thread did not
 /// run.
 fn pause(turn: Duration, took: Duration) -> Duration {
@@ -354,4 +393,41 @@ fn random() -> io::Result<u64> {
     let mut octets = [0; 8];
     rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_ne_bytes(octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of these packets after a turn, how many it read, and how it ended.
+    fn turn<const N: usize>(mut waiting: [usize; N]) -> ([usize; N], usize, Backlog) {
+        let before: usize = waiting.iter().sum();
+        let backlog = share_out(KNOWN_MAX, N, |place, limit| {
+            // In batches, as from a socket.
+            let read = limit.next_multiple_of(32).min(waiting[place]);
+            waiting[place] -= read;
+            read
+        });
+        (waiting, before - waiting.iter().sum::<usize>(), backlog)
+    }
+
+    #[test]
+    fn all_groups_share_the_packets_of_a_turn() {
+        const FLOOD: usize = 100_000;
+        assert_eq!(turn([]), ([], 0, Backlog::None));
+        assert_eq!(turn([KNOWN_MAX - 1]), ([0], KNOWN_MAX - 1, Backlog::None));
+        assert_eq!(turn([FLOOD]), ([FLOOD - KNOWN_MAX], KNOWN_MAX, Backlog::Left));
+        assert_eq!(turn([900, 0, 900]), ([0; 3], 1800, Backlog::None));
+        for waiting in [[FLOOD, 10, 600], [10, FLOOD, 600], [600, 10, FLOOD]] {
+            let (after, read, backlog) = turn(waiting);
+            let is_read = |(before, after): (&usize, &usize)| *before == FLOOD || *after == 0;
+            assert!(waiting.iter().zip(&after).all(is_read), "{after:?}");
+            assert!((KNOWN_MAX..KNOWN_MAX + 6 * 32).contains(&read), "{read}");
+            assert_eq!(backlog, Backlog::Left);
+        }
+        // However many have one.
+        let (after, read, backlog) = turn([FLOOD; 40]);
+        assert!(after.iter().all(|after| *after < FLOOD) && read < KNOWN_MAX + 40 * 32);
+        assert_eq!(backlog, Backlog::Left);
+    }
 }
