@@ -37,7 +37,7 @@ struct State {
 }
 
 /// A place between two records.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Mark {
     octets: usize,
     records: u64,

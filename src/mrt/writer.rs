@@ -114,11 +114,14 @@ impl Files {
     /// Counts records, and logs when they begin to be dropped and when they are written again.
     fn report(&self, written: io::Result<()>, records: u64) {
         let folder = self.recording.as_ref().map(|recording| recording.directory.as_path());
-        match &written {
-            Ok(()) => self.queue.note_written(records),
-            Err(_) => self.queue.note_dropped(records),
-        }
+        let is_written = written.is_ok();
+        // First: who sees the records counted must see the fault that they had, or that it is over.
         log_change(&self.queue, Kind::Updates, folder.unwrap_or(Path::new("")), written);
+        if is_written {
+            self.queue.note_written(records);
+        } else {
+            self.queue.note_dropped(records);
+        }
     }
 }
 
