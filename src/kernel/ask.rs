@@ -35,10 +35,15 @@ pub struct KernelUse {
     pub route: SeenRoute,
     /// The table of the route.
     pub table: u32,
-    /// Who installed it, by the name that iproute2 has for it.
-    pub owner: String,
     /// The next-hop object that the route refers to; its gateways are not in `route`.
     pub object: Option<u32>,
+}
+
+impl KernelUse {
+    /// Who installed the route, by the name that iproute2 has for it, for which its files are read.
+    pub fn owner(&self) -> String {
+        owner(self.route.protocol)
+    }
 }
 
 /// How the kernel drops packets, by the name that iproute2 has for the type of the route or rule.
@@ -107,7 +112,6 @@ pub fn kernel_route_to(
     };
     Ok(KernelAnswer::Uses(KernelUse {
         table: route.table,
-        owner: owner(route.protocol),
         object: route.object.map(std::num::NonZeroU32::get),
         route: seen(prefix, &route, name),
     }))
@@ -157,7 +161,7 @@ mod tests {
         let KernelAnswer::Uses(answer) = answer else { panic!("{answer:?}") };
         // Without rules, the kernel looks up addresses of its own with the main table.
         assert!([254, 255].contains(&answer.table), "{answer:?}");
-        assert_eq!(&*answer.owner, "kernel", "{answer:?}");
+        assert_eq!(answer.owner(), "kernel", "{answer:?}");
         assert!(answer.route.prefix.contains_addr(loopback), "{answer:?}");
     }
 }

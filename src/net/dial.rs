@@ -381,7 +381,7 @@ mod tests {
             let gateways = gateways.iter().map(hop).collect();
             let prefix = "2001:db8::/64".parse().unwrap();
             let route = SeenRoute { prefix, protocol: 3, metric: 1024, kind, gateways };
-            KernelAnswer::Uses(KernelUse { route, table: 254, owner: "boot".into(), object: None })
+            KernelAnswer::Uses(KernelUse { route, table: 254, object: None })
         };
         let router = Some("fe80::1");
         for (answer, on_link) in [

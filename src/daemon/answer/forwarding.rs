@@ -16,8 +16,16 @@ pub(super) async fn kernel_answer(
     let links = sources.kernel.links();
     let device = vrf.and_then(|vrf| links.iter().find(|link| &*link.name == vrf));
     let device = device.map(|link| link.index);
-    // The socket blocks until the kernel answers.
-    let asked = tokio::task::spawn_blocking(move || kernel_route_to(address, device, &links));
+    // The socket blocks until the kernel answers, and files the disk.
+    let ask = move || {
+        let answer = kernel_route_to(address, device, &links)?;
+        let owner = match &answer {
+            Answer::Uses(used) => Some(used.owner()),
+            Answer::Drops(_) | Answer::NoRoute => None,
+        };
+        Ok::<_, crate::kernel::Error>((answer, owner))
+    };
+    let asked = tokio::task::spawn_blocking(ask);
     let mut answer = KernelAnswer {
         address,
         prefix: None,
@@ -31,7 +39,7 @@ pub(super) async fn kernel_answer(
         error: None,
     };
     match asked.await {
-        Ok(Ok(Answer::Uses(found))) => {
+        Ok(Ok((Answer::Uses(found), owner))) => {
             let fib = &sources.state().config.fib;
             let table = match vrf.and_then(|vrf| sources.vrfs.get(vrf)) {
                 Some(shown) => shown.routes_in,
@@ -39,7 +47,7 @@ pub(super) async fn kernel_answer(
             };
             answer.ours = found.table == table && found.route.protocol == fib.protocol;
             answer.prefix = Some(found.route.prefix);
-            answer.protocol = Some(found.owner);
+            answer.protocol = owner;
             (answer.table, answer.metric) = (Some(found.table), Some(found.route.metric));
             let kind = match found.route.kind {
                 SeenKind::Unicast => "unicast",
@@ -57,8 +65,8 @@ pub(super) async fn kernel_answer(
             });
             answer.gateways = gateway.collect();
         }
-        Ok(Ok(Answer::Drops(how))) => answer.kind = Some(how.name().to_owned()),
-        Ok(Ok(Answer::NoRoute)) => {}
+        Ok(Ok((Answer::Drops(how), _))) => answer.kind = Some(how.name().to_owned()),
+        Ok(Ok((Answer::NoRoute, _))) => {}
         Ok(Err(error)) => answer.error = Some(format!("{error}{}", source_text(&error))),
         Err(error) => answer.error = Some(error.to_string()),
     }
