@@ -111,7 +111,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop may take in all, even if something hangs. Longer than the sum of all its waits.
 const STOP_MAX: Duration = Duration::from_secs(60);
 /// How long the end waits for the last MRT file.
-const MRT_STOP_MAX: Duration = Duration::from_secs(3);
+const MRT_STOP_MAX: Duration = Duration::from_secs(10);
 /// How long the kernel keeps forwarding after neighbours were notified of the shutdown: they need a
 /// moment to switch to other routes.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
@@ -756,13 +756,14 @@ impl Daemon {
             let counters = fibs.iter().map(Fib::counters);
             left = counters.map(|c| c.installed + c.pending + c.failed).sum();
         }
+        // The disk may not answer, which must keep no route in the kernel. The control socket shows that
+        // this run has not ended.
+        mrt.stop(MRT_STOP_MAX).await;
         for server in self.servers {
             server.abort();
             // Wait for the cancellation, which removes the control socket's file.
             let _ = server.await;
         }
-        // Last: the disk may not answer, which must keep no route in the kernel.
-        mrt.stop(MRT_STOP_MAX).await;
         if left > 0 {
             return Err(Error::LeftRoutes(left));
         }
