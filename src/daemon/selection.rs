@@ -140,9 +140,7 @@ impl Group<'_> {
     fn has(&self, record: &Record) -> bool {
         match (self, &record.interface) {
             (Group::Prefix(prefix), _) => prefix.contains_addr(off_interface(record.address).0),
-            (Group::Named(group), Some(interface)) => {
-                part_in(group.name, &record.name).is_some_and(|own| own == &**interface)
-            }
+            (Group::Named(group), Some(_)) => group.has_on_interface(&record.name),
             (Group::Named(group), None) => {
                 record.range.is_some() && group.has_in_range(&record.name)
             }
