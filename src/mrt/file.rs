@@ -111,7 +111,13 @@ pub(super) fn remove_torn(folder: &Path, stem: &str) -> io::Result<usize> {
         let complete = name.strip_prefix('.').and_then(|name| name.strip_suffix(PART));
         complete.is_some_and(|name| is_of(name, stem))
     })?;
-    torn.iter().try_for_each(fs::remove_file)?;
+    for part in &torn {
+        match fs::remove_file(part) {
+            // An aborted dump removes its own.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     Ok(torn.len())
 }
 
