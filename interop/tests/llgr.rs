@@ -188,7 +188,7 @@ fn a_stopped_neighbour_leaves_no_long_lived_stale_route() -> Result<()> {
         let address = helper.peer_host.v4().to_string();
         let control = helper.margay.control();
         let said = control.text(&["peer", "stop", &address])?;
-        ensure!(said.contains("1 stale routes from it are withdrawn"), "{said}");
+        ensure!(said.contains("1 stale route from it is withdrawn"), "{said}");
         let prefix = peer_prefix(Family::V4);
         wait_until(PATIENCE, "the route to go", || {
             let paths = control.paths(prefix)?;
