@@ -137,7 +137,12 @@ fn a_stop_during_a_reload_is_not_lost() -> Result<()> {
             std::thread::scope(|scope| -> Result<()> {
                 let control = pair.margay.control().clone();
                 let address = pair.bird_host.v4().to_string();
-                let steered = scope.spawn(move || control.text(&["peer", order, &address]));
+                // While a session is replaced there is no such peer, and the command is refused.
+                let steered = scope.spawn(move || {
+                    wait_until(PATIENCE, "the peer to be there", || {
+                        control.text(&["peer", order, &address])
+                    })
+                });
                 pair.margay.reconfigure(&config)?;
                 steered.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?.map(drop)
             })?;
