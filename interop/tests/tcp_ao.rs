@@ -1,10 +1,11 @@
-//! TCP-AO with BIRD 3, under a kernel that has it. One machine for all of it: it is emulated, and its
-//! start takes longest.
+//! TCP-AO with BIRD 3, under a kernel that has it. The machine is emulated, and its start takes longest.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use interop::bird3::Bird3;
+use interop::daemon::Daemon;
 use interop::full_kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control, control_section};
@@ -50,13 +51,17 @@ fn ours(host: &Host, neighbours: &[Host; 4], keys: Keys<'_>, more: &str) -> Stri
 
 /// BIRD's side; of the keys, the last is preferred.
 fn theirs(host: &Host, margay: &Host, how: &str, authentication: &str) -> String {
+    between(host, [host.v4(), margay.v4()], how, authentication)
+}
+
+/// The same between two addresses, its own first.
+fn between(host: &Host, [own, margay]: [IpAddr; 2], how: &str, authentication: &str) -> String {
+    let family = if own.is_ipv4() { "ipv4" } else { "ipv6" };
     format!(
-        "router id {};\nlog stderr all;\nprotocol device {{}}\nprotocol bgp m {{\n local {} as 64512;\n \
-         neighbor {} as 64512;\n {how}\n connect delay time 1;\n connect retry time 3;\n error wait time \
-         1, 3;\n {authentication}\n ipv4 {{ import all; export all; }};\n}}\n",
+        "router id {};\nlog stderr all;\nprotocol device {{}}\nprotocol bgp m {{\n local {own} as 64512;\n \
+         neighbor {margay} as 64512;\n {how}\n connect delay time 1;\n connect retry time 3;\n error wait \
+         time 1, 3;\n {authentication}\n {family} {{ import all; export all; }};\n}}\n",
         host.router_id(),
-        host.v4(),
-        margay.v4()
     )
 }
 
@@ -189,6 +194,146 @@ fn sessions(x: &Host, lab: &mut Lab) -> Result<()> {
     })
     .with_context(|| dialled.log())?;
     Ok(())
+}
+
+/// A chain and its two neighbours: one over IPv6, one in a VRF with a network of its own.
+struct SixAndVrf {
+    x: Host,
+    control: Control,
+    six: Bird3,
+    red: Bird3,
+    six_host: Host,
+    red_host: Host,
+    _daemon: Daemon,
+}
+
+/// Addresses in the VRF.
+const RED: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+
+impl SixAndVrf {
+    fn start(x: &Host, lab: &mut Lab) -> Result<Self> {
+        let (six_host, red_host) = (lab.host("six")?, lab.host("red")?);
+        lab.link(x, "red0")?;
+        x.shell(&format!(
+            "ip link add red type vrf table 200; ip link set red up; ip link set red0 master red; \
+             ip addr add {}/24 dev red0",
+            RED[0]
+        ))?;
+        red_host.run("ip", &["addr", "add", &format!("{}/24", RED[1]), "dev", "eth0"])?;
+        let first = "[[key-chains.keys]]\nid = 1\nsecret = \"first\"\n";
+        let (daemon, control) = margay::start_text(x, &Self::ours(x, &six_host, first))?;
+        let keys = ao(&[(1, "first")]);
+        let six = Bird3::start(&six_host, &Self::six(x, &six_host, &keys))?;
+        let red = Bird3::start(&red_host, &Self::red(&red_host, &keys)?)?;
+        let x = x.clone();
+        Ok(Self { x, control, six, red, six_host, red_host, _daemon: daemon })
+    }
+
+    fn ours(x: &Host, six: &Host, keys: &str) -> String {
+        format!(
+            "[bgp]\nasn = 64512\nrouter-id = \"{}\"\nconnect-retry-time = 1\nhold-time = 20\n\
+             [fib]\nenabled = false\n[[vrfs]]\nname = \"red\"\n\
+             [[bgp.peers]]\nname = \"six\"\naddress = \"{}\"\nremote-asn = 64512\ntcp-ao = \"fabric\"\n\
+             [[bgp.peers]]\nname = \"red\"\nvrf = \"red\"\naddress = \"{}\"\nremote-asn = 64512\n\
+             tcp-ao = \"fabric\"\n[[key-chains]]\nname = \"fabric\"\n{keys}{}",
+            x.router_id(),
+            six.v6(),
+            RED[1],
+            control_section(x)
+        )
+    }
+
+    fn six(x: &Host, six: &Host, authentication: &str) -> String {
+        between(six, [six.v6(), x.v6()], "passive;", authentication)
+    }
+
+    fn red(red: &Host, authentication: &str) -> Result<String> {
+        Ok(between(red, [RED[1].parse()?, RED[0].parse()?], "", authentication))
+    }
+
+    /// Gives both neighbours these keys.
+    fn give(&self, keys: Keys<'_>) -> Result<()> {
+        self.six.configure(&Self::six(&self.x, &self.six_host, &ao(keys)))?;
+        self.red.configure(&Self::red(&self.red_host, &ao(keys))?).map(drop)
+    }
+
+    /// Reloads margay with these keys; returns what it says.
+    fn reload(&self, keys: &str) -> Result<String> {
+        std::fs::write(self.x.file("margay.toml"), Self::ours(&self.x, &self.six_host, keys))?;
+        self.control.text(&["reload"])
+    }
+
+    /// Waits until both sessions sign with a key, and have not ended since they were configured.
+    fn wait_key(&self, id: u64) -> Result<()> {
+        wait_until(SLOW, &format!("both sessions with key {id}"), || {
+            for name in ["six", "red"] {
+                let found = established(&self.control, name)?;
+                ensure!(selected(&found, "current") == Some(id), "{name}: {}", found["tcp_ao"]);
+                ensure!(found["flaps"] == 0, "{found}");
+            }
+            Ok(())
+        })
+        .with_context(|| self.six.log() + &self.red.log())
+    }
+}
+
+/// Over IPv6 and in a VRF: a secret that changes under its id; over IPv6, a lifetime that ends while its
+/// key is in use.
+fn changes(x: &Host, lab: &mut Lab) -> Result<()> {
+    let pair = SixAndVrf::start(x, lab)?;
+    pair.wait_key(1)?;
+
+    // The secret changes under its id: the kernel cannot replace a key.
+    let said = pair.reload("[[key-chains.keys]]\nid = 1\nsecret = \"other\"\n")?;
+    for name in ["six", "red"] {
+        let line = format!("peer {name}: session parameters changed, session restarts (tcp-ao");
+        ensure!(said.contains(&line), "{said}");
+    }
+    wait_until(SLOW, "the reason why there is no session", || {
+        let found = peer(&pair.control, "red")?;
+        let text = found["last_error"]["text"].as_str().unwrap_or_default();
+        ensure!(text.contains("the secrets or algorithms of a key differ"), "{found}");
+        Ok(())
+    })?;
+    pair.give(&[(1, "other")])?;
+    pair.wait_key(1)?;
+
+    // Both lifetimes of key 1 end while it is in use.
+    let both: Keys<'_> = &[(4, "fourth"), (1, "other")];
+    pair.six.configure(&SixAndVrf::six(x, &pair.six_host, &ao(both)))?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let ends = x.run("date", &["-u", "-d", &format!("@{}", now + 20), "+%FT%TZ"])?;
+    let until = format!("{{ until = {} }}", ends.trim());
+    let keys = format!(
+        "[[key-chains.keys]]\nid = 4\nsecret = \"fourth\"\nalgorithm = \"aes-128-cmac\"\n\
+         [[key-chains.keys]]\nid = 1\nsecret = \"other\"\nsend = {until}\naccept = {until}\n"
+    );
+    let said = pair.reload(&keys)?;
+    ensure!(said.contains("peer six: keys of TCP-AO changed, session stays"), "{said}");
+    wait_until(SLOW, "key 4 alone, in the same session", || {
+        let found = established(&pair.control, "six")?;
+        ensure!(selected(&found, "current") == Some(4), "{}", found["tcp_ao"]);
+        let held = |key: &&Value| key["held"] == true;
+        let keys = found["tcp_ao"]["keys"].as_array().context("no keys")?;
+        ensure!(keys.iter().filter(held).count() == 1, "{found}");
+        ensure!(found["flaps"] == 0, "the session ended: {found}");
+        Ok(())
+    })?;
+    let events = pair.control.text(&["events", "--peer", "six"])?;
+    ensure!(events.contains("signing with key 4 of chain \"fabric\""), "{events}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2's client, BIRD 3 and a kernel with TCP-AO (interop/setup.sh tcp-ao), minutes"]
+fn keys_change_over_ipv6_and_in_a_vrf() {
+    let inside = || {
+        lab::run("tcp-ao-six", &[Kind::Bird2], |lab| {
+            let x = lab.host("x")?;
+            changes(&x, lab)
+        })
+    };
+    full_kernel::run_emulated("keys_change_over_ipv6_and_in_a_vrf", inside).unwrap();
 }
 
 #[test]
