@@ -323,8 +323,8 @@ fn a_million_routes() {
     host.report("the session ends");
 }
 
-/// Dry runs of other policies over 1,000,000 routes with 140,000 sets of attributes.
-fn rehearsals() {
+/// Four peers, of which one has announced 1,000,000 routes, seven with each set of attributes.
+fn with_a_million() -> Host {
     const N: u32 = 1_000_000;
     let mut host = Host::new(true);
     (1..=4).for_each(|id| host.peer(id, routes(id), |_| {}));
@@ -336,6 +336,12 @@ fn rehearsals() {
         host.flood(1, &edit, from..N.min(from + 7), 7);
     }
     host.settle();
+    host
+}
+
+/// Dry runs of other policies over 1,000,000 routes with 140,000 sets of attributes.
+fn rehearsals() {
+    let mut host = with_a_million();
     let import = PeerRoutes { import: ImportParams::new(expensive()), ..routes(1) };
     let policies = [
         ("a dry run of an import policy", PeerId(1), import),
@@ -365,18 +371,8 @@ fn rehearsals() {
 /// The table is dumped (RFC 6396) in pages of 256 KiB, as the daemon does: 1,000,000 routes, each set of
 /// attributes with seven.
 fn dumps() {
-    const N: u32 = 1_000_000;
     const PAGE: usize = 1 << 18;
-    let mut host = Host::new(true);
-    (1..=4).for_each(|id| host.peer(id, routes(id), |_| {}));
-    host.settle();
-    for from in (0..N).step_by(7) {
-        let mut edit = plain(65001);
-        edit.prepend_as(Asn(65001), 1 + from as usize % 4);
-        edit.set_communities(&[Community(from)]);
-        host.flood(1, &edit, from..N.min(from + 7), 7);
-    }
-    host.settle();
+    let mut host = with_a_million();
     host.begin();
     let (mut out, mut octets) = (Vec::new(), 0);
     let mut dump = host.ask(|table, _| table.begin_dump(DumpOptions::default(), &mut out));
