@@ -102,14 +102,20 @@ fn the_effect_of_an_added_object_is_printed() {
     }
 }
 
+/// What a datastore with these objects has, for node a.
+fn live_with(resources: &[PathBuf]) -> io::Result<Live> {
+    let settings = Some(Settings::from_env("a", &BTreeMap::new()));
+    let mut live = Live { settings, ..Live::default() };
+    load(resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
+    Ok(live)
+}
+
 #[test]
 fn objects_in_files_replace_live_ones() {
     let folder = TempDir::new().unwrap();
     let Input { resources, .. } = mesh(&folder);
     let read = |_: Option<&Path>, _: Span| {
-        let mut live =
-            Live { settings: Some(Settings::from_env("a", &BTreeMap::new())), ..Live::default() };
-        load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
+        let mut live = live_with(&resources)?;
         live.problems.push(Problem::new("Node/x", "unreadable"));
         Ok(live)
     };
@@ -165,12 +171,7 @@ fn problems_of_a_forecast_cannot_be_what_fails() {
 fn changed_objects_are_compared_with_those_that_are_there() {
     let folder = TempDir::new().unwrap();
     let Input { resources, .. } = mesh(&folder);
-    let read = |_: Option<&Path>, _: Span| {
-        let mut live =
-            Live { settings: Some(Settings::from_env("a", &BTreeMap::new())), ..Live::default() };
-        load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
-        Ok(live)
-    };
+    let read = |_: Option<&Path>, _: Span| live_with(&resources);
     let none = Input { live: true, node: None, resources: Vec::new(), ..mesh(&folder) };
     let forecast = |apply: &str, delete: &[&str], json| {
         let change = ChangeArgs {
