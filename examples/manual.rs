@@ -65,8 +65,8 @@ const SECTIONS: [Section; 5] = [
             ),
             (
                 "/usr/share/doc/margay",
-                "README.md with the reference of every key; examples/full.toml, a configuration with \
-                 all of them.",
+                "docs with guides and the reference of every key; examples/full.toml, a configuration \
+                 with all of them.",
             ),
         ],
     ),

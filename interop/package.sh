@@ -154,7 +154,8 @@ stage() {
     rm -f bgp-proto/margay.cdx.json interop/margay.cdx.json benches/compare/margay.cdx.json
     cp $stage/margay.cdx.json "$dir/"
     cp README.md CHANGELOG.md LICENSE examples/packaging/margay.toml examples/packaging/margay.service $stage/
-    mkdir -p $stage/examples
+    mkdir -p $stage/examples $stage/docs
+    cp -r docs/src $stage/docs/
     cp -r examples/*.toml examples/monitoring $stage/examples/
     find $stage -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 }

@@ -1,8 +1,8 @@
 //! The name of every event: the `event` field of a log line that reports a change of state.
 //!
 //! A line with this field is also kept for `margay events` ([`crate::events`]), and JSON logs carry
-//! the name. Names are part of the interface: they may be added, never renamed. `README.md` lists
-//! them with the same descriptions; `tests/repository.rs` compares both.
+//! the name. Names are part of the interface: they may be added, never renamed. `docs/src/events.md`
+//! lists them with the same descriptions; `tests/repository.rs` compares both.
 
 /// Declares a constant for each name, and [`ALL`].
 macro_rules! names {

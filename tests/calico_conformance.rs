@@ -94,7 +94,7 @@ fn check(root: &Path, scenario: &Scenario, backend: Backend, totals: &mut Totals
 
 /// Passwords are compared with the golden files if the Secret has the key. If it is gone, confd
 /// lets the session run without a password, whereas margay uses the last key or, without one, does
-/// not run the session: README, "Where margay differs from confd and BIRD".
+/// not run the session: `docs/src/differences.md`.
 fn check_keys(plan: &Plan, keys: &mut Keys, totals: &mut Totals) {
     let families = [Family::Ipv4, Family::Ipv6].map(|family| plan.families.get(family));
     for planned in families.iter().flat_map(|family| family.sessions.iter()) {
@@ -193,7 +193,7 @@ fn check_answer(plan: &Plan, question: &Question, expected: Option<Route>, total
     let context = || format!("{question:?}\nanswer {answer:?}\nBIRD {expected:?}");
     match &expected {
         None => assert_eq!(answer.decision, "reject", "{}", context()),
-        // README, "Where margay differs from confd and BIRD".
+        // `docs/src/differences.md`.
         Some(_) if answer.decision == "reject" && is_felixs(plan, question) => {
             assert!(answer.rule.contains("another node's block"), "{}", context());
             totals.felixs += 1;

@@ -344,11 +344,11 @@ fn the_daemon_answers_where_the_manifests_ask() {
     }
 }
 
-/// README lists the variables of calico-node, and a wrong value is refused by name before anything
+/// `docs/src/calico.md` lists the variables of calico-node, and a wrong value is refused by name before anything
 /// runs.
 #[test]
 fn variables_of_calico_node_are_known_and_checked() {
-    let readme = read(&root().join("README.md"));
+    let page = read(&root().join("docs/src/calico.md"));
     let daemonset = &documents(&folder("calico-node/daemonset.yaml"))[0];
     let variables = list(&daemonset["spec"]["template"]["spec"]["containers"][0]["env"]);
     assert!(!variables.is_empty());
@@ -365,7 +365,7 @@ fn variables_of_calico_node_are_known_and_checked() {
     assert_eq!(code, Some(0), "{text}");
     for variable in variables {
         let name = variable["name"].as_str().unwrap();
-        assert!(readme.contains(&format!("| `{name}` |")), "README does not know {name}");
+        assert!(page.contains(&format!("| `{name}` |")), "docs/src/calico.md lacks {name}");
         let (code, text) = check(Some((name, "nonsense")));
         assert_eq!(code, Some(2), "{name}: {text}");
         assert!(text.contains(name), "{name}: {text}");
@@ -373,9 +373,9 @@ fn variables_of_calico_node_are_known_and_checked() {
 }
 
 #[test]
-fn rights_are_those_listed_in_readme() {
-    let readme = read(&root().join("README.md"));
-    assert!(readme.contains("`list` and `watch` of ten kinds, and of each Secret by name"));
+fn rights_are_those_documented() {
+    let page = read(&root().join("docs/src/kubernetes-api.md"));
+    assert!(page.contains("`list` and `watch` of ten kinds, and of each Secret by name"));
     let documents = documents(&folder("rbac.yaml"));
     let of = |kind: &str| documents.iter().find(|d| d["kind"] == kind).unwrap();
     for kind in ["ClusterRole", "Role"] {

@@ -164,12 +164,12 @@ fn metric_names_are_in_one_place() {
     assert_eq!(found, Vec::<PathBuf>::new(), "names outside of src/metric_names.rs");
 }
 
-/// `README.md` lists every event as `margay events` names it, and each has a place that reports it.
+/// `docs/src/events.md` lists every event as `margay events` names it, and each has a place that reports it.
 #[test]
 fn events_are_documented_and_used() {
     let is_row = |line: &&str| line.starts_with("| `");
-    let readme = read("README.md");
-    let (_, section) = readme.split_once("| event | meaning |").unwrap();
+    let page = read("docs/src/events.md");
+    let (_, section) = page.split_once("| event | meaning |").unwrap();
     let listed: Vec<&str> = section.lines().skip(2).take_while(is_row).collect();
     let all = margay::event_names::ALL;
     let expected: Vec<String> = all.iter().map(|(n, m)| format!("| `{n}` | {m} |")).collect();

@@ -285,18 +285,18 @@ fn a_node_of_every_release_changes_over_without_losing_a_packet() -> Result<()> 
     Ok(())
 }
 
-/// Runs README's commands for leaving BIRD, verbatim, on services that runsvdir supervises.
+/// Runs the commands for leaving BIRD in `docs/src/leaving-bird.md`, verbatim, on services that runsvdir supervises.
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
-fn bird_is_left_as_readme_says() -> Result<()> {
+fn bird_is_left_as_documented() -> Result<()> {
     run("calico-leave", &[Kind::Bird16], |lab| {
-        let readme = include_str!("../../README.md");
-        let commands = readme
+        let page = include_str!("../../docs/src/leaving-bird.md");
+        let commands = page
             .split("```sh\n")
             .filter_map(|block| block.split_once("```"))
             .map(|(block, _)| block)
             .find(|block| block.contains("sv once bird bird6"))
-            .context("README does not say how BIRD is left")?;
+            .context("the page does not say how BIRD is left")?;
         let cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
         let _na = MargayNode::from_environment(&a, &cluster)?;

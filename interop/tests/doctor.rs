@@ -204,7 +204,7 @@ fn changes_are_listed_with_their_objects() -> Result<()> {
         verdict.says(&["change route 10.65.9.0/26", "is not in the kernel today", "blackhole"])?;
         verdict.says(&[&session_name("Mesh", &mesh.c), "no object asks for it: it ends"])?;
         ensure!(verdict.of("change").count() == 3, "{:?}", verdict.lines);
-        // README's example is from here.
+        // The example of docs/src/leaving-bird.md is from here.
         println!("{}", String::from_utf8(mesh.command(&[])?.output()?.stdout)?);
         Ok(())
     })

@@ -85,7 +85,7 @@ fn shell(script: &str) -> Result<String> {
 }
 
 /// What both packages hold, beside the manual pages.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "/usr/bin/margay",
     "/etc/margay/margay.toml",
     "/usr/lib/systemd/system/margay.service",
@@ -93,6 +93,7 @@ const FILES: [&str; 8] = [
     "/usr/share/bash-completion/completions/margay",
     "/usr/share/fish/vendor_completions.d/margay.fish",
     "/usr/share/doc/margay/margay.cdx.json",
+    "/usr/share/doc/margay/docs/src/configuration.md",
     "/usr/share/doc/margay/examples/full.toml",
 ];
 

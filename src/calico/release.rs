@@ -3,7 +3,7 @@
 //! [`FEATURES`] lists only differences that affect routes, attributes, other nodes' kernels or
 //! Felix. Where a release merely had a fault (it counted endpoints that are not ready, it
 //! considered only the changed one of several EndpointSlices, it did not know a field yet), margay
-//! behaves correctly for every release; README lists both.
+//! behaves correctly for every release; `docs/src/calico.md` lists both.
 //!
 //! A fix may be backported to several lines of releases, so a boundary is an exact version: the
 //! first one known to have the feature. v3.28.5, v3.30.7, v3.31.7, v3.32.1 and Calico's master of

@@ -9,6 +9,7 @@ use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::*;
 
+mod documents;
 mod faults;
 mod mrt;
 mod unused;
@@ -478,22 +479,6 @@ fn the_summary_lists_what_would_run() {
         least.contains("needs CAP_NET_BIND_SERVICE (port 179), CAP_NET_ADMIN (kernel routes)"),
         "{least}"
     );
-}
-
-/// The configurations in the README are valid.
-#[test]
-fn documented_configurations_are_accepted() {
-    let readme = include_str!("../../README.md");
-    let blocks: Vec<&str> = readme
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .filter(|block| block.contains("[bgp]"))
-        .collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        accepted(block);
-    }
 }
 
 proptest::proptest! {

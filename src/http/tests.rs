@@ -176,6 +176,52 @@ fn every_exported_name_is_listed_and_matches_its_type() {
     assert_eq!(missing, Vec::<&&str>::new(), "listed but not exported");
 }
 
+/// A row for each metric, as in `docs/src/metrics.md`: name, type, labels, meaning.
+fn rows(text: &str) -> Vec<String> {
+    let of = |line: &str, what: &str| {
+        let (name, rest) = line.strip_prefix(what)?.split_once(' ')?;
+        Some((name.to_owned(), rest.to_owned()))
+    };
+    let ours = |(name, _): &(String, String)| metric_names::ALL.contains(&name.as_str());
+    let types: Vec<_> = text.lines().filter_map(|line| of(line, "# TYPE ")).filter(ours).collect();
+    let helps: Vec<_> = text.lines().filter_map(|line| of(line, "# HELP ")).filter(ours).collect();
+    let row = |((name, kind), (_, help)): (&(String, String), &(String, String))| {
+        let series = text.lines().filter_map(|line| line.strip_prefix(name.as_str()));
+        let labels = series.filter_map(|rest| rest.strip_prefix('{')?.split_once('}'));
+        let mut labels: Vec<&str> = labels
+            .flat_map(|(labels, _)| labels.split(','))
+            .filter_map(|label| label.split_once('=').map(|(label, _)| label))
+            .filter(|label| *label != "vrf")
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        format!("| `{name}` | {kind} | {} | {help} |", labels.join(", "))
+    };
+    types.iter().zip(&helps).map(row).collect()
+}
+
+/// `docs/src/metrics.md` has every metric with the text that a scrape has. `BLESS=1` writes it.
+#[test]
+fn metrics_are_documented() {
+    const HEAD: &str = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/metrics.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, table) = page.split_once(HEAD).unwrap();
+    let end = table.find("\n\n").unwrap_or(table.len());
+    let (table, after) = table.split_at(end);
+    let expected = rows(&snapshot().render()).join("\n");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, [before, HEAD, &expected, after].concat()).unwrap();
+        return;
+    }
+    assert_eq!(table, expected, "run it with BLESS=1");
+    let histograms = metric_names::ALL.iter().filter(|name| name.ends_with("_duration_seconds"));
+    for name in histograms {
+        assert!(after.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
 #[test]
 fn every_value_is_exported_under_its_name() {
     let text = snapshot().render();

@@ -284,7 +284,7 @@ fn load_of(nodes: usize) -> Option<String> {
         format!(
             "it is read by more than {thousands},000 nodes: its servers send more than {events} \
              heartbeats of Nodes a second to their margays, which a Typha would not; see Load in \
-             margay's README for what that costs"
+             margay's docs/src/kubernetes-api.md for what that costs"
         )
     })
 }

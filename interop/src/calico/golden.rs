@@ -18,7 +18,7 @@ use crate::wait::{PATIENCE, wait_until};
 const AFFINITIES: &str = "_common/block-affinities.etcd.txt";
 
 /// Scenarios in which a session has no password, because its Secret is missing: BIRD runs it
-/// without, margay not at all (README).
+/// without, margay not at all (`docs/src/differences.md`).
 pub const WITHOUT_PASSWORD: [&str; 6] = [
     "mesh__password__step1",
     "mesh__password__step3",
@@ -46,7 +46,7 @@ pub struct Scenario {
     pub(super) golden: PathBuf,
     pub(super) pools: Vec<String>,
     pub(super) has_blocks: bool,
-    /// Prefixes that are not compared, because margay differs on purpose (README).
+    /// Prefixes that are not compared, because margay differs on purpose (`docs/src/differences.md`).
     pub(super) ignored: Vec<String>,
 }
 

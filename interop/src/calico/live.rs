@@ -501,7 +501,7 @@ fn first_address(network: &str) -> Result<String> {
 
 /// Every route of `show route all`, in one line each. Two things are left out: MED, which BIRD
 /// sends as 0 where margay sends none, and the link-local next hop (RFC 2545 §3), which BIRD sends
-/// on every directly connected session, and margay on external ones (README).
+/// on every directly connected session, and margay on external ones (`docs/src/differences.md`).
 fn routes(text: &str) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = BTreeSet::new();
     let (mut prefix, mut path) = (String::new(), Vec::<String>::new());

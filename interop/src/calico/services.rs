@@ -52,7 +52,7 @@ pub(super) struct Services {
     pub(super) balanced: Vec<(String, Vec<String>)>,
     /// External addresses that are ranges by themselves, and all addresses of services with policy
     /// Cluster that have one: this release announces the ranges from every node, in use or not, and
-    /// nothing else of those services (README).
+    /// nothing else of those services (`docs/src/calico.md`).
     pub(super) single: Vec<String>,
     /// Lines of BGPConfiguration's `spec`.
     pub(super) ranges: String,
@@ -99,7 +99,7 @@ impl Services {
         let kind = dice.pick(&["ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer"]);
         let policy = dice.pick(&["Cluster", "Local", "Local"]);
         let [v4, v6] = [format!("10.96.{number}.{}", 10 + at), format!("fd96::{number:x}{at:x}a")];
-        // This release announces only the first of a service's cluster addresses (README).
+        // This release announces only the first of a service's cluster addresses (`docs/src/calico.md`).
         let families = match dice.below(10) {
             0..5 => vec!["IPv4"],
             5..8 => vec!["IPv6"],

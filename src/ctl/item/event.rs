@@ -11,7 +11,7 @@ pub struct Event {
     pub at: String,
     /// `INFO`, `WARN` or `ERROR`.
     pub level: String,
-    /// Its name, one of those in `README.md`.
+    /// Its name, one of those in `docs/src/events.md`.
     pub event: String,
     /// The name of the peer that it concerns.
     pub peer: Option<String>,

@@ -290,7 +290,7 @@ fn files(facts: &Facts, out: &mut Findings) {
         out.add(Severity::Unsafe, subject("services"), "", text, remedy);
     } else if !replaced.is_empty() && !in_charge_is_margay {
         let text = format!("runit's services {} are what margay replaces", replaced.join(", "));
-        let remedy = "leave them as README says (\"Moving from BIRD\"): runit starts again what is \
+        let remedy = "leave them as docs/src/leaving-bird.md says: runit starts again what is \
                       only killed";
         out.add(Severity::Note, subject("services"), "", text, remedy);
     }

@@ -48,7 +48,7 @@ fn rights(facts: &Facts, out: &mut Findings) {
             subject(),
             "",
             format!("the API server cannot be asked which rights there are: {why}"),
-            "compare the account's ClusterRole with margay's (README, \"Kubernetes API\")",
+            "compare the account's ClusterRole with margay's (docs/src/kubernetes-api.md)",
         ),
         Ok(lacking) => {
             for right in lacking {
@@ -57,7 +57,7 @@ fn rights(facts: &Facts, out: &mut Findings) {
                 } else {
                     format!("{right} is not allowed: what these objects say is not done")
                 };
-                let remedy = "grant it to this account, as README's ClusterRole does";
+                let remedy = "grant it to this account, as the ClusterRole in docs/src/kubernetes-api.md does";
                 out.add(Severity::Unsafe, subject(), "", text, remedy);
             }
         }

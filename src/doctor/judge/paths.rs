@@ -113,7 +113,7 @@ impl<'a> Paths<'a> {
     }
 
     /// A path of the speaker's table; `None`: margay does not use it, because its next hop is
-    /// unreachable (README, "Where margay differs from confd and BIRD").
+    /// unreachable (`docs/src/differences.md`).
     fn learned(&self, prefix: Prefix, path: &'a Path) -> Option<Candidate<'a>> {
         let via = match (path.source, &path.via) {
             (Source::Bgp, Via::Unreachable) => self.over_a_block(path.next_hop?)?,

@@ -1,4 +1,4 @@
-//! What depends on the release of Calico: each row of the table in README.
+//! What depends on the release of Calico: each row of the table in `docs/src/calico.md`.
 
 use super::*;
 use crate::calico::release::{Origin, Version};
