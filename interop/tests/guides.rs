@@ -1,8 +1,9 @@
 //! The symptoms of `docs/src/troubleshooting.md`, each made with a real neighbour: what margay prints is
-//! what the guide says.
+//! what the guide says. The commands of the README and of other pages, run one after the other.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::daemon::Daemon;
@@ -28,6 +29,8 @@ struct Symptom {
 }
 
 struct Neighbour {
+    address: &'static str,
+    our_address: &'static str,
     asn: u32,
     router_id: &'static str,
     /// Its AS number for us.
@@ -36,10 +39,20 @@ struct Neighbour {
     protocol: &'static str,
     /// Statements of its export filter, before it accepts.
     export: &'static str,
+    /// Further routes.
+    routes: &'static str,
 }
 
-const NEIGHBOUR: Neighbour =
-    Neighbour { asn: 65001, router_id: "192.0.2.2", our_asn: 64512, protocol: "", export: "" };
+const NEIGHBOUR: Neighbour = Neighbour {
+    address: "192.0.2.2",
+    our_address: "192.0.2.1",
+    asn: 65001,
+    router_id: "192.0.2.2",
+    our_asn: 64512,
+    protocol: "",
+    export: "",
+    routes: "",
+};
 
 /// A session that works.
 const WORKS: Symptom = Symptom {
@@ -137,12 +150,13 @@ fn configuration(host: &Host, symptom: &Symptom) -> String {
 }
 
 fn start(far: &Host, neighbour: &Neighbour) -> Result<Daemon> {
-    let Neighbour { asn, router_id, our_asn, protocol, export } = neighbour;
+    let Neighbour { address, our_address, asn, router_id, our_asn, protocol, export, routes } =
+        neighbour;
     let text = format!(
         "log stderr all; router id {router_id};\nprotocol device {{}}\n\
          protocol static {{ ipv4; route 203.0.113.0/24 via \"lo\"; route 198.51.100.0/24 via \"lo\"; \
-         route 10.9.0.0/16 via \"lo\"; }}\n\
-         protocol bgp subject {{ local 192.0.2.2 as {asn}; neighbor 192.0.2.1 as {our_asn}; \
+         route 10.9.0.0/16 via \"lo\"; {routes} }}\n\
+         protocol bgp subject {{ local {address} as {asn}; neighbor {our_address} as {our_asn}; \
          connect retry time 1; error wait time 1, 1; {protocol} \
          ipv4 {{ import all; export filter {{ {export} accept; }}; }}; }}\n"
     );
@@ -159,9 +173,8 @@ fn shows(name: &str, symptom: &Symptom) -> Result<()> {
         blocks.iter().find(|(at, _)| at == name).with_context(|| format!("no section {name}"))?;
     lab::run_margay(&format!("guide_{name}"), &[Kind::Bird2], &[], |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
-        for (at, address) in [(&host, "192.0.2.1"), (&far, "192.0.2.2")] {
-            at.shell(&format!("ip addr flush dev eth0; ip addr add {address}/24 dev eth0"))?;
-        }
+        address(&host, "192.0.2.1")?;
+        address(&far, "192.0.2.2")?;
         let _neighbour = symptom.neighbour.as_ref().map(|other| start(&far, other)).transpose()?;
         let (_daemon, _control) = margay::start_text(&host, &configuration(&host, symptom))?;
         (symptom.then)(&host)?;
@@ -179,6 +192,11 @@ fn shows(name: &str, symptom: &Symptom) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Replaces the addresses of a host's link.
+fn address(host: &Host, address: &str) -> Result<()> {
+    host.shell(&format!("ip addr flush dev eth0; ip addr add {address}/24 dev eth0")).map(drop)
 }
 
 /// What a command prints, whatever its exit code.
@@ -200,7 +218,7 @@ struct Command {
 
 /// The sections of the guide that are symptoms: name, as that of a test, and commands.
 fn blocks() -> Result<Vec<(String, Vec<Command>)>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/troubleshooting.md");
+    let path = root().join("docs/src/troubleshooting.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut blocks = Vec::new();
     for section in text.split("<!-- symptom: ").skip(1) {
@@ -252,6 +270,108 @@ fn line_matches(expected: &str, line: &str) -> bool {
     }
     // A line that ends with `…` may go on.
     rest.is_empty() || last == Some("")
+}
+
+/// Runs the commands in a page's blocks beside `tor-1`, a BIRD 2, with the configuration of the page or,
+/// if it has none, of the README. Each must do what it is there for.
+fn works(page: &str) -> Result<()> {
+    let read = |name: &str| fs::read_to_string(root().join(name)).with_context(|| name.to_owned());
+    let text = read(page)?;
+    let commands = commands_to_run(&text);
+    ensure!(commands.len() > 2, "{page}: {commands:?}");
+    let configuration = configuration_in(&text)
+        .map_or_else(|| read("README.md").map(|text| configuration_in(&text)), |own| Ok(Some(own)))?
+        .context("no configuration")?;
+    let name: String = page.chars().filter(char::is_ascii_alphanumeric).collect();
+    lab::run_margay(&format!("guide_{name}"), &[Kind::Bird2], &[], |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let tor = Neighbour {
+            address: "192.0.2.1",
+            our_address: "192.0.2.2",
+            protocol: "graceful restart on;",
+            routes: "route 10.65.2.0/26 via \"lo\";",
+            ..NEIGHBOUR
+        };
+        address(&host, tor.our_address)?;
+        address(&far, tor.address)?;
+        let _tor = start(&far, &tor)?;
+        let text = configuration + &margay::control_section(&host);
+        let (mut daemon, control) = margay::start_text(&host, &text)?;
+        wait_until(2 * PATIENCE, "the routes of tor-1", || {
+            ensure!(control.text(&["show", "fib"])?.contains("10.65.2.0/26"), "no route");
+            Ok(())
+        })?;
+        for command in &commands {
+            let (code, said) = typed(&host, command)?;
+            // The session may be up again before it is retried, and then there is nothing to retry.
+            let is_late = command.starts_with("margay peer retry") && code == Some(1);
+            ensure!(code == Some(0) || is_late, "{command}: {code:?}\n{said}");
+        }
+        if commands.last().is_some_and(|command| command.starts_with("margay stop")) {
+            let status = daemon.wait(PATIENCE)?;
+            ensure!(status.success(), "{status}: {}", daemon.output());
+        }
+        Ok(())
+    })
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The first configuration of a page that runs by itself.
+fn configuration_in(text: &str) -> Option<String> {
+    let blocks = text.split("```toml\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
+    blocks.find(|block| block.contains("[bgp]")).map(str::to_owned)
+}
+
+/// The commands of margay's in a page's blocks, but the one that the test has run already.
+fn commands_to_run(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
+    let lines = blocks.flat_map(str::lines);
+    let commands =
+        lines.filter(|line| line.starts_with("margay ") && !line.starts_with("margay run"));
+    commands.map(str::to_owned).collect()
+}
+
+/// Types a command into a shell: exit code, and what it prints.
+fn typed(host: &Host, command: &str) -> Result<(Option<i32>, String)> {
+    let file = host.file("margay.toml").to_string_lossy().into_owned();
+    let command = command.replace("/etc/margay/margay.toml", &file);
+    let command = command.replace(" margay.toml", &format!(" {file}")).replace("PEER", "tor-1");
+    let program = margay::binary()?;
+    let script = format!("margay() {{ '{}' \"$@\"; }}; {command}", program.display());
+    let mut shell = host.command("sh");
+    shell.args(["-c", &script]).env("MARGAY_SOCKET", host.file("margay.sock"));
+    let output = shell.stdin(Stdio::null()).output()?;
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
+}
+
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn commands_of_the_readme_work() -> Result<()> {
+    works("README.md")
+}
+
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn commands_of_the_first_ten_minutes_work() -> Result<()> {
+    works("docs/src/first-ten-minutes.md")
+}
+
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn commands_of_drains_and_sessions_work() -> Result<()> {
+    works("docs/src/drains-and-upgrades.md")
+}
+
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn commands_to_start_looking_work() -> Result<()> {
+    works("docs/src/troubleshooting.md")
 }
 
 #[test]
