@@ -54,6 +54,7 @@ CALICO_API_SUM=h1:eFyfeRDV94LA3tgbG2EC5W02dg3QUdltHc2jxhTQMCw=
 CALICO_API_MOD_SUM=h1:9EPxrA4rUH306dCpvVsFb7IcEFt4ZSvqmfSowfb6c5U=
 CONFD=/opt/interop/confd
 MRTPARSE=/opt/interop/mrtparse
+BGPKIT=/opt/interop/bgpkit
 MRTPARSE_WHEEL=mrtparse==2.2.0
 CURRENT=/opt/interop/current
 CURRENT_PACKAGES=(frr bird3 gobgpd openbgpd exabgp iproute2 iputils-ping procps)
@@ -179,15 +180,32 @@ debian_mirror() {
 # With promtool. Started by tests only, on loopback.
 setup_monitor() { install_packages prometheus; }
 
-# Readers of MRT files. Debian has no mrtparse.
+# Readers of MRT files. Debian has neither mrtparse nor bgpkit-parser.
 setup_mrt() {
     install_packages bgpdump
+    setup_bgpkit
     [ "$(cat $MRTPARSE/wheel 2>/dev/null)" != $MRTPARSE_WHEEL ] || return 0
     install_packages python3-pip
     rm -rf $MRTPARSE
     python3 -m pip install --quiet --no-deps --only-binary :all: --target $MRTPARSE $MRTPARSE_WHEEL \
         > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; die "pip failed"; }
     echo $MRTPARSE_WHEEL > $MRTPARSE/wheel
+}
+
+# The reader in interop/bgpkit, built once for each version of it.
+setup_bgpkit() {
+    local source sum
+    source=$(cd "$(dirname "$0")/bgpkit" && pwd)
+    sum=$(cat "$source/Cargo.lock" "$source/src/main.rs" | sha256sum)
+    [ "$(cat $BGPKIT/sum 2>/dev/null)" != "$sum" ] || return 0
+    setup_build
+    echo "setup: building bgpkit-parser into $BGPKIT"
+    RUSTFLAGS='' CARGO_TARGET_DIR=$BGPKIT/target cargo build --quiet --locked \
+        --manifest-path "$source/Cargo.toml" > /tmp/margay-setup.log 2>&1 ||
+        { tail -n 20 /tmp/margay-setup.log >&2; die "bgpkit-parser cannot be built"; }
+    cp $BGPKIT/target/debug/bgpkit-lines $BGPKIT/
+    rm -rf $BGPKIT/target
+    echo "$sum" > $BGPKIT/sum
 }
 
 # The kernel is only unpacked, never installed.

@@ -18,6 +18,8 @@ use serde_json::Value;
 const PORT: u16 = 1790;
 /// Routes that BIRD announces besides those with communities.
 const PLAIN: usize = 200;
+/// `interop/bgpkit`.
+const BGPKIT: &str = "/opt/interop/bgpkit/bgpkit-lines";
 /// Prints one line of JSON for each path of each prefix.
 const MRTPARSE: &str = r"
 import json, sys
@@ -45,7 +47,8 @@ for record in Reader(sys.argv[1]):
 
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     lab::run_margay(name, &[Kind::Bird2], &[], |lab| {
-        require::programs(&["bgpdump", "python3", "/opt/interop/mrtparse/mrtparse/__init__.py"])?;
+        let mrtparse = "/opt/interop/mrtparse/mrtparse/__init__.py";
+        require::programs(&["bgpdump", "python3", mrtparse, BGPKIT])?;
         test(lab)
     })
 }
@@ -156,6 +159,12 @@ fn bgpdump(file: &Path) -> Result<BTreeSet<String>> {
         .collect()
 }
 
+/// What bgpkit-parser reads from a file, in the form of [`as_bgpdump`].
+fn bgpkit(file: &Path) -> Result<BTreeSet<String>> {
+    let printed = run_command(Command::new(BGPKIT).arg(file))?;
+    Ok(printed.lines().map(str::to_owned).collect())
+}
+
 /// What a file has and `show routes` too: everything of a path but its state here.
 fn comparable(routes: &[Value]) -> Vec<Value> {
     let keys = [
@@ -186,7 +195,7 @@ fn from_file(file: &Path, more: &[&str]) -> Result<Value> {
 }
 
 #[test]
-#[ignore = "needs root, BIRD 2, bgpdump and mrtparse"]
+#[ignore = "needs root, BIRD 2, bgpdump, mrtparse and bgpkit-parser"]
 fn a_dump_is_read_route_by_route_as_margay_shows_it() -> Result<()> {
     run("mrt_dump", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
@@ -207,6 +216,9 @@ fn a_dump_is_read_route_by_route_as_margay_shows_it() -> Result<()> {
             let differ: Vec<_> = read.symmetric_difference(&shown).collect();
             ensure!(differ.is_empty(), "bgpdump of {}: {differ:#?}", file.display());
         }
+        let read = bgpkit(&plain)?;
+        let differ: Vec<_> = read.symmetric_difference(&shown).collect();
+        ensure!(differ.is_empty(), "bgpkit-parser: {differ:#?}");
         ensure!(std::fs::metadata(&packed)?.len() < std::fs::metadata(&plain)?.len());
 
         let mut command = Command::new("python3");
@@ -273,7 +285,7 @@ fn expect_failure(output: &Output, text: &str) -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root, BIRD 2, bgpdump and mrtparse"]
+#[ignore = "needs root, BIRD 2, bgpdump, mrtparse and bgpkit-parser"]
 fn a_full_disk_or_a_closed_pipe_leaves_no_torn_file() -> Result<()> {
     run("mrt_full", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
@@ -349,7 +361,7 @@ fn complete(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 #[test]
-#[ignore = "needs root, BIRD 2, bgpdump and mrtparse"]
+#[ignore = "needs root, BIRD 2, bgpdump, mrtparse and bgpkit-parser"]
 fn what_a_peer_sends_is_recorded_and_a_reload_completes_the_file() -> Result<()> {
     run("mrt_updates", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
@@ -398,7 +410,7 @@ fn what_a_peer_sends_is_recorded_and_a_reload_completes_the_file() -> Result<()>
 }
 
 #[test]
-#[ignore = "needs root, BIRD 2, bgpdump and mrtparse"]
+#[ignore = "needs root, BIRD 2, bgpdump, mrtparse and bgpkit-parser"]
 fn a_full_disk_costs_records_and_no_session() -> Result<()> {
     run("mrt_disk", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
