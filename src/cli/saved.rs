@@ -83,6 +83,24 @@ pub(super) fn show(file: &Path, request: &Request, output: &Output) -> ExitCode 
     }
 }
 
+/// The first path of each prefix in a file, its attributes in canonical form.
+///
+/// # Errors
+/// The file cannot be read, or it has no dump of a table.
+pub(super) fn first_paths(file: &Path) -> Result<Vec<(Prefix, Arc<[u8]>)>, String> {
+    let saved = open(file)
+        .and_then(|from| read(from, &RouteSelection::default()))
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let first = |saved: &SavedRib| match Record::decode(saved.header, &saved.body) {
+        Ok(Record::Rib(rib)) => {
+            rib.entries().next().map(|entry| (rib.prefix, Arc::from(entry.canonical().0)))
+        }
+        // It has been decoded before.
+        _ => None,
+    };
+    Ok(saved.ribs.iter().filter_map(first).collect())
+}
+
 fn open(file: &Path) -> Result<Box<dyn Read>, ReadError> {
     let plain: Box<dyn Read> =
         if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(file)?) };

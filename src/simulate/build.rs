@@ -26,6 +26,9 @@ pub struct Input {
     pub fabric: bool,
     /// Costs between vantages.
     pub vantages: Arc<VantageCosts>,
+    /// Routes that peers outside of the cluster announce besides those that they are told: prefix and
+    /// canonical attributes, by the peer's address.
+    pub tables: BTreeMap<IpAddr, Arc<[(Prefix, Arc<[u8]>)]>>,
 }
 
 impl Input {
@@ -67,6 +70,7 @@ pub(super) struct Draft {
     pub(super) port: Option<u16>,
     pub(super) table: Arc<TableConfig>,
     pub(super) origins: Vec<(Prefix, Option<FibKind>)>,
+    pub(super) foreign: Arc<[(Prefix, Arc<[u8]>)]>,
     pub(super) blocks: BTreeSet<Prefix>,
     pub(super) felix: Vec<Prefix>,
     pub(super) peers: Vec<DraftPeer>,
@@ -108,6 +112,7 @@ impl Draft {
             table: self.table,
             tunnels: tunnels.into_iter().collect(),
             origins: self.origins,
+            foreign: self.foreign,
             blocks: self.blocks,
             felix: self.felix,
             peers: self.peers.into_iter().zip(ends).map(spec).collect(),
@@ -262,6 +267,7 @@ fn of_plan(input: &Input, name: &Arc<str>, plan: &Plan, config: Config, shapes: 
         port: config.bgp.listen.first().map(|listen| listen.port()),
         table: config.table,
         origins,
+        foreign: Arc::default(),
         blocks,
         felix,
         peers: peers.collect(),

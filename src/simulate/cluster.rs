@@ -58,7 +58,7 @@ impl Cluster {
                     .to_owned(),
             ));
         }
-        external::add(&mut drafts, input.fabric);
+        external::add(&mut drafts, input)?;
         refuse_beyond(Cluster::estimate_of(&drafts, input.has_mesh()))?;
         let mut by_address = BTreeMap::new();
         for (at, draft) in drafts.iter().enumerate() {
@@ -106,7 +106,8 @@ impl Cluster {
             Role::Node => draft.peers.len(),
             Role::Reflector | Role::Peer => draft.peers.len().min(passing_on),
         };
-        let origins: u64 = drafts.iter().map(|draft| draft.origins.len() as u64).sum();
+        let of = |draft: &Draft| (draft.origins.len() + draft.foreign.len()) as u64;
+        let origins: u64 = drafts.iter().map(of).sum();
         let ends: u64 = drafts.iter().map(|draft| draft.peers.len() as u64).sum();
         let paths: u64 = drafts.iter().map(|draft| paths_of(draft) as u64).sum();
         paths

@@ -11,12 +11,16 @@ use bgp_proto::table::{PeerRoutes, ReflectionParams, TableConfig};
 use bgp_proto::types::{Asn, Prefix, RouterId};
 use sha2::{Digest, Sha256};
 
-use super::build::{Draft, DraftPeer, Shapes};
-use super::spec::Role;
+use super::build::{Draft, DraftPeer, Input, Shapes};
+use super::spec::{Refused, Role};
 
 /// Adds a speaker for each address with which a node has a session and that no node has; with
 /// `fabric`, those of one family have sessions with each other.
-pub(super) fn add(drafts: &mut Vec<Draft>, fabric: bool) {
+///
+/// # Errors
+/// A table is of an address that is none of theirs.
+pub(super) fn add(drafts: &mut Vec<Draft>, input: &Input) -> Result<(), Refused> {
+    let fabric = input.fabric;
     let own: BTreeSet<IpAddr> =
         drafts.iter().flat_map(|draft| draft.address.iter().flatten()).map(|(a, _)| *a).collect();
     let mut sessions: BTreeMap<IpAddr, Vec<(usize, usize)>> = BTreeMap::new();
@@ -56,12 +60,19 @@ pub(super) fn add(drafts: &mut Vec<Draft>, fabric: bool) {
             port: None,
             table: Arc::new(table),
             origins: Vec::new(),
+            foreign: input.tables.get(&addr).cloned().unwrap_or_default(),
             blocks: BTreeSet::new(),
             felix: Vec::new(),
             peers,
         });
     }
+    if let Some(addr) = input.tables.keys().find(|addr| !sessions.contains_key(addr)) {
+        return Err(Refused(format!(
+            "{addr} is no peer outside of the cluster, and no table can be given for it"
+        )));
+    }
     drafts.extend(added);
+    Ok(())
 }
 
 /// The AS in which a node expects the other end.

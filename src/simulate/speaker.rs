@@ -122,6 +122,10 @@ impl Speaker {
         for (prefix, install) in &spec.origins {
             table.handle_local(now, *prefix, Source::Static, Some(own(install)));
         }
+        for (prefix, attrs) in spec.foreign.iter() {
+            let route = LocalRoute { attrs: Some(Arc::clone(attrs)), ..LocalRoute::default() };
+            table.handle_local(now, *prefix, Source::Static, Some(route));
+        }
         let mut speaker = Speaker {
             table,
             woken,

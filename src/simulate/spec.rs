@@ -36,6 +36,8 @@ pub(super) struct Spec {
     /// Interfaces that the FIB policy names.
     pub(super) tunnels: Vec<Arc<str>>,
     pub(super) origins: Vec<(Prefix, Option<FibKind>)>,
+    /// Routes of a table from elsewhere that it announces, with canonical attributes.
+    pub(super) foreign: Arc<[(Prefix, Arc<[u8]>)]>,
     /// Those of the origins that are blocks.
     pub(super) blocks: BTreeSet<Prefix>,
     /// Pools whose routes another program writes.

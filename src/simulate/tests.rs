@@ -1,5 +1,9 @@
 //! Small clusters whose reachability is known.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::types::Prefix;
 use serde_json::{Value, json};
 
 use super::*;
@@ -74,7 +78,13 @@ fn input(objects: Vec<Value>) -> Input {
     for object in objects {
         snapshot.apply(decode(object).unwrap().unwrap());
     }
-    Input { snapshot, settings: Settings::new(""), fabric: true, vantages: Default::default() }
+    Input {
+        snapshot,
+        settings: Settings::new(""),
+        fabric: true,
+        vantages: Default::default(),
+        tables: Default::default(),
+    }
 }
 
 fn asked(objects: Vec<Value>, question: Question) -> Report {
@@ -266,6 +276,28 @@ fn racks_reach_each_other_over_the_fabric_only() {
     let apart = Input { fabric: false, ..input(objects()) };
     let report = run(&apart, &Question::default()).unwrap();
     assert_eq!(names(&report.start.lost), ["n1", "n2"]);
+}
+
+#[test]
+fn a_table_of_a_router_is_announced_to_its_nodes() {
+    let tor: IpAddr = "10.0.1.1".parse().unwrap();
+    // ORIGIN IGP and AS_PATH 65010.
+    let attrs: Arc<[u8]> =
+        [&[0x40, 1, 1, 0][..], &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xf2][..]].concat().into();
+    let route = |prefix: &str| (prefix.parse().unwrap(), Arc::clone(&attrs));
+    let with = |at: IpAddr, routes: Vec<(Prefix, Arc<[u8]>)>| {
+        let mut input = input(torred(2, &[&tor.to_string()]));
+        input.tables = [(at, routes.into())].into();
+        let question = Question { routes: true, ..Question::default() };
+        run(&input, &question)
+    };
+    let report = with(tor, vec![route("203.0.113.0/24"), route("0.0.0.0/0")]).unwrap();
+    assert!(report.reaches_all);
+    for prefix in ["203.0.113.0/24", "0.0.0.0/0"] {
+        assert_eq!(report.routes["n1"][&prefix.parse().unwrap()], [tor], "{prefix}");
+    }
+    let refused = with("10.0.1.99".parse().unwrap(), vec![route("203.0.113.0/24")]).unwrap_err();
+    assert!(refused.to_string().starts_with("10.0.1.99 is no peer outside"), "{refused}");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bgp_proto::table::VantageCosts;
 use clap::{Args, ValueEnum};
 
+use super::super::saved::first_paths;
 use super::forecast::{ChangeArgs, wrong};
 use super::{Live, Outcome, Span, variable, write_json};
 use crate::calico::load::load;
@@ -49,6 +51,10 @@ pub struct Arguments {
     /// Objects that are to be changed.
     #[command(flatten)]
     change: ChangeArgs,
+    /// What a neighbour outside of the cluster announces besides the routes that it is told: the first path
+    /// of each prefix in an MRT file, as `margay dump` and route collectors write it, gzip or not.
+    #[arg(long, value_name = "ADDRESS=FILE", value_parser = table)]
+    table: Vec<(IpAddr, PathBuf)>,
     /// Turn the full mesh of nodes off (nodeToNodeMeshEnabled: false).
     #[arg(long)]
     no_mesh: bool,
@@ -83,6 +89,12 @@ fn failure(text: &str) -> Result<Failure, String> {
     }
 }
 
+fn table(text: &str) -> Result<(IpAddr, PathBuf), String> {
+    let (address, file) = text.split_once('=').ok_or("expected ADDRESS=FILE")?;
+    let address = address.parse().map_err(|_| format!("{address} is no address"))?;
+    Ok((address, file.into()))
+}
+
 /// Runs the simulation and prints what it found.
 pub(super) fn run(
     arguments: &Arguments,
@@ -104,11 +116,16 @@ pub(super) fn run(
     settings.version = arguments.calico_version.clone().or(settings.version);
     read(&arguments.resources, &mut snapshot)?;
     let change = changed(arguments, &snapshot)?;
+    let mut tables = BTreeMap::new();
+    for (address, file) in &arguments.table {
+        tables.insert(*address, first_paths(file).map_err(wrong)?.into());
+    }
     let input = |snapshot| Input {
         snapshot,
         settings: settings.clone(),
         fabric: !arguments.no_fabric,
         vantages: Arc::clone(&vantages),
+        tables: tables.clone(),
     };
     let each = arguments.fail_each.iter().map(|each| match each {
         Each::Nodes => Role::Node,
