@@ -36,6 +36,8 @@ names! {
     BFD_DOWN = "bfd-down", "a BFD session is down";
     DRAIN = "drain", "a drain began";
     UNDRAIN = "undrain", "drains ended";
+    ANNOUNCED = "announced", "an operator announced a route, or changed one that was announced";
+    ANNOUNCEMENT_ENDED = "announcement-ended", "a route that an operator announced was withdrawn, by command or because its time was over, or the configuration originates it";
     LINK_DOWN = "link-down", "an interface that peers or next hops use is down or was removed";
     LINK_UP = "link-up", "an interface that was reported down is up again";
     ADDRESS_REMOVED = "address-removed", "an address of ours that peers use was removed";

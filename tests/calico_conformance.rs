@@ -209,7 +209,7 @@ fn check_answer(plan: &Plan, question: &Question, expected: Option<Route>, total
                 Source::Static => 200,
                 Source::Bgp => 100,
                 Source::Kernel => 10,
-                Source::Vrf => unreachable!("Calico has no VRFs"),
+                Source::Vrf | Source::Announced => unreachable!("not in Calico"),
             };
             after.preference = Some(answer.preference.into());
             let bird = Route { preference: bird.preference.or(Some(base)), ..bird.clone() };
@@ -247,7 +247,7 @@ fn to_bird(route: &Asked) -> Route {
             Source::Static => "RTS_STATIC",
             Source::Kernel => "RTS_INHERIT",
             Source::Direct => "RTS_DEVICE",
-            Source::Vrf => unreachable!("Calico has no VRFs"),
+            Source::Vrf | Source::Announced => unreachable!("not in Calico"),
         },
         ifname: route.interface.clone(),
         metric: route.metric,

@@ -166,7 +166,7 @@ impl Route {
 pub(super) fn preference(source: Source) -> u16 {
     match source {
         Source::Direct => 240,
-        Source::Static => 200,
+        Source::Static | Source::Announced => 200,
         Source::Bgp => 100,
         Source::Kernel => 10,
         // A Calico node has no VRFs of ours.

@@ -27,6 +27,13 @@ pub(super) const DRAIN: &str = "Examples:
   margay drain tor-1
   margay undrain";
 
+/// Of `announce`.
+pub(super) const ANNOUNCE: &str = "Examples:
+  margay announce 192.0.2.7/32 --community blackhole --for 30m
+  margay announce 2001:db8:5::/48 --next-hop 2001:db8::9 --med 10
+  margay show announced
+  margay withdraw 192.0.2.7/32";
+
 /// Of `events`.
 pub(super) const EVENTS: &str = "Examples:
   margay events --peer tor-1 --last 20

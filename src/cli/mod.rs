@@ -3,9 +3,11 @@
 //! Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration, 3 what was waited for is
 //! not known to have happened in time. `calico doctor` has its own.
 
+mod announce;
 mod ask;
 mod birdcl;
 mod calico;
+mod check;
 mod client;
 mod complete;
 mod debug;
@@ -32,16 +34,15 @@ use std::time::Duration;
 use bgp_proto::types::Prefix;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{Lookup, Request, RouteSelection, StopMode};
-use crate::kernel;
-use crate::net::{try_key_chain, unix_now};
-use crate::node::{self, Environment, NodeSettings, Setup, Tried};
+use crate::node::{Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
+use announce::{AnnounceArgs, WithdrawArgs};
 use ask::{Demand, Printed, ask, ask_for, report};
 use calico::{Live, Span};
+use check::{check, try_sources};
 use client::ClientError;
 pub use complete::{CompleteArgs, completion_script};
 use drain::{DrainArgs, UndrainArgs, read_timeout};
@@ -152,6 +153,13 @@ pub enum Command {
     Drain(DrainArgs),
     /// End drains.
     Undrain(UndrainArgs),
+    /// Announce a route until it is withdrawn, its time is over or the daemon ends: a restart of the daemon
+    /// forgets it. Policies apply as to originated routes, it is preferred to received ones, and nothing is
+    /// installed in the kernel for it.
+    #[command(after_help = examples::ANNOUNCE)]
+    Announce(AnnounceArgs),
+    /// Withdraw what margay announce announced.
+    Withdraw(WithdrawArgs),
     /// Write the table as an MRT file (RFC 6396), which route collectors' tools and show routes --from read.
     Dump(dump::DumpArgs),
     /// Print recent events: sessions, links, limits, conflicts, reloads; the last 1,000 are kept.
@@ -324,6 +332,8 @@ pub enum Show {
     KeyChains,
     /// The drains, and whether peers have moved to other paths.
     Drain,
+    /// The routes that margay announce announced.
+    Announced,
     /// The configuration in force: the daemon, its peers and ranges, defaults marked. Without secrets,
     /// policies, originated and redistributed routes, and what the calico table says.
     Config,
@@ -490,6 +500,7 @@ impl Show {
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
             Show::KeyChains => (Request::ShowKeyChains, Demand::Nothing),
             Show::Drain => (Request::ShowDrain, Demand::Nothing),
+            Show::Announced => (Request::ShowAnnounced, Demand::Nothing),
             Show::Config => (Request::ShowConfig, Demand::Nothing),
         }
     }
@@ -509,6 +520,8 @@ impl Command {
             Command::Policy(policy) => Some(&mut policy.output().daemon),
             Command::Drain(args) => Some(&mut args.output.daemon),
             Command::Undrain(args) => Some(&mut args.output.daemon),
+            Command::Announce(args) => Some(&mut args.output.daemon),
+            Command::Withdraw(args) => Some(&mut args.output.daemon),
             Command::Dump(args) => Some(&mut args.daemon),
             Command::Events(args) => Some(&mut args.output.daemon),
             Command::Probe(args) => Some(&mut args.output.daemon),
@@ -568,6 +581,8 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Policy(policy) => policy.into_request(),
         Command::Drain(args) => return drain::drain(args),
         Command::Undrain(args) => return drain::undrain(args),
+        Command::Announce(args) => args.into_request(),
+        Command::Withdraw(args) => args.into_request(),
         Command::Dump(args) => return dump::run(&args),
         Command::Events(args) => args.into_request(),
         Command::Debug(args) => return debug::debug(args),
@@ -675,69 +690,6 @@ fn settings_of(
             Err("the configuration has no [calico]: there are no objects to plan for".to_owned())
         }
     }
-}
-
-fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
-    let (mut warnings, mut lacks) = (Vec::new(), Vec::new());
-    let loaded = load(path, None, &Environment::of_process()).map(|setup| match setup {
-        Setup::Own { config, .. } => {
-            warnings = config.key_chain_gaps(unix_now());
-            let tried = config.key_chains.iter().map(|chain| try_key_chain(chain));
-            lacks.extend(tried.filter_map(Result::err));
-            let shared = if config.vrfs.is_empty() { Vec::new() } else { kernel::shared_sockets() };
-            let note = |text: String| format!("note: {text}\n");
-            (config.to_string() + &shared.into_iter().map(note).collect::<String>(), None)
-        }
-        Setup::Node { settings, .. } => (settings.to_string(), Some(settings)),
-    });
-    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let tried = match &loaded {
-        Ok((_, Some(settings))) if connect => match try_sources(settings) {
-            Ok((tried, _)) => tried,
-            Err(error) => return report(ClientError::Output(error)),
-        },
-        _ => Vec::new(),
-    };
-    let is_read = tried.iter().all(|source| source.objects.is_ok());
-    let done = if is_read && lacks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
-    let (text, code) = match (json, loaded) {
-        (false, Err(unusable)) => return unusable.say(),
-        (false, Ok((text, _))) => {
-            let tried = tried.iter().map(ToString::to_string);
-            let warned = warnings.iter().map(|text| format!("warning: {text}\n"));
-            let lacking = lacks.iter().map(|text| format!("will not work here: {text}\n"));
-            (tried.chain(warned).chain(lacking).fold(text, |all, more| all + &more), done)
-        }
-        (true, loaded) => {
-            let (runs, faults, code) = match loaded {
-                Ok((text, _)) => (lines(&text), Vec::new(), done),
-                Err(Unusable::Idle) => (Vec::new(), Vec::new(), ExitCode::SUCCESS),
-                Err(Unusable::Wrong(text)) => (Vec::new(), lines(&text), ExitCode::from(WRONG)),
-            };
-            let valid = faults.is_empty();
-            let mut answer = serde_json::json!({"valid": valid, "runs": runs, "faults": faults});
-            for (key, lines) in [("warnings", &warnings), ("lacking", &lacks)] {
-                if !lines.is_empty() {
-                    answer[key] = lines.iter().cloned().collect();
-                }
-            }
-            if connect {
-                answer["sources"] = tried.iter().map(Tried::to_json).collect();
-            }
-            (format!("{answer}\n"), code)
-        }
-    };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => code,
-        Err(error) => report(ClientError::Output(error)),
-    }
-}
-
-fn try_sources(settings: &NodeSettings) -> io::Result<(Vec<Tried>, Snapshot)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let tried = runtime.block_on(node::try_sources(settings));
-    runtime.shutdown_background();
-    Ok(tried)
 }
 
 fn calico(command: &calico::Command) -> ExitCode {

@@ -15,6 +15,7 @@ use crate::ctl::item::{
 use crate::ctl::{Request, StopMode};
 use crate::plural::counted;
 
+mod announced;
 mod bfd;
 mod configuration;
 mod debug;
@@ -63,6 +64,8 @@ enum View {
     Bfd(Table),
     KeyChains(Table),
     Steered(Table),
+    Announced(Table),
+    AnnounceDone,
     Draining,
     Events,
     Probed,
@@ -110,6 +113,8 @@ impl<W: Write> Renderer<W> {
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
+            Request::Announce { .. } | Request::Withdraw { .. } => View::AnnounceDone,
+            Request::ShowAnnounced => View::Announced(table(&announced::COLUMNS)),
             Request::Events { .. } => View::Events,
             Request::Probe { .. } => View::Probed,
             Request::Debug { .. } | Request::ShowDebug => View::Debugged,
@@ -149,6 +154,8 @@ impl<W: Write> Renderer<W> {
             View::NextHops(table) => table.row(next_hops::row(&read(item)?), out),
             View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
             View::KeyChains(table) => table.row(key_chains::row(&read(item)?), out),
+            View::Announced(table) => table.row(announced::row(&read(item)?, look), out),
+            View::AnnounceDone => out.write_all(announced::done(&read(item)?).as_bytes()),
             View::Steered(table) => table.row(steered::row(&read(item)?), out),
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
@@ -185,6 +192,7 @@ impl<W: Write> Renderer<W> {
             | View::NextHops(table)
             | View::Bfd(table)
             | View::KeyChains(table)
+            | View::Announced(table)
             | View::Steered(table) => table.flush(&mut self.out),
             _ => Ok(()),
         };
@@ -276,6 +284,10 @@ fn status(s: &Status, look: &Look) -> String {
             line(&mut out, "drained", counted(u64::from(s.peers_drained), "peer"));
         }
         None => {}
+    }
+    if s.announced > 0 {
+        let routes = counted(u64::from(s.announced), "route");
+        line(&mut out, "announced", format_args!("{routes} by command (margay show announced)"));
     }
     line(&mut out, "destinations", both(&s.destinations));
     line(&mut out, "paths", both(&s.paths));

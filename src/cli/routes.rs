@@ -58,6 +58,8 @@ pub enum RouteSource {
     Direct,
     /// Another VRF.
     Vrf,
+    /// `margay announce`.
+    Announced,
 }
 
 impl From<RouteSource> for Source {
@@ -68,6 +70,7 @@ impl From<RouteSource> for Source {
             RouteSource::Kernel => Source::Kernel,
             RouteSource::Direct => Source::Direct,
             RouteSource::Vrf => Source::Vrf,
+            RouteSource::Announced => Source::Announced,
         }
     }
 }

@@ -152,7 +152,7 @@ fn read_conditions(table: Table<'_>) -> Vec<Match> {
     add("next-hop", &|v| {
         Some(Match::NextHop(PrefixSet::covering(v.read_list(Value::parse::<Prefix>))))
     });
-    add("source", &|v| Some(Match::Source(v.read_list(read_source))));
+    add("source", &|v| Some(Match::Source(read_sources(v))));
     add("interface", &|v| Some(Match::Interface(v.read_list(read_glob))));
     add("peer-type", &|v| {
         v.choice(&[("internal", PeerType::Internal), ("external", PeerType::External)])
@@ -269,6 +269,15 @@ fn read_asn(value: &Value<'_>) -> Option<Asn> {
     super::bgp::read_asn(value)
 }
 
+/// What `margay announce` announces counts as our own, wherever a policy names what is.
+fn read_sources(value: &Value<'_>) -> Vec<Source> {
+    let mut sources: Vec<Source> = value.read_list(read_source);
+    if sources.contains(&Source::Static) && !sources.contains(&Source::Announced) {
+        sources.push(Source::Announced);
+    }
+    sources
+}
+
 fn read_source(value: &Value<'_>) -> Option<Source> {
     value.choice(&[
         ("bgp", Source::Bgp),
@@ -276,6 +285,7 @@ fn read_source(value: &Value<'_>) -> Option<Source> {
         ("kernel", Source::Kernel),
         ("direct", Source::Direct),
         ("vrf", Source::Vrf),
+        ("announced", Source::Announced),
     ])
 }
 

@@ -1,6 +1,7 @@
 //! The items of answers. Keys may be added, never renamed; absent values are `null`. Addresses,
 //! prefixes and communities are strings, AS numbers integers, durations whole seconds.
 
+mod announced;
 mod configuration;
 mod connections;
 mod debug;
@@ -22,6 +23,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::{Family, PeerType, Prefix};
 use serde::{Deserialize, Serialize};
 
+pub use announced::Announced;
 pub use configuration::{
     ChangedKey, Confirmed, ReloadRefused, Reloaded, ReloadedSession, Section, Setting,
     UnconfirmedReload,
@@ -125,6 +127,9 @@ pub struct Status {
     /// Peers that are drained, by name or with all others.
     #[serde(default)]
     pub peers_drained: u32,
+    /// Routes that operators announced (`margay announce`).
+    #[serde(default)]
+    pub announced: u32,
     /// Destinations in the table.
     pub destinations: PerFamily<u32>,
     /// Paths to them.

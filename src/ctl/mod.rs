@@ -9,6 +9,7 @@
 //! `{"error": …}`. No complete answer is ever held in memory: the server requests the next page
 //! while the client reads the last one, and no page after that.
 
+mod announce;
 mod attributes;
 pub mod bird;
 pub mod item;
@@ -23,6 +24,7 @@ mod view;
 
 use std::future::Future;
 
+pub use announce::AnnounceOptions;
 pub use attributes::attribute_changes;
 pub use probe::{Password, ProbeOptions};
 pub use protocol::{

@@ -7,6 +7,7 @@ use bgp_proto::types::{Asn, Family, Prefix};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::announce::AnnounceOptions;
 use super::probe::ProbeOptions;
 use super::selection::RouteSelection;
 use super::steering::{Lasts, PeerAction, Rehearsal, Selection};
@@ -133,6 +134,26 @@ pub enum Request {
     },
     /// The drains and their progress: one [`super::item::Draining`].
     ShowDrain,
+    /// Announces a route until it is withdrawn, its time is over or the daemon ends: one
+    /// [`super::item::Announced`]. An announcement of the same prefix is replaced.
+    Announce {
+        /// The prefix.
+        prefix: Prefix,
+        /// Where, for how long, and with which attributes.
+        #[serde(default)]
+        options: AnnounceOptions,
+    },
+    /// Withdraws announced routes: one [`super::item::Announced`] for each.
+    Withdraw {
+        /// The prefix; absent: every announced route of the VRF.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<Prefix>,
+        /// The VRF in which; absent: the default VRF.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vrf: Option<String>,
+    },
+    /// The announced routes, of every VRF: [`super::item::Announced`].
+    ShowAnnounced,
     /// Recent events, oldest first: [`super::item::Event`].
     Events {
         /// Only those of this peer, given by name or address; absent: all.
@@ -353,7 +374,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 33] = [
+const REQUESTS: [&str; 36] = [
     "show-status",
     "show-peers",
     "show-peers-in",
@@ -374,6 +395,9 @@ const REQUESTS: [&str; 33] = [
     "drain",
     "undrain",
     "show-drain",
+    "announce",
+    "withdraw",
+    "show-announced",
     "events",
     "debug",
     "show-debug",

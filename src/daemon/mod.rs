@@ -3,6 +3,7 @@
 //! One task owns everything that changes the set of peers: configuration, connections from ranges,
 //! sessions that the table wants closed. It never waits for a peer or for the table.
 
+mod announcements;
 mod answer;
 mod awaiting;
 mod bfd;
@@ -536,6 +537,7 @@ impl Daemon {
                 self.check_listening(),
                 self.check_drains(),
                 self.check_confirmation(),
+                self.check_announcements(),
                 self.check_keys(),
             ];
             match self.wait(deadlines.into_iter().flatten().min()).await {

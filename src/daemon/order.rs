@@ -14,6 +14,12 @@ impl Daemon {
             Order::Rehearse(reply) => drop(reply.send(self.rehearse())),
             Order::RehearsePlan(order, reply) => drop(reply.send(self.rehearse_plan(order))),
             Order::Drain(order, reply) => drop(reply.send(self.drain(&order))),
+            Order::Announce(vrf, prefix, entry, reply) => {
+                drop(reply.send(self.announce((vrf.as_deref(), prefix), *entry)));
+            }
+            Order::Withdraw(vrf, prefix, reply) => {
+                drop(reply.send(self.withdraw_announced(vrf.as_deref(), prefix)));
+            }
             Order::Stop(stop, reply) => {
                 let _ = reply.send(());
                 return Some(stop);

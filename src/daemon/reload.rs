@@ -232,6 +232,7 @@ impl Daemon {
         let started = changes.peers_restarted.iter().chain(&changes.peers_added);
         let added = started.map(|entry| self.peers.add(entry)).collect();
         self.show_key_faults();
+        self.review_announcements();
         added
     }
 

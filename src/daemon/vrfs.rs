@@ -500,6 +500,7 @@ impl Daemon {
             instance.end_of_startup();
         }
         instance.reconfigure(vrf);
+        self.views.announcements.announce_in(name, instance.engine.handle());
         if config.fib.enabled {
             let place = KernelPlace { table: device.table, protocol: config.fib.protocol };
             self.run_file.note_vrf(name, Some(place));

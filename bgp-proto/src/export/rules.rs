@@ -439,6 +439,8 @@ fn resolve_next_hop(
         (Some(hop), _, _) => Some(hop),
         (None, NextHopMode::SelfAddress, _) => None,
         (None, NextHopMode::Keep, _) => out.route.next_hop,
+        // What an operator named is meant for every peer.
+        (None, _, None) if out.route.source == Source::Announced => out.route.next_hop,
         (None, NextHopMode::Auto | NextHopMode::ThirdParty, Some(_))
             if group.peer_type == PeerType::Internal =>
         {

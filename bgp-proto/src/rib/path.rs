@@ -14,8 +14,9 @@ impl SourceId {
     const KERNEL: SourceId = SourceId(u16::MAX - 2);
     const STATIC: SourceId = SourceId(u16::MAX - 3);
     const VRF: SourceId = SourceId(u16::MAX - 4);
+    const ANNOUNCED: SourceId = SourceId(u16::MAX - 5);
     /// Peer ids are below this.
-    pub(crate) const PEERS_MAX: u16 = u16::MAX - 4;
+    pub(crate) const PEERS_MAX: u16 = u16::MAX - 5;
 
     /// `None` if the id is too large for a path.
     pub(crate) fn peer_id(peer: PeerId) -> Option<Self> {
@@ -30,6 +31,7 @@ impl SourceId {
             Source::Kernel => Some(Self::KERNEL),
             Source::Direct => Some(Self::DIRECT),
             Source::Vrf => Some(Self::VRF),
+            Source::Announced => Some(Self::ANNOUNCED),
         }
     }
 
@@ -48,6 +50,7 @@ impl SourceId {
             Self::KERNEL => Source::Kernel,
             Self::DIRECT => Source::Direct,
             Self::VRF => Source::Vrf,
+            Self::ANNOUNCED => Source::Announced,
             _ => Source::Bgp,
         }
     }

@@ -29,7 +29,7 @@ pub(crate) struct SourceFacts {
 pub(crate) fn default_preference(source: Source) -> u16 {
     match source {
         Source::Bgp => PREFERENCE_BGP,
-        Source::Static => 200,
+        Source::Static | Source::Announced => 200,
         Source::Direct => 240,
         Source::Kernel => 10,
         // A VRF's own routes win over those that it imports. If one lost, it would not be offered, and
@@ -51,7 +51,7 @@ pub(crate) struct Sources {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SourceCounts {
     peers: Vec<u32>,
-    local: [u32; 4],
+    local: [u32; 5],
 }
 
 impl SourceCounts {

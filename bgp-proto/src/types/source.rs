@@ -16,4 +16,6 @@ pub enum Source {
     Direct,
     /// Another VRF, from which a policy imports it.
     Vrf,
+    /// A command at run time.
+    Announced,
 }

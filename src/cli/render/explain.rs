@@ -93,6 +93,7 @@ impl Text<'_> {
             },
             (None, Source::Bgp) => "from a removed peer".to_owned(),
             (None, Source::Static) => "originated here".to_owned(),
+            (None, Source::Announced) => "announced by margay announce".to_owned(),
             (None, Source::Kernel) => "learned from the kernel".to_owned(),
             (None, Source::Direct) => "a network of our own".to_owned(),
             (None, Source::Vrf) => match &p.vrf {

@@ -616,7 +616,7 @@ impl<N: Names> Shown<'_, N> {
                 let address = path.next_hop.map_or(IpAddr::from([0; 4]), NextHop::addr);
                 (reader_name("", off_interface(address).0).into(), Kind::Bgp)
             }
-            (Source::Static, _) => ("static1".into(), Kind::Static),
+            (Source::Static | Source::Announced, _) => ("static1".into(), Kind::Static),
             (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
             (Source::Direct, _) => ("direct1".into(), Kind::Direct),
             (Source::Vrf, _) => ("pipe1".into(), Kind::Static),

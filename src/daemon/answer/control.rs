@@ -107,6 +107,7 @@ impl ControlView {
             refused_connections: self.refused_connections(),
             drained: self.drains.of_all(),
             peers_drained: count(self.drains.records().len()),
+            announced: count(self.sources.announcements.len()),
             destinations: PerFamily {
                 ipv4: totals.destinations.0[0],
                 ipv6: totals.destinations.0[1],
@@ -383,6 +384,9 @@ impl Backend for ControlView {
             Request::Undrain { peers } => {
                 self.drain(DrainOrder { peers: peers.clone(), begin: None }).await
             }
+            Request::Announce { prefix, options } => self.announce(*prefix, options).await,
+            Request::Withdraw { prefix, vrf } => self.withdraw(vrf.as_deref(), *prefix).await,
+            Request::ShowAnnounced => self.announced(),
             Request::ShowDrain => Page::last([self.drains.progress().await?]),
             Request::Probe { peer, options } => self.prober.probe(peer, options).await,
             Request::Reload => self.reload().await,

@@ -3,6 +3,7 @@
 use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
+use super::announcing;
 use super::bfd::BfdView;
 use super::forwarding::kernel_answer;
 use super::policies;
@@ -70,6 +71,10 @@ pub(super) async fn explain(
         let covering = objects(sources, item.prefix);
         item.objects.extend(covering.map(|said| format!("{}: {said}", item.prefix)));
     }
+    item.objects.extend(
+        announcing::in_words(sources, vrf, item.prefix)
+            .map(|said| format!("{}: {said}", item.prefix)),
+    );
     match &mut item.fib {
         None => item.fib_absent = Some(why_absent(sources, &explanation).to_owned()),
         Some(fib) => {
@@ -108,6 +113,7 @@ fn why_absent(sources: &Sources, explanation: &Explanation) -> &'static str {
         Some(Source::Kernel) => "the best path is the kernel's own route",
         Some(Source::Direct) => "the best path is a network of an interface of ours",
         Some(Source::Static) => "it is announced only, or left out by policy",
+        Some(Source::Announced) => "it is announced only (margay announce)",
         Some(Source::Bgp) => "left out by policy",
         Some(Source::Vrf) => {
             "the VRF from which it is imported has no route in the kernel, or it is left out by policy"

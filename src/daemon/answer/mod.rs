@@ -4,6 +4,7 @@
 //! registry and the [`RunState`] that the daemon's loop publishes. Clients' commands are sent to
 //! that loop as an [`Order`].
 
+mod announcing;
 mod bfd;
 mod bird;
 mod calico;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::announcements::Announcements;
 use super::drains::Drains;
 use super::redistribution::Redistribution;
 use super::registry::Registry;
@@ -104,11 +106,14 @@ pub(super) struct Views {
     pub(super) http: Arc<HttpView>,
     pub(super) liveness: LivenessView,
     pub(super) dumps: DumpView,
+    /// The routes that operators announce.
+    pub(super) announcements: Announcements,
 }
 
 impl Views {
     pub(super) fn new(parts: Parts, state: RunState) -> Self {
         let publisher = Publisher::new(state);
+        let announcements = Announcements::default();
         let sources = Sources {
             started: parts.table.clock().now(),
             table: parts.table,
@@ -117,6 +122,7 @@ impl Views {
             registry: parts.registry,
             vrfs: parts.vrfs,
             published: publisher.published(),
+            announcements: announcements.clone(),
         };
         let orders = Orders(parts.orders);
         let liveness = LivenessView::new(sources.clone(), parts.liveness);
@@ -176,6 +182,7 @@ impl Views {
             http: Arc::new(http),
             liveness,
             dumps,
+            announcements,
         }
     }
 

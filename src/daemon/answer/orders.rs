@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::types::Prefix;
 use tokio::sync::{mpsc, oneshot};
 
 use super::rehearsed::Rehearsed;
@@ -10,6 +11,7 @@ use super::sources::is_stopping;
 use crate::config::{Changes, Config};
 use crate::ctl::{Refusal, Selection};
 use crate::daemon::Stop;
+use crate::daemon::announcements::{Announcement, Effect, Key};
 use crate::daemon::drains::Drained;
 
 /// A command of a client to the daemon's loop.
@@ -26,9 +28,18 @@ pub(in crate::daemon) enum Order {
     RehearsePlan(PlanOrder, oneshot::Sender<Result<RehearsedPlan, String>>),
     /// Begin or end drains.
     Drain(DrainOrder, oneshot::Sender<Result<(), Refusal>>),
+    /// Announce a route in a VRF, `None`: the default one.
+    Announce(Option<String>, Prefix, Box<Announcement>, Reply<Effect>),
+    /// Withdraw an announced route in a VRF, or all that are there.
+    Withdraw(Option<String>, Option<Prefix>, Reply<Ended>),
     /// End the daemon.
     Stop(Stop, oneshot::Sender<()>),
 }
+
+/// Where the result of a command goes, or why it was refused.
+pub(in crate::daemon) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+/// The announced routes that a command withdrew.
+pub(in crate::daemon) type Ended = Vec<(Key, Announcement)>;
 
 /// A configuration that would follow from changed objects.
 pub(in crate::daemon) struct PlanOrder {
@@ -100,6 +111,27 @@ impl Orders {
     pub(super) async fn drain(&self, order: DrainOrder) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Drain(order, reply), answer).await?
+    }
+
+    /// Announces a route. Fails if that is refused or the daemon is stopping.
+    pub(super) async fn announce(
+        &self,
+        vrf: Option<String>,
+        prefix: Prefix,
+        entry: Announcement,
+    ) -> Result<Effect, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Announce(vrf, prefix, Box::new(entry), reply), answer).await?
+    }
+
+    /// Withdraws announced routes. Fails if there are none or the daemon is stopping.
+    pub(super) async fn withdraw(
+        &self,
+        vrf: Option<String>,
+        prefix: Option<Prefix>,
+    ) -> Result<Ended, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Withdraw(vrf, prefix, reply), answer).await?
     }
 
     /// Stops the daemon.

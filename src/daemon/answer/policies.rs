@@ -254,7 +254,7 @@ fn changes(before: &TestedRoute, after: &TestedRoute) -> Vec<AttributeChange> {
 }
 
 /// The attributes of a described route.
-fn described(route: &TestRoute) -> Result<AttrEdit, Refusal> {
+pub(super) fn described(route: &TestRoute) -> Result<AttrEdit, Refusal> {
     let bad = |text: String| Refusal { kind: ErrorKind::BadRequest, text };
     let mut edit = AttrEdit::originate(Origin::Igp);
     for asn in route.as_path.iter().rev() {

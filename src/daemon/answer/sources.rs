@@ -9,6 +9,7 @@ use bgp_proto::types::{PeerId, Prefix, Source, Time};
 
 use super::state::{Published, RunState};
 use crate::ctl::{ErrorKind, Names, Refusal};
+use crate::daemon::announcements::Announcements;
 use crate::daemon::redistribution::Redistribution;
 use crate::daemon::registry::{Record, Registry};
 use crate::daemon::running::{Running, Shown};
@@ -28,6 +29,7 @@ pub(super) struct Sources {
     pub(super) registry: Registry,
     pub(super) vrfs: Running,
     pub(super) published: Published,
+    pub(super) announcements: Announcements,
     /// When the process started.
     pub(super) started: Time,
 }
@@ -139,7 +141,7 @@ impl Sources {
             Source::Kernel | Source::Direct => {
                 self.redistribution.get(prefix, source == Source::Direct)
             }
-            Source::Bgp | Source::Static | Source::Vrf => None,
+            Source::Bgp | Source::Static | Source::Vrf | Source::Announced => None,
         }
     }
 

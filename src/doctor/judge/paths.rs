@@ -88,7 +88,7 @@ impl<'a> Paths<'a> {
                 Source::Static => true,
                 // The kernel's copy of our own route.
                 Source::Kernel => own.is_some(),
-                Source::Bgp | Source::Direct | Source::Vrf => false,
+                Source::Bgp | Source::Direct | Source::Vrf | Source::Announced => false,
             };
             found.extend((!is_replaced).then(|| self.learned(prefix, path)).flatten());
         }
@@ -142,7 +142,7 @@ impl<'a> Paths<'a> {
                 let of_kernel = self.metrics.get(&prefix).copied();
                 route.metric = path.metric.or(of_kernel).or(Some(0));
             }
-            Source::Static | Source::Direct | Source::Vrf => {}
+            Source::Static | Source::Direct | Source::Vrf | Source::Announced => {}
         }
         Some(Candidate {
             source: path.source,
