@@ -203,7 +203,7 @@ fn bench(criterion: &mut Criterion) {
         );
     });
     let host = HostSettings {
-        control: ControlSettings { socket: "/run/margay/bench.sock".into(), bird_sockets: None },
+        control: ControlSettings::at("/run/margay/bench.sock"),
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,

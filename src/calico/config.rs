@@ -467,7 +467,7 @@ mod tests {
 
     fn host() -> HostSettings {
         HostSettings {
-            control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
+            control: ControlSettings::at("/run/margay/test.sock"),
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
             mrt: None,

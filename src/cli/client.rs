@@ -49,7 +49,10 @@ pub(super) enum ClientError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "run as root, or as a member of the socket's group",
+        io::ErrorKind::PermissionDenied => {
+            "run as root or as a member of the socket's group (control.group), or name the socket for \
+             requests that change nothing with --socket (control.read-only-socket)"
+        }
         _ => "is it running? --socket names another socket",
     }
 }
@@ -165,7 +168,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("m.sock");
         let missing = folder.path().join("none.sock");
-        let server = tokio::spawn(Server::bind(&path).unwrap().run(Arc::new(Numbers)));
+        let server = tokio::spawn(Server::bind(&path, None).unwrap().run(Arc::new(Numbers)));
         let mut client = tokio::task::spawn_blocking(move || {
             let error = Client::connect(&missing).err().unwrap().to_string();
             assert!(error.ends_with("is it running? --socket names another socket"), "{error}");

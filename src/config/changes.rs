@@ -92,6 +92,35 @@ pub struct DynamicChanges {
     pub ranges: Vec<DynamicPeers>,
 }
 
+/// How a session ends when changes are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// For good.
+    Ends,
+    /// To be established again with other parameters.
+    Restarts,
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SessionEnd::Ends => "ends",
+            SessionEnd::Restarts => "restarts",
+        })
+    }
+}
+
+/// A session that ends when changes are applied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EndingSession<'a> {
+    /// The peer's name.
+    pub peer: &'a str,
+    /// How.
+    pub end: SessionEnd,
+    /// The keys that differ, if it restarts.
+    pub differences: &'a [Difference],
+}
+
 impl Vrf {
     /// The changes to originated routes and redistribution that lead to `new`.
     pub fn changes_to(&self, new: &Vrf) -> Changes {
@@ -167,6 +196,8 @@ impl Config {
             ("fib.backup-paths", new.fib.backup_paths && !self.fib.next_hop_objects),
             ("fib.source", sources(self) != sources(new)),
             ("control.socket", self.host.control.socket != new.host.control.socket),
+            ("control.group", self.host.control.group != new.host.control.group),
+            ("control.read-only-socket", self.host.control.read_only != new.host.control.read_only),
             (
                 "control.bird-sockets",
                 self.host.control.bird_sockets != new.host.control.bird_sockets,
@@ -282,6 +313,20 @@ pub(super) fn is_same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
 }
 
 impl Changes {
+    /// The sessions that end: of removed peers, of those that restart, and of dynamic peers.
+    pub fn ending_sessions(&self) -> impl Iterator<Item = EndingSession<'_>> {
+        let ending = |peer, end| EndingSession {
+            peer,
+            end,
+            differences: self.differences.get(peer).map(Vec::as_slice).unwrap_or_default(),
+        };
+        let removed = self.peers_removed.iter().map(move |name| ending(name, SessionEnd::Ends));
+        let restarted =
+            self.peers_restarted.iter().map(move |peer| ending(&peer.name, SessionEnd::Restarts));
+        let dynamic = self.dynamic_ended.iter().map(move |name| ending(name, SessionEnd::Ends));
+        removed.chain(restarted).chain(dynamic)
+    }
+
     fn add_peers(&mut self, (old, new): (Vec<&PeerEntry>, Vec<&PeerEntry>)) {
         let before: HashMap<&Arc<str>, &PeerEntry> =
             old.iter().map(|peer| (&peer.name, *peer)).collect();
@@ -460,6 +505,30 @@ mod tests {
             fallover: crate::config::Fallover::Timers,
             interface: None,
         }
+    }
+
+    #[test]
+    fn sessions_end_of_removed_restarted_and_dynamic_peers() {
+        let differs = Difference { key: "hold-time", old: None, new: Some("9".into()) };
+        let changes = Changes {
+            peers_removed: vec!["a".into()],
+            peers_restarted: vec![entry(2)],
+            peers_reconfigured: vec![entry(3)],
+            peers_added: vec![entry(4)],
+            dynamic_ended: vec!["d".into()],
+            differences: BTreeMap::from([("2".into(), vec![differs.clone()])]),
+            ..Changes::default()
+        };
+        let ending: Vec<_> = changes
+            .ending_sessions()
+            .map(|ending| (ending.peer, ending.end.to_string(), ending.differences.to_vec()))
+            .collect();
+        let wanted = [
+            ("a", "ends".to_owned(), vec![]),
+            ("2", "restarts".to_owned(), vec![differs]),
+            ("d", "ends".to_owned(), vec![]),
+        ];
+        assert_eq!(ending, wanted);
     }
 
     fn without(list: &[PeerEntry], left_out: &[&PeerEntry]) -> Vec<usize> {

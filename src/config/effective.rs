@@ -232,11 +232,23 @@ fn of_fib(fib: &FibSettings) -> Values {
 }
 
 fn of_control(config: &Config) -> Values {
-    vec![("socket", text(config.host.control.socket.display()))]
+    let control = &config.host.control;
+    let read_only = control.read_only.as_ref();
+    vec![
+        ("socket", text(control.socket.display())),
+        ("group", control.group.as_ref().and_then(text)),
+        ("read-only-socket", read_only.and_then(|socket| text(socket.socket.display()))),
+        ("read-only-group", read_only.and_then(|socket| socket.group.as_ref().and_then(text))),
+    ]
 }
 
 fn default_control() -> Values {
-    vec![("socket", text(ControlSettings::DEFAULT_SOCKET))]
+    vec![
+        ("socket", text(ControlSettings::DEFAULT_SOCKET)),
+        ("group", None),
+        ("read-only-socket", None),
+        ("read-only-group", None),
+    ]
 }
 
 fn of_http(config: &Config) -> Values {

@@ -11,8 +11,8 @@ use bgp_proto::table::MultipathWeights;
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{
-    BirdPaths, BirdSockets, ControlSettings, FibSettings, HttpSettings, LogFormat, LogLevel,
-    LogSettings, PeerChoice, PeerSeries,
+    BirdPaths, BirdSockets, FibSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
+    PeerChoice, PeerSeries,
 };
 
 /// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
@@ -142,24 +142,8 @@ pub(super) fn read_protocol(value: &Value<'_>) -> Option<u8> {
     if value.is_integer() { value.integer(0..=255) } else { value.choice(&PROTOCOLS) }
 }
 
-pub(super) fn read_control(root: &Table<'_>) -> ControlSettings {
-    let mut control = ControlSettings {
-        socket: PathBuf::from(ControlSettings::DEFAULT_SOCKET),
-        bird_sockets: None,
-    };
-    if let Some(table) = root.get("control").and_then(|v| v.table()) {
-        if let Some(path) = table.get("socket").and_then(|value| read_socket(&value)) {
-            control.socket = path;
-        }
-        control.bird_sockets =
-            table.get("bird-sockets").and_then(|value| read_bird_sockets(&value));
-        table.finish();
-    }
-    control
-}
-
 /// The path of a socket. Faults of the path are noted, and it is returned all the same.
-fn read_socket(value: &Value<'_>) -> Option<PathBuf> {
+pub(super) fn read_socket(value: &Value<'_>) -> Option<PathBuf> {
     // sun_path holds 108 octets with the final zero.
     const SOCKET_PATH_MAX: usize = 107;
     let path = value.text()?;

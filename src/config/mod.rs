@@ -15,6 +15,7 @@ mod bfd;
 mod bgp;
 mod calico;
 mod changes;
+mod control;
 mod effective;
 mod error;
 mod host;
@@ -50,7 +51,8 @@ pub use calico::{
     CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, DrainBy,
     ENDPOINT_BANDWIDTH, EndpointWeights, StateFile,
 };
-pub use changes::{Changes, DynamicChanges, differing_peers};
+pub use changes::{Changes, DynamicChanges, EndingSession, SessionEnd, differing_peers};
+pub use control::{ControlSettings, ReadOnlySocket};
 pub use effective::{Difference, Section, Setting, sections};
 pub use error::{Error, Errors};
 pub use interface::{InterfacePeers, Neighbor};
@@ -119,10 +121,7 @@ impl HostSettings {
     /// For a configuration that is computed and not run.
     pub fn unused() -> Self {
         HostSettings {
-            control: ControlSettings {
-                socket: ControlSettings::DEFAULT_SOCKET.into(),
-                bird_sockets: None,
-            },
+            control: ControlSettings::at(ControlSettings::DEFAULT_SOCKET),
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
             mrt: None,
@@ -451,16 +450,6 @@ impl FibSettings {
     }
 }
 
-/// The control socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControlSettings {
-    /// Its path. Default [`ControlSettings::DEFAULT_SOCKET`].
-    pub socket: PathBuf,
-    /// Where BIRD's control protocol is served. `None`: not configured, which means not served, but
-    /// on a Calico node [`BirdSockets::Calico`].
-    pub bird_sockets: Option<BirdSockets>,
-}
-
 /// Where BIRD's control protocol is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BirdSockets {
@@ -502,11 +491,6 @@ impl BirdPaths {
             ipv6: "/var/run/calico/bird6.ctl".into(),
         }
     }
-}
-
-impl ControlSettings {
-    /// The default path.
-    pub const DEFAULT_SOCKET: &'static str = "/run/margay/margay.sock";
 }
 
 /// Level and format of the log.
@@ -665,7 +649,7 @@ impl Document {
 
 fn read_host(root: &Table<'_>, base: &Path) -> HostSettings {
     HostSettings {
-        control: host::read_control(root),
+        control: control::read_control(root),
         http: host::read_http(root),
         log: host::read_log(root),
         mrt: mrt::read(root, base),

@@ -10,7 +10,7 @@ use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
     BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, FibSettings, MrtPeers,
-    Originate, Redistribute, RedistributeFrom,
+    Originate, ReadOnlySocket, Redistribute, RedistributeFrom,
 };
 
 /// A summary, one line for each thing that would run. It says where passwords are used, and never
@@ -71,7 +71,18 @@ impl fmt::Display for Config {
             write_local(f, Some(&vrf.name), &vrf.originate, &vrf.redistribute)?;
         }
         write_fib(f, &self.fib)?;
-        writeln!(f, "control socket {}", self.host.control.socket.display())?;
+        let control = &self.host.control;
+        let of_group = |group: &Option<String>| {
+            group.as_ref().map(|group| format!(", for group {group}")).unwrap_or_default()
+        };
+        writeln!(f, "control socket {}{}", control.socket.display(), of_group(&control.group))?;
+        if let Some(ReadOnlySocket { socket, group }) = &control.read_only {
+            let whose = match group {
+                Some(_) => of_group(group),
+                None => ", for every user".to_owned(),
+            };
+            writeln!(f, "read-only socket {}{whose}", socket.display())?;
+        }
         if let Some(BirdPaths { ipv4, ipv6 }) =
             self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths)
         {

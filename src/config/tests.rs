@@ -9,6 +9,7 @@ use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::*;
 
+mod control;
 mod documents;
 mod faults;
 mod mrt;
@@ -462,7 +463,7 @@ fn the_summary_lists_what_would_run() {
         "redistributes kernel routes, protocols 4 80, interfaces -cali9* cali*, within 10.65.0.0/16, policy from-kernel",
         "redistributes connected networks, interfaces eth*",
         "writes routes to kernel table 100 as protocol 77, at most 8 hops each, weighted by link bandwidth, of paths from one neighbouring AS, over next-hop objects, with backup paths",
-        "control socket /run/margay/example.sock",
+        "control socket /run/margay/example.sock, for group adm",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",
         "needs CAP_NET_ADMIN (kernel routes, TCP MD5), CAP_NET_RAW (router discovery, bind-interface in a VRF)",

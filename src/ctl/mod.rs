@@ -9,6 +9,7 @@
 //! `{"error": …}`. No complete answer is ever held in memory: the server requests the next page
 //! while the client reads the last one, and no page after that.
 
+mod access;
 mod announce;
 mod attributes;
 pub mod bird;

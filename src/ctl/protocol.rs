@@ -437,6 +437,8 @@ pub enum ErrorKind {
     NotFound,
     /// The configuration file is invalid; nothing was changed.
     Configuration,
+    /// The socket is read-only, and the request may change something.
+    Forbidden,
     /// Any other reason.
     Failed,
 }

@@ -14,12 +14,15 @@ use tokio::io::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::socket::Socket;
+use super::socket::{OpenTo, Socket};
 use super::{Backend, Cursor, ErrorKind, Page, Refusal, Reply, Request, ServerError};
 use crate::client_slots::{ClientSlots, LastActivity};
 
 /// Most clients at once.
 const CLIENTS_MAX: usize = 64;
+/// Most clients of a read-only socket at once: anybody on this machine may ask for long lists, which the
+/// table makes between its turns.
+const READ_ONLY_CLIENTS_MAX: usize = 16;
 /// Longest request, in octets, its line end included. Only one with objects may be as long.
 pub const REQUEST_LEN_MAX: u64 = 1024 * 1024;
 /// Longest request of any other kind, and most memory that a client's buffer keeps between requests.
@@ -48,36 +51,73 @@ impl Default for Waits {
     }
 }
 
+/// Which requests a socket takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Every one.
+    All,
+    /// Those that change nothing; the others are refused with this text.
+    ReadOnly(Arc<str>),
+}
+
 /// A bound control socket. Dropping it removes the file, unless another process has replaced it.
 pub struct Server {
     socket: Socket,
+    scope: Scope,
 }
 
 impl Server {
-    /// Binds the socket with mode 0660, and creates its folder if necessary. A socket on which no
-    /// process is listening is replaced.
+    /// Binds the socket for every request, with mode 0660 and this group, and creates its folder if
+    /// necessary. A socket on which no process is listening is replaced.
     ///
     /// # Errors
-    /// Another process is listening there, the path is not a socket, or it cannot be created.
-    pub fn bind(path: &Path) -> Result<Server, ServerError> {
-        Ok(Server { socket: Socket::bind(path, "control.socket")? })
+    /// Another process is listening there, the path is not a socket, it cannot be created, or it cannot
+    /// be given to the group.
+    pub fn bind(path: &Path, group: Option<&str>) -> Result<Server, ServerError> {
+        let access = group.map_or(OpenTo::OwnGroup, OpenTo::Group);
+        Ok(Server { socket: Socket::bind(path, "control.socket", access)?, scope: Scope::All })
+    }
+
+    /// Binds a socket for requests that change nothing, for a group or for every user. `full`: the
+    /// socket for the others, for their refusal.
+    ///
+    /// # Errors
+    /// See [`Server::bind`].
+    pub fn bind_read_only(
+        path: &Path,
+        group: Option<&str>,
+        full: &Path,
+    ) -> Result<Server, ServerError> {
+        let access = group.map_or(OpenTo::Everyone, OpenTo::Group);
+        let text = format!(
+            "{} is read-only, and this may change something: ask with --socket {}, as root or as a \
+             member of its group (control.group)",
+            path.display(),
+            full.display()
+        );
+        let socket = Socket::bind(path, "control.read-only-socket", access)?;
+        Ok(Server { socket, scope: Scope::ReadOnly(text.into()) })
     }
 
     /// Serves clients until the future is dropped.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut clients = JoinSet::new();
-        let mut slots = ClientSlots::new(CLIENTS_MAX);
+        let clients_max = match self.scope {
+            Scope::All => CLIENTS_MAX,
+            Scope::ReadOnly(_) => READ_ONLY_CLIENTS_MAX,
+        };
+        let mut slots = ClientSlots::new(clients_max);
         loop {
             let stream = self.socket.accept(&mut slots).await;
             while clients.try_join_next().is_some() {}
-            let backend = Arc::clone(&backend);
+            let (backend, scope) = (Arc::clone(&backend), self.scope.clone());
             let (lost, heard) = slots.take();
             clients.spawn(async move {
                 let (reader, writer) = stream.into_split();
                 let reader = BufReader::new(reader);
                 tokio::select! {
                     () = lost => {}
-                    () = serve(reader, writer, &*backend, Waits::default(), &heard) => {}
+                    () = serve(reader, writer, (&*backend, &scope), Waits::default(), &heard) => {}
                 }
             });
         }
@@ -88,7 +128,7 @@ impl Server {
 async fn serve<B: Backend>(
     mut reader: impl AsyncBufRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-    backend: &B,
+    (backend, scope): (&B, &Scope),
     waits: Waits,
     heard: &LastActivity,
 ) {
@@ -114,12 +154,30 @@ async fn serve<B: Backend>(
             line = Vec::new();
         }
         let answered = match parsed {
+            Ok(request) if !scope.takes(&request) => {
+                let refusal = scope.refusal();
+                write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await
+            }
             Ok(request) => answer(&mut writer, backend, &request, waits, heard).await,
             Err(refusal) => write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await,
         };
         if answered.is_err() || !whole {
             return;
         }
+    }
+}
+
+impl Scope {
+    fn takes(&self, request: &Request) -> bool {
+        *self == Scope::All || !request.may_change()
+    }
+
+    fn refusal(&self) -> Refusal {
+        let text = match self {
+            Scope::All => "",
+            Scope::ReadOnly(text) => text,
+        };
+        Refusal { kind: ErrorKind::Forbidden, text: text.to_owned() }
     }
 }
 

@@ -19,6 +19,19 @@ use crate::client_slots::ClientSlots;
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// Owner and group may connect.
 const MODE: u32 = 0o660;
+/// Every user may connect.
+const MODE_ALL: u32 = 0o666;
+
+/// Who may connect, beside the user of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenTo<'a> {
+    /// The group of this process.
+    OwnGroup,
+    /// A group, by name or number.
+    Group(&'a str),
+    /// Every user of this machine.
+    Everyone,
+}
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +41,8 @@ pub enum ServerError {
     InUse { path: PathBuf, key: &'static str },
     #[error("{} is not a socket; remove it, or set another {key}", path.display())]
     NotASocket { path: PathBuf, key: &'static str },
+    #[error("the socket {} cannot be given to group {group}: {why}", path.display())]
+    Group { path: PathBuf, group: String, why: String },
     #[error("cannot make the socket {} ({key}): {source}", path.display())]
     Io { path: PathBuf, key: &'static str, source: io::Error },
 }
@@ -41,9 +56,21 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Binds with mode 0660, and creates the folder if necessary; `key` is the configuration key of
-    /// the path, for errors.
-    pub(super) fn bind(path: &Path, key: &'static str) -> Result<Socket, ServerError> {
+    /// Binds with mode 0660, or 0666 for everyone, and creates the folder if necessary; `key` is the
+    /// configuration key of the path, for errors.
+    pub(super) fn bind(
+        path: &Path,
+        key: &'static str,
+        access: OpenTo<'_>,
+    ) -> Result<Socket, ServerError> {
+        let (mode, group) = match access {
+            OpenTo::OwnGroup => (MODE, None),
+            OpenTo::Everyone => (MODE_ALL, None),
+            OpenTo::Group(name) => {
+                let found = group_number(name, Path::new(GROUPS));
+                (MODE, Some(found.map_err(|why| given_to(path, name, why))?))
+            }
+        };
         let failed = |source| ServerError::Io { path: path.to_owned(), key, source };
         match std::fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -72,7 +99,14 @@ impl Socket {
         let fresh = PathBuf::from(fresh);
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh).map_err(failed)?;
-        let ready = open_to_group(&fresh)
+        if let (Some(number), OpenTo::Group(name)) = (group, access)
+            && let Err(error) = std::os::unix::fs::lchown(&fresh, None, Some(number))
+        {
+            let _ = std::fs::remove_file(&fresh);
+            let why = format!("{error}; it needs CAP_CHOWN, or to be a group of margay's user");
+            return Err(given_to(path, name, why));
+        }
+        let ready = open_to(&fresh, mode)
             .and_then(|()| std::fs::rename(&fresh, path))
             .and_then(|()| std::fs::symlink_metadata(path));
         match ready {
@@ -115,9 +149,31 @@ pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<std::os::unix:
     Ok(socket.into())
 }
 
-/// Sets [`MODE`] on the socket at `path`, but not on anything that another process puts in its
-/// place.
-fn open_to_group(path: &Path) -> io::Result<()> {
+/// Where groups are listed.
+const GROUPS: &str = "/etc/group";
+
+fn given_to(path: &Path, group: &str, why: String) -> ServerError {
+    ServerError::Group { path: path.to_owned(), group: group.to_owned(), why }
+}
+
+/// The number of a group, given by name or number. Of names, only those in the file `groups` are known:
+/// a static program cannot ask other services.
+fn group_number(group: &str, groups: &Path) -> Result<u32, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let text = std::fs::read_to_string(groups)
+        .map_err(|error| format!("{} cannot be read: {error}", groups.display()))?;
+    let number = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(group);
+        fields.nth(1).filter(|_| is_it)?.parse().ok()
+    });
+    number.ok_or_else(|| format!("{} has no such group; write its number", groups.display()))
+}
+
+/// Sets the mode of the socket at `path`, but not of anything that another process puts in its place.
+fn open_to(path: &Path, mode: u32) -> io::Result<()> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
     let found = File::from(found);
     if !found.metadata()?.file_type().is_socket() {
@@ -125,7 +181,7 @@ fn open_to_group(path: &Path) -> io::Result<()> {
     }
     // `fchmod` does not work on an O_PATH descriptor, but `chmod` through /proc does.
     let same = format!("/proc/self/fd/{}", found.as_raw_fd());
-    std::fs::set_permissions(same, std::fs::Permissions::from_mode(MODE))
+    std::fs::set_permissions(same, std::fs::Permissions::from_mode(mode))
 }
 
 impl Drop for Socket {
@@ -154,12 +210,27 @@ mod tests {
         std::fs::write(&victim, "").unwrap();
         std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink(&victim, &link).unwrap();
-        assert!(open_to_group(&link).is_err());
+        assert!(open_to(&link, MODE).is_err());
         assert_eq!(std::fs::metadata(&victim).unwrap().mode() & 0o777, 0o600);
         let socket = folder.join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        open_to_group(&socket).unwrap();
+        open_to(&socket, MODE).unwrap();
         assert_eq!(std::fs::metadata(&socket).unwrap().mode() & 0o777, MODE);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn groups_are_known_by_name_and_by_number() {
+        let folder = folder("groups");
+        let file = folder.join("group");
+        std::fs::write(&file, "root:x:0:\nnetops:x:1234:ann,bob\nbroken\nnet:x::\n").unwrap();
+        assert_eq!(group_number("netops", &file), Ok(1234));
+        assert_eq!(group_number("77", &file), Ok(77));
+        for unknown in ["ann", "net", "broken", "netop", ""] {
+            let why = group_number(unknown, &file).unwrap_err();
+            assert!(why.contains("no such group"), "{unknown}: {why}");
+        }
+        assert!(group_number("x", &folder.join("none")).unwrap_err().contains("cannot be read"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
@@ -181,7 +252,7 @@ mod tests {
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         let began = std::time::Instant::now();
         assert!(connect(&path, Duration::from_millis(100)).is_err());
-        let refused = Socket::bind(&path, "control.socket").unwrap_err();
+        let refused = Socket::bind(&path, "control.socket", OpenTo::OwnGroup).unwrap_err();
         assert!(matches!(refused, ServerError::InUse { .. }), "{refused}");
         assert!(began.elapsed() < Duration::from_secs(5));
         std::fs::remove_dir_all(&folder).unwrap();

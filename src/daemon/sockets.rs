@@ -24,14 +24,20 @@ const HTTP_RETRY: Duration = Duration::from_secs(10);
 /// Sockets that are bound and not served yet; early clients wait.
 pub(super) struct Sockets {
     control: ctl::Server,
+    read_only: Option<ctl::Server>,
     bird: Vec<ctl::bird::Server>,
 }
 
 impl Sockets {
     /// # Errors
-    /// Another process is listening on one of them, or one cannot be bound.
+    /// Another process is listening on one of them, or one cannot be bound or given to its group.
     pub(super) fn bind(settings: &ControlSettings) -> Result<Self, ServerError> {
-        let control = ctl::Server::bind(&settings.socket)?;
+        let control = ctl::Server::bind(&settings.socket, settings.group.as_deref())?;
+        let read_only = settings.read_only.as_ref().map(|own| {
+            let group = own.group.as_deref();
+            ctl::Server::bind_read_only(&own.socket, group, &settings.socket)
+        });
+        let read_only = read_only.transpose()?;
         let bird = match &settings.bird_sockets {
             None | Some(BirdSockets::Off) => Vec::new(),
             Some(BirdSockets::At(paths)) => {
@@ -39,18 +45,21 @@ impl Sockets {
             }
             Some(BirdSockets::Calico) => serving_what_can_be(bind_bird(&BirdPaths::calico()))?,
         };
-        Ok(Sockets { control, bird })
+        Ok(Sockets { control, read_only, bird })
     }
 
     /// Answers clients until the tasks are aborted.
     pub(super) fn serve(self, views: &Views) -> Vec<JoinHandle<()>> {
-        let control = self.control.run(Arc::clone(&views.control));
-        let control = tokio::spawn(supervise::task("control socket", Ending::Never, control));
+        let control = std::iter::once(self.control).chain(self.read_only).map(|server| {
+            let served = server.run(Arc::clone(&views.control));
+            tokio::spawn(supervise::task("control socket", Ending::Never, served))
+        });
+        let control: Vec<_> = control.collect();
         let bird = self.bird.into_iter().map(|server| {
             let served = server.run(Arc::clone(&views.bird));
             tokio::spawn(supervise::task("BIRD socket", Ending::Never, served))
         });
-        std::iter::once(control).chain(bird).collect()
+        control.into_iter().chain(bird).collect()
     }
 }
 

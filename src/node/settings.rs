@@ -136,10 +136,9 @@ impl NodeSettings {
     /// A variable is missing or cannot be used.
     pub fn from_env(env: &Environment) -> Result<Option<Self>, SettingsError> {
         let host = HostSettings {
-            control: ControlSettings {
-                socket: env.get("MARGAY_SOCKET").unwrap_or(ControlSettings::DEFAULT_SOCKET).into(),
-                bird_sockets: None,
-            },
+            control: ControlSettings::at(
+                env.get("MARGAY_SOCKET").unwrap_or(ControlSettings::DEFAULT_SOCKET),
+            ),
             http: read_http(env)?,
             log: LogSettings { level: read_level(env), format: read_log_format(env)? },
             mrt: None,

@@ -62,7 +62,7 @@ fn notes(plan: &Plan) -> Vec<String> {
 
 fn host() -> HostSettings {
     HostSettings {
-        control: ControlSettings { socket: "/x".into(), bird_sockets: None },
+        control: ControlSettings::at("/x"),
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,

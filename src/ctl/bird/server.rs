@@ -32,7 +32,7 @@ use super::route::Routes;
 use super::when::Clock;
 use super::{Backend, route, session};
 use crate::client_slots::{ClientSlots, LastActivity};
-use crate::ctl::socket::{ServerError, Socket};
+use crate::ctl::socket::{OpenTo, ServerError, Socket};
 
 /// Maximum number of concurrent clients.
 const CLIENTS_MAX: usize = 128;
@@ -71,7 +71,7 @@ impl Server {
     /// # Errors
     /// Another process listens on the socket, the path is not a socket, or a system call fails.
     pub fn bind(path: &Path, family: Family) -> Result<Self, ServerError> {
-        Ok(Server { socket: Socket::bind(path, "bird-sockets")?, family })
+        Ok(Server { socket: Socket::bind(path, "bird-sockets", OpenTo::OwnGroup)?, family })
     }
 
     /// Serves clients until the future is dropped.

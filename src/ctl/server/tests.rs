@@ -54,7 +54,7 @@ fn connect(
     let task = tokio::spawn(async move {
         let (reader, writer) = tokio::io::split(server);
         let (_place, heard) = ClientSlots::new(1).take();
-        serve(BufReader::new(reader), writer, &*backend, waits, &heard).await;
+        serve(BufReader::new(reader), writer, (&*backend, &Scope::All), waits, &heard).await;
     });
     (client, task)
 }
@@ -160,7 +160,7 @@ async fn a_daemon_that_hangs_is_reported() {
 async fn the_socket_is_for_owner_and_group_and_is_removed_with_the_server() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("made/for/us.sock");
-    let server = Server::bind(&path).unwrap();
+    let server = Server::bind(&path, None).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let entries = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
     assert_eq!(entries, 1, "the temporary name is gone");
@@ -174,18 +174,20 @@ async fn only_a_socket_without_a_listener_is_replaced() {
     let path = folder.path().join("m.sock");
     drop(blocking::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a dead socket stays behind");
-    let first = Server::bind(&path).unwrap();
-    assert!(matches!(Server::bind(&path), Err(ServerError::InUse { path: p, .. }) if p == path));
+    let first = Server::bind(&path, None).unwrap();
+    assert!(
+        matches!(Server::bind(&path, None), Err(ServerError::InUse { path: p, .. }) if p == path)
+    );
 
     // Another process takes the path: the first server must not remove it.
     std::fs::remove_file(&path).unwrap();
-    let second = Server::bind(&path).unwrap();
+    let second = Server::bind(&path, None).unwrap();
     drop(first);
     assert!(path.exists());
     drop(second);
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(matches!(Server::bind(&path), Err(ServerError::NotASocket { .. })));
+    assert!(matches!(Server::bind(&path, None), Err(ServerError::NotASocket { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
@@ -201,7 +203,7 @@ fn items_for(client: &mut blocking::UnixStream) -> usize {
 async fn silent_clients_do_not_lock_out_a_probe_and_active_ones_stay() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("m.sock");
-    let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(1, 1)));
+    let server = tokio::spawn(Server::bind(&path, None).unwrap().run(Numbers::new(1, 1)));
     tokio::task::spawn_blocking(move || {
         let mut operator = blocking::UnixStream::connect(&path).unwrap();
         let mut crowd = Vec::new();
@@ -221,4 +223,75 @@ async fn silent_clients_do_not_lock_out_a_probe_and_active_ones_stay() {
     .await
     .unwrap();
     server.abort();
+}
+
+/// Anybody may ask, nobody may change anything; an operator is told where to go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_socket_takes_what_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let (full, path) = (folder.path().join("m.sock"), folder.path().join("read.sock"));
+    let everyone = Server::bind_read_only(&path, None, &full).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o666);
+    drop(everyone);
+    let own = rustix::process::getgid().as_raw().to_string();
+    let server = Server::bind_read_only(&path, Some(&own), &full).unwrap();
+    assert_eq!(mode(&path), 0o660);
+    let backend = Numbers::new(1, 1);
+    let server = tokio::spawn(server.run(Arc::clone(&backend)));
+    let answers = tokio::task::spawn_blocking(move || {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        let mut client = BufReader::new(blocking::UnixStream::connect(&path).unwrap());
+        let mut answer = |request: &str| {
+            client.get_mut().write_all(format!("{{\"request\":{request}}}\n").as_bytes()).unwrap();
+            let mut line = String::new();
+            client.read_line(&mut line).unwrap();
+            if line.contains("item") {
+                client.read_line(&mut String::new()).unwrap();
+            }
+            line
+        };
+        let mut answers = Vec::new();
+        for request in [
+            "\"stop\",\"mode\":\"graceful\"",
+            "\"reload\"",
+            "\"log-level\",\"level\":\"debug\"",
+            "\"peer\",\"action\":\"retry\",\"peers\":\"all\"",
+            "\"announce\",\"prefix\":\"10.0.0.0/8\"",
+            "\"probe\",\"peer\":\"a\"",
+        ] {
+            answers.push((request, false, answer(request)));
+        }
+        for request in [
+            "\"show-status\"",
+            "\"log-level\"",
+            "\"peer\",\"action\":\"retry\",\"peers\":\"all\",\"rehearsal\":\"dry-run\"",
+            "\"explain\",\"prefix\":\"10.0.0.0/8\"",
+        ] {
+            answers.push((request, true, answer(request)));
+        }
+        answers
+    })
+    .await
+    .unwrap();
+    for (request, is_taken, answer) in answers {
+        if is_taken {
+            assert!(answer.starts_with("{\"item\":"), "{request}: {answer}");
+        } else {
+            assert!(answer.contains("\"kind\":\"forbidden\""), "{request}: {answer}");
+            assert!(answer.contains(&format!("--socket {}", full.display())), "{answer}");
+        }
+    }
+    assert_eq!(backend.asked.load(Ordering::SeqCst), 4, "what is refused reaches nobody");
+    server.abort();
+}
+
+#[test]
+fn a_group_that_is_not_there_is_named() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("m.sock");
+    let Err(error) = Server::bind(&path, Some("no-such-group-here")) else { panic!("bound") };
+    let text = error.to_string();
+    assert!(text.contains("group no-such-group-here: /etc/group has no such group"), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
 }

@@ -49,7 +49,7 @@ fn wanted(more: &[Value]) -> Wanted {
 
 fn running(plan: Plan) -> Wanted {
     let host = HostSettings {
-        control: ControlSettings { socket: "/run/margay.sock".into(), bird_sockets: None },
+        control: ControlSettings::at("/run/margay.sock"),
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,

@@ -24,7 +24,7 @@ fn rig() -> Rig {
 
 fn rig_with(state_file: Option<PathBuf>, notes: Vec<Problem>) -> Rig {
     let host = HostSettings {
-        control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
+        control: ControlSettings::at("/run/margay/test.sock"),
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,
