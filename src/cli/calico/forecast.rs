@@ -10,7 +10,7 @@ use crate::calico::load::visit;
 use crate::calico::{Plan, load};
 use crate::cli::Daemon;
 use crate::cli::client::{Client, ClientError};
-use crate::config::{Changes, Difference, HostSettings};
+use crate::config::{Difference, EndingSession, HostSettings};
 use crate::ctl::item::{ChangedKey, Forecasted, PlanDifference, Reloaded, ReloadedSession};
 use crate::ctl::{self, ObjectFile, Refusal, Request};
 
@@ -143,7 +143,7 @@ fn answer(forecast: Forecast, why: String) -> Reloaded {
     Reloaded {
         changes: changes.lines(),
         dry_run: true,
-        sessions: sessions(&changes),
+        sessions: changes.ending_sessions().map(session).collect(),
         forecast: Some(Forecasted {
             objects,
             plan: plan.collect(),
@@ -155,20 +155,17 @@ fn answer(forecast: Forecast, why: String) -> Reloaded {
     }
 }
 
-/// The sessions that would end; what they carry is not known.
-fn sessions(changes: &Changes) -> Vec<ReloadedSession> {
+/// A session that would end; what it carries is not known.
+fn session(ending: EndingSession<'_>) -> ReloadedSession {
     let key = |Difference { key, old, new }: &Difference| ChangedKey {
         key: (*key).to_owned(),
         old: old.clone(),
         new: new.clone(),
     };
-    let session = |peer: &str, what: &str| ReloadedSession {
-        peer: peer.to_owned(),
-        what: what.to_owned(),
-        keys: changes.differences.get(peer).into_iter().flatten().map(key).collect(),
+    ReloadedSession {
+        peer: ending.peer.to_owned(),
+        what: ending.end.to_string(),
+        keys: ending.differences.iter().map(key).collect(),
         ..ReloadedSession::default()
-    };
-    let removed = changes.peers_removed.iter().map(|name| session(name, "ends"));
-    let restarted = changes.peers_restarted.iter().map(|peer| session(&peer.name, "restarts"));
-    removed.chain(restarted).collect()
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::control::ControlView;
 use super::rehearsed::rehearsed_routes;
 use super::sources::is_stopping;
-use crate::config::{self, Changes, Difference};
+use crate::config::{self, Changes, Difference, EndingSession};
 use crate::ctl::item::{ChangedKey, Confirmed, Reloaded, ReloadedSession, Section, Setting};
 use crate::ctl::{Cursor, ErrorKind, Page, Refusal, state_name};
 use crate::daemon::confirmation::not_undone;
@@ -122,16 +122,13 @@ pub(super) fn listed(asked: Option<u32>) -> usize {
 
 /// The sessions that end.
 pub(super) fn sessions(changes: &Changes) -> Vec<ReloadedSession> {
-    let session = |peer: &str, what: &str| ReloadedSession {
-        peer: peer.to_owned(),
-        what: what.to_owned(),
-        keys: changes.differences.get(peer).into_iter().flatten().map(key).collect(),
+    let session = |ending: EndingSession<'_>| ReloadedSession {
+        peer: ending.peer.to_owned(),
+        what: ending.end.to_string(),
+        keys: ending.differences.iter().map(key).collect(),
         ..ReloadedSession::default()
     };
-    let removed = changes.peers_removed.iter().map(|name| session(name, "ends"));
-    let restarted = changes.peers_restarted.iter().map(|peer| session(&peer.name, "restarts"));
-    let dynamic = changes.dynamic_ended.iter().map(|name| session(name, "ends"));
-    removed.chain(restarted).chain(dynamic).collect()
+    changes.ending_sessions().map(session).collect()
 }
 
 fn key(difference: &Difference) -> ChangedKey {
