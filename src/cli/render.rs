@@ -144,10 +144,7 @@ impl<W: Write> Renderer<W> {
             View::Status => out.write_all(status(&read(item)?, look).as_bytes()),
             View::Peers(table) => table.row(peer_row(&read(item)?, look), out),
             View::Peer => out.write_all(peer(&read(item)?, look).as_bytes()),
-            View::Routes(routes) => {
-                let rows = routes.rows(item, look)?;
-                rows.into_iter().try_for_each(|row| routes.table.row(row, &mut *out))
-            }
+            View::Routes(routes) => return routes.add(item, look, out),
             View::Count => out.write_all(count(&read(item)?).as_bytes()),
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),

@@ -1,6 +1,8 @@
 //! Routes as rows of a table.
 
-use bgp_proto::types::{Community, Prefix};
+use std::io::{self, Write};
+
+use bgp_proto::types::Community;
 
 use super::look::Look;
 use super::table::{Align, Cell, Paint, Table};
@@ -39,16 +41,25 @@ impl Routes {
         Routes { table, last: None }
     }
 
-    /// The rows of a route.
+    /// Adds the rows of a route.
     ///
     /// # Errors
-    /// The item is no route.
-    pub(super) fn rows(&mut self, item: &str, look: &Look) -> Result<Vec<Vec<Cell>>, ClientError> {
+    /// The item is no route, or rows cannot be written.
+    pub(super) fn add(
+        &mut self,
+        item: &str,
+        look: &Look,
+        out: &mut impl Write,
+    ) -> Result<(), ClientError> {
         let parts = prefix_and_paths(item);
         if let (Some((prefix, paths)), Some((last, rows))) = (parts, &self.last)
             && paths == last
         {
-            return Ok(with_prefix(prefix, rows.clone()));
+            return match rows.as_slice() {
+                [_] => self.table.row_like_last(PREFIX, prefix, out),
+                _ => self.write(with_prefix(prefix, rows.clone()), out),
+            }
+            .map_err(ClientError::Output);
         }
         let route: Route = read(item)?;
         let rows: Vec<Vec<Cell>> = route.paths.iter().map(|path| path_row(path, look)).collect();
@@ -58,20 +69,23 @@ impl Routes {
             text.push_str(paths);
             kept.clone_from(&rows);
         }
-        Ok(with_prefix(route.prefix, rows))
+        self.write(with_prefix(&route.prefix.to_string(), rows), out).map_err(ClientError::Output)
+    }
+
+    fn write(&mut self, rows: Vec<Vec<Cell>>, out: &mut impl Write) -> io::Result<()> {
+        rows.into_iter().try_for_each(|row| self.table.row(row, out))
     }
 }
 
 /// The prefix of a route and the rest of its item, if the item has the form in which the daemon writes it.
-fn prefix_and_paths(item: &str) -> Option<(Prefix, &str)> {
-    let (prefix, paths) = item.strip_prefix("{\"prefix\":\"")?.split_once('"')?;
-    Some((prefix.parse().ok()?, paths))
+fn prefix_and_paths(item: &str) -> Option<(&str, &str)> {
+    item.strip_prefix("{\"prefix\":\"")?.split_once('"')
 }
 
 /// The first row has the prefix.
-fn with_prefix(prefix: Prefix, mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
+fn with_prefix(prefix: &str, mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
     if let Some(cell) = rows.first_mut().and_then(|row| row.get_mut(PREFIX)) {
-        *cell = Cell::from(prefix.to_string());
+        *cell = Cell::from(prefix.to_owned());
     }
     rows
 }
@@ -178,20 +192,36 @@ mod tests {
             item("10.0.2.0/24", &[one.clone(), two.clone()]),
             item("10.0.3.0/24", &[one, two.clone()]),
             item("10.0.4.0/24", std::slice::from_ref(&two)),
+            item("10.0.104.0/24", std::slice::from_ref(&two)),
+            item("10.0.5.0/24", std::slice::from_ref(&two)),
         ];
-        let look = Look::new(None, Colour::Off, Times::default());
-        let routes = || Routes::new(Table::new(&COLUMNS, None, false));
-        let mut all = routes();
-        for item in &items {
-            let rows = all.rows(item, &look).unwrap();
-            assert_eq!(rows, routes().rows(item, &look).unwrap());
-            let prefix = prefix_and_paths(item).unwrap().0;
-            assert_eq!(rows[0][PREFIX], Cell::from(prefix.to_string()));
-            assert!(rows[1..].iter().all(|row| row[PREFIX] == Cell::default()));
+        // Without the form that the daemon writes, each item is parsed.
+        let spaced: Vec<String> =
+            items.iter().map(|item| item.replace("{\"prefix\":", "{ \"prefix\": ")).collect();
+        assert!(spaced.iter().all(|item| prefix_and_paths(item).is_none()));
+        for (width, colour) in [
+            (None, Colour::Off),
+            (None, Colour::On),
+            (Some(200), Colour::Off),
+            (Some(60), Colour::On),
+        ] {
+            let look = Look::new(width, colour, Times::default());
+            let written = |items: &[String], times: usize| {
+                let table = Table::new(&COLUMNS, width, look.has_colour());
+                let (mut routes, mut out) = (Routes::new(table), Vec::new());
+                for item in items.iter().cycle().take(items.len() * times) {
+                    routes.add(item, &look, &mut out).unwrap();
+                }
+                routes.table.flush(&mut out).unwrap();
+                String::from_utf8(out).unwrap()
+            };
+            // More rows than are formatted together.
+            assert_eq!(written(&items, 200), written(&spaced, 200), "{width:?}");
+            assert_eq!(written(&items, 1).matches("10.0.").count(), items.len());
         }
-        let spaced = items[0].replace("{\"prefix\":", "{ \"prefix\": ");
-        assert!(prefix_and_paths(&spaced).is_none());
-        assert_eq!(all.rows(&spaced, &look).unwrap(), routes().rows(&items[0], &look).unwrap());
-        assert!(all.rows("{\"prefix\":\"10.0.0.0/24\",\"paths\":0}", &look).is_err());
+        let look = Look::new(None, Colour::Off, Times::default());
+        let mut routes = Routes::new(Table::new(&COLUMNS, None, false));
+        let bad = "{\"prefix\":\"10.0.0.0/24\",\"paths\":0}";
+        assert!(routes.add(bad, &look, &mut Vec::new()).is_err());
     }
 }

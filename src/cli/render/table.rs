@@ -69,6 +69,20 @@ impl From<String> for Cell {
     }
 }
 
+/// A row that is not written yet.
+enum Row {
+    Cells(Vec<Cell>),
+    /// As the row before it, but for the text of one cell.
+    LikeLast(usize, String),
+}
+
+/// The line of a row around one of its cells.
+struct Around {
+    at: usize,
+    before: String,
+    after: String,
+}
+
 /// A table that is being written. If a row is too wide for the terminal, its last column continues
 /// below, indented; if the columns before it are too wide, the widest texts lose their middle, so
 /// that every number and state stays visible. Widths are in terminal columns.
@@ -78,7 +92,9 @@ pub(super) struct Table {
     widths: Vec<usize>,
     /// The widths in use.
     given: Vec<usize>,
-    rows: Vec<Vec<Cell>>,
+    rows: Vec<Row>,
+    /// The last row that was written as a whole.
+    last: Option<Vec<Cell>>,
     width_max: Option<usize>,
     has_colour: bool,
     header_written: bool,
@@ -102,6 +118,7 @@ impl Table {
             given: widths.clone(),
             widths,
             rows: Vec::new(),
+            last: None,
             width_max,
             has_colour,
             header_written: false,
@@ -118,11 +135,20 @@ impl Table {
 
     fn omit_if_empty(&mut self) {
         let Some(at) = self.optional.take() else { return };
-        let is_empty = |row: &Vec<Cell>| row.get(at).is_none_or(|cell| cell.text.is_empty());
+        let is_empty = |row: &Row| match row {
+            Row::Cells(row) => row.get(at).is_none_or(|cell| cell.text.is_empty()),
+            Row::LikeLast(..) => false,
+        };
         if self.rows.iter().all(is_empty) {
             self.columns.remove(at);
             self.widths.remove(at);
-            self.rows.iter_mut().filter(|row| at < row.len()).for_each(|row| drop(row.remove(at)));
+            for row in &mut self.rows {
+                if let Row::Cells(row) = row
+                    && at < row.len()
+                {
+                    row.remove(at);
+                }
+            }
             self.omitted = Some(at);
         }
     }
@@ -138,7 +164,27 @@ impl Table {
             }
             *width = (*width).max(columns(&cell.text));
         }
-        self.rows.push(cells);
+        self.push(Row::Cells(cells), out)
+    }
+
+    /// Adds a row as the one that was added last, but for the text of one cell, which is ASCII. Costs
+    /// next to nothing: in a long list of routes, most rows differ from the last one in the prefix only.
+    /// Not for a table with an optional column.
+    pub(super) fn row_like_last(
+        &mut self,
+        at: usize,
+        text: &str,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let text = if is_printable_ascii(text) { text.to_owned() } else { clean(text) };
+        if let Some(width) = self.widths.get_mut(at) {
+            *width = (*width).max(columns(&text));
+        }
+        self.push(Row::LikeLast(at, text), out)
+    }
+
+    fn push(&mut self, row: Row, out: &mut impl Write) -> io::Result<()> {
+        self.rows.push(row);
         if self.rows.len() >= BATCH_ROWS { self.flush(out) } else { Ok(()) }
     }
 
@@ -153,12 +199,70 @@ impl Table {
             self.header_written = true;
         }
         let mut lines = String::new();
+        let mut around: Option<Around> = None;
         for row in std::mem::take(&mut self.rows) {
-            if !self.push_whole(&row, &mut lines) {
-                lines.push_str(&self.layout(&row));
+            match row {
+                Row::Cells(cells) => {
+                    around = None;
+                    self.push_row(&cells, &mut lines);
+                    self.last = Some(cells);
+                }
+                Row::LikeLast(at, text) => {
+                    let kept = around.as_ref().filter(|around| around.at == at);
+                    if let Some(around) = kept
+                        && self.push_inside(around, &text, &mut lines)
+                    {
+                        continue;
+                    }
+                    let mut cells = self.last.take().unwrap_or_default();
+                    if let Some(cell) = cells.get_mut(at) {
+                        cell.text = text;
+                    }
+                    let start = lines.len();
+                    self.push_row(&cells, &mut lines);
+                    around = lines.get(start..).and_then(|line| self.around(&cells, at, line));
+                    self.last = Some(cells);
+                }
             }
         }
         out.write_all(lines.as_bytes())
+    }
+
+    fn push_row(&self, cells: &[Cell], lines: &mut String) {
+        if !self.push_whole(cells, lines) {
+            lines.push_str(&self.layout(cells));
+        }
+    }
+
+    /// What is around a cell of a row in its line; `None` if the line is not simply its cells in their
+    /// columns, so that each row has to be laid out.
+    fn around(&self, cells: &[Cell], at: usize, line: &str) -> Option<Around> {
+        let is_plain = self.width_max.is_none() && !self.has_colour;
+        let is_ascii = cells.iter().all(|cell| is_printable_ascii(&cell.text));
+        let is_last = cells.iter().rposition(|cell| !cell.text.is_empty()) == Some(at);
+        let (_, align) = self.columns.get(at)?;
+        if !is_plain || !is_ascii || is_last || *align != Align::Left {
+            return None;
+        }
+        let width = *self.given.get(at)?;
+        let start: usize = self.given.get(..at)?.iter().map(|width| width + GAP.len()).sum();
+        let before = line.get(..start)?.to_owned();
+        let after = line.get(start + width..)?.to_owned();
+        Some(Around { at, before, after })
+    }
+
+    /// Adds the line of a row that differs in one cell; adds nothing if the text is too wide.
+    fn push_inside(&self, around: &Around, text: &str, lines: &mut String) -> bool {
+        let width = self.given.get(around.at).copied().unwrap_or_default();
+        let Some(blanks) = width.checked_sub(text.len()).filter(|_| is_printable_ascii(text))
+        else {
+            return false;
+        };
+        lines.push_str(&around.before);
+        lines.push_str(text);
+        lines.extend(std::iter::repeat_n(' ', blanks));
+        lines.push_str(&around.after);
+        true
     }
 
     /// The widths that the cells need, reduced to the width of the terminal.
