@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
     use crate::config::Fallover;
-    use crate::daemon::registry::Place;
+    use crate::daemon::registry::{Place, Presence};
     use crate::kernel::LinkTraits;
     use crate::net::testing::{config, engine, spawn};
     use crate::net::{AdminShutdown, Lifetime};
@@ -300,7 +300,7 @@ mod tests {
             interface: Some("eth9".into()),
             range: None,
             handle,
-            leaves: false,
+            presence: Presence::Stays,
             shutdown: AdminShutdown::default(),
         });
         let mut watch = LinkWatch::default();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::drains::{Drains, Scope};
-use super::registry::{Place, Record, Registry};
+use super::registry::{Place, Presence, Record, Registry};
 use super::shutdowns::Shutdowns;
 use crate::config::{Changes, DynamicPeers, PeerEntry};
 use crate::kernel::Link;
@@ -448,7 +448,11 @@ impl Peers {
 
     fn terminate(&self, record: &Record, close: Close) {
         record.place.directory.remove(record.address, record.id);
-        self.registry.leave(record.id);
+        let presence = match close {
+            Close::ConfigurationChange => Presence::Replaced,
+            _ => Presence::Removed,
+        };
+        self.registry.leave(record.id, presence);
         record.handle.terminate(close);
     }
 
@@ -497,7 +501,7 @@ impl Peers {
             interface: entry.interface.clone(),
             range,
             handle: handle.clone(),
-            leaves: false,
+            presence: Presence::Stays,
             shutdown,
         };
         self.registry.insert(record.clone());

@@ -1,5 +1,6 @@
 //! Every peer that exists, for the daemon that changes them and the views that list them.
 
+mod absent;
 mod debugs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,13 +72,28 @@ pub(super) struct Record {
     /// The range from which it connected; `None` for a configured peer.
     pub(super) range: Option<Prefix>,
     pub(super) handle: PeerHandle,
-    /// Whether it is being removed: its task exists only until its last octets are delivered.
-    pub(super) leaves: bool,
+    /// Whether it is being removed: then its task exists only until its last octets are delivered.
+    pub(super) presence: Presence,
     /// Whether an operator has shut the session down. All records of a peer share it.
     pub(super) shutdown: AdminShutdown,
 }
 
+/// Whether a peer stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Stays,
+    /// It is not configured any more.
+    Removed,
+    /// One with other parameters takes its place.
+    Replaced,
+}
+
 impl Record {
+    /// Whether it is being removed, or replaced.
+    pub(super) fn leaves(&self) -> bool {
+        self.presence != Presence::Stays
+    }
+
     /// Whether the peer accepts TCP connections although there is no session: it is slow, not down.
     pub(super) fn takes_connections(&self) -> bool {
         matches!(self.handle.state(), State::OpenSent | State::OpenConfirm)
@@ -90,7 +106,7 @@ impl Record {
 
     /// The range in which it counts as a member; `None` if it is configured or being removed.
     fn membership(&self) -> Option<Range> {
-        let range = self.range.filter(|_| !self.leaves);
+        let range = self.range.filter(|_| !self.leaves());
         range.map(|prefix| (self.session.vrf.clone(), prefix))
     }
 }
@@ -122,7 +138,7 @@ impl Records {
         self.remove(record.id);
         self.dynamic += usize::from(record.is_dynamic());
         record.membership().into_iter().for_each(|range| self.members.add(range));
-        if !record.leaves {
+        if !record.leaves() {
             self.by_name.insert(Arc::clone(&record.name), record.id);
         }
         self.by_id.insert(record.id, Arc::new(record));
@@ -140,7 +156,7 @@ impl Records {
 
     /// All peers that are not being removed.
     fn present(&self) -> impl Iterator<Item = &Arc<Record>> {
-        self.by_id.values().filter(|record| !record.leaves)
+        self.by_id.values().filter(|record| !record.leaves())
     }
 }
 
@@ -168,10 +184,10 @@ impl Registry {
 
     /// Marks a peer as being removed, because it is no longer configured or is replaced by one with
     /// other parameters. From here on it can be found by its id only.
-    pub(super) fn leave(&self, id: PeerId) {
+    pub(super) fn leave(&self, id: PeerId, presence: Presence) {
         self.write(|records| {
             let Some(record) = records.by_id.get(&id) else { return };
-            let record = Record { leaves: true, ..Record::clone(record) };
+            let record = Record { presence, ..Record::clone(record) };
             records.insert(record);
         });
     }
@@ -305,6 +321,28 @@ mod tests {
         engine.stop();
     }
 
+    /// A reload replaces a peer in two steps; who asks between them must not read that there is none.
+    #[tokio::test]
+    async fn a_peer_that_is_being_replaced_is_no_unknown_one() {
+        let engine = engine();
+        let (handle, _events) = spawn(&engine, 1, config(PEER));
+        let registry = Registry::default();
+        registry.insert(record(&engine, 1, "tor1", PEER, handle));
+        registry.leave(PeerId(1), Presence::Replaced);
+        assert!(registry.find("tor1").is_none() && registry.all().is_empty());
+        for name in ["tor1".to_owned(), PEER.to_string()] {
+            let text = registry.not_found(&name).text;
+            assert_eq!(
+                text,
+                format!("{name} is being replaced by a peer with other parameters: ask again")
+            );
+        }
+        registry.leave(PeerId(1), Presence::Removed);
+        assert_eq!(registry.not_found("tor1").text, "tor1 is being removed");
+        assert_eq!(registry.not_found("tor2").text, "there is no peer \"tor2\"");
+        engine.stop();
+    }
+
     fn record(engine: &Engine, id: u32, name: &str, address: IpAddr, handle: PeerHandle) -> Record {
         Record {
             id: PeerId(id),
@@ -320,7 +358,7 @@ mod tests {
             interface: None,
             range: None,
             handle,
-            leaves: false,
+            presence: Presence::Stays,
             shutdown: AdminShutdown::default(),
         }
     }

@@ -71,7 +71,7 @@ impl Chosen {
             };
             let mut absent = known.iter().filter(is_absent).cloned().peekable();
             if matching.peek().is_none() && absent.peek().is_none() {
-                return Err(Refusal::no_peer(name, all.iter().map(|record| &*record.name)));
+                return Err(registry.not_found(name));
             }
             matching.for_each(|record| chosen.add(record, How::Matched));
             chosen.absent.extend(absent);

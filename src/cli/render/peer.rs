@@ -8,6 +8,7 @@ use crate::ctl::Lasts;
 use crate::ctl::item::{
     LastError, Messages, Peer, Retained, RetainedPhase, TcpAo, TcpAoKey, Unacknowledged,
 };
+use crate::plural::counted;
 
 pub(super) fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();
@@ -189,7 +190,9 @@ fn routes(p: &Peer, out: &mut String) {
     // A daemon that is older than this program names no families.
     if let Some(left) = p.stale_seconds.filter(|_| v4.is_none() && v6.is_none()) {
         let count = p.prefixes_received;
-        line(out, "stale", format_args!("{count} prefixes are kept for {left} s more"));
+        let are = if count == 1 { "is" } else { "are" };
+        let prefixes = counted(count, "prefix");
+        line(out, "stale", format_args!("{prefixes} {are} kept for {left} s more"));
     }
     let (v4, v6) = (p.long_lived_stale_time.ipv4, p.long_lived_stale_time.ipv6);
     if v4.is_some() || v6.is_some() {
@@ -216,7 +219,8 @@ fn stale(p: &Peer, retained: &Retained) -> String {
         (RetainedPhase::Restart, false) => "for its restart",
         (RetainedPhase::LongLived, false) => "as long-lived stale",
     };
-    format!("{paths} paths are kept {until}, {seconds} s more at most")
+    let are = if *paths == 1 { "is" } else { "are" };
+    format!("{} {are} kept {until}, {seconds} s more at most", counted(*paths, "path"))
 }
 
 fn messages(m: &Messages, flaps: u64, out: &mut String) {
@@ -293,7 +297,8 @@ pub(super) fn why_down(p: &Peer) -> String {
         parts.push(format!("next attempt in {seconds} s"));
     }
     if let Some(seconds) = p.stale_seconds {
-        parts.push(format!("{} stale routes kept for {seconds} s", p.prefixes_received));
+        let kept = counted(p.prefixes_received, "stale route");
+        parts.push(format!("{kept} kept for {seconds} s"));
     }
     parts.join("; ")
 }

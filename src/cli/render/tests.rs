@@ -380,6 +380,31 @@ fn the_status_lists_ranges_and_who_was_refused() {
 }
 
 #[test]
+fn announced_routes_are_listed_and_commands_answered() {
+    let mut item = json!({
+        "prefix": "192.0.2.7/32", "vrf": null, "effect": null, "since": "2026-11-23T05:12:00Z",
+        "seconds_left": 1795, "next_hop": null, "communities": ["65535:666", "1:2:3"],
+        "local_pref": null, "med": 7
+    });
+    let text = rendered(&Request::ShowAnnounced, std::slice::from_ref(&item));
+    let row =
+        "192.0.2.7/32  -    self         -    7  2026-11-23 05:12:00     29m55s  65535:666 1:2:3";
+    assert_eq!(text.lines().nth(1), Some(row), "{text}");
+    item["effect"] = json!("announced");
+    let prefix: bgp_proto::types::Prefix = "192.0.2.7/32".parse().unwrap();
+    let request = Request::Announce { prefix, options: Default::default() };
+    let text = rendered(&request, std::slice::from_ref(&item));
+    assert_eq!(text, "192.0.2.7/32 is announced, for 29m55s\n");
+    item["effect"] = json!("withdrawn");
+    item["vrf"] = json!("blue");
+    let request = Request::Withdraw { prefix: Some(prefix), vrf: None };
+    assert_eq!(rendered(&request, &[item]), "192.0.2.7/32 in VRF blue is withdrawn\n");
+    let status = Status { announced: 1, ..Status::default() };
+    let text = rendered(&Request::ShowStatus, &[serde_json::to_value(status).unwrap()]);
+    assert!(text.contains("1 route by command (margay show announced)"), "{text}");
+}
+
+#[test]
 fn health_shows_what_is_wrong() {
     let health = json!({"not_alive": ["table: no answer", "session a: late"], "not_ready": null});
     assert_eq!(
@@ -455,6 +480,12 @@ fn a_peer_shows_its_timers() {
     has(&text, "timers", "hold 240 s");
     has(&text, "next attempt", "in 3 s");
     has(&text, "stale", "5 prefixes are kept for 113 s more");
+    let mut one = item.clone();
+    one["prefixes_received"] = json!(1);
+    has(&shown(&one), "stale", "1 prefix is kept for 113 s more");
+    let row = |item: &serde_json::Value| rendered(&Request::ShowPeers, std::slice::from_ref(item));
+    assert!(row(&item).contains("; 5 stale routes kept for 113 s"), "{}", row(&item));
+    assert!(row(&one).contains("; 1 stale route kept for 113 s"), "{}", row(&one));
     let error =
         |text: &str| json!({"at": "", "direction": "sent", "code": 2, "subcode": 2, "text": text});
     let mut failed = item.clone();

@@ -246,7 +246,7 @@ impl Backend for BirdView {
             ProtocolId::Peer(id) => self.sources.registry.get(id),
             _ => None,
         };
-        let Some(record) = record.filter(|record| !record.leaves) else {
+        let Some(record) = record.filter(|record| !record.leaves()) else {
             return Acted::NotASession;
         };
         let action = match action {

@@ -73,8 +73,7 @@ impl EventsView {
         if !self.events.of_peer(peer).is_empty() {
             return Ok(peer.into());
         }
-        let peers = self.sources.registry.all();
-        Err(Refusal::no_peer(peer, peers.iter().map(|record| &*record.name)))
+        Err(self.sources.registry.not_found(peer))
     }
 }
 

@@ -92,8 +92,7 @@ impl Prober {
     /// A neighbour in a range of dynamic peers, or one with the default of every parameter.
     fn unconfigured(&self, peer: &str, options: &ProbeOptions) -> Result<PeerConfig, Refusal> {
         let Some(address) = self.address(peer) else {
-            let peers = self.sources.registry.all();
-            return Err(Refusal::no_peer(peer, peers.iter().map(|record| &*record.name)));
+            return Err(self.sources.registry.not_found(peer));
         };
         let state = self.sources.state();
         let ranges = state.config.dynamic.iter().filter(|range| {

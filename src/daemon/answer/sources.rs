@@ -88,10 +88,7 @@ impl Sources {
     /// # Errors
     /// There is none.
     pub(super) fn find(&self, name: &str) -> Result<Arc<Record>, Refusal> {
-        self.registry.find(name).ok_or_else(|| {
-            let peers = self.registry.all();
-            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
-        })
+        self.registry.find(name).ok_or_else(|| self.registry.not_found(name))
     }
 
     /// Those in whose table a peer's routes are.
