@@ -27,6 +27,7 @@ pub mod cpu_time;
 pub mod daemon;
 pub mod doctor;
 pub mod exabgp;
+pub mod forecast;
 pub mod frr;
 pub mod full_kernel;
 pub mod gobgp;

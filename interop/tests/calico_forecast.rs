@@ -1,49 +1,20 @@
 //! What `margay calico plan --live --diff` and `simulate --live` say, and what then happens.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use interop::calico::{Cluster, MargayNode, POOL, environment, session_name};
+use interop::forecast::{self, expect_foreseen_withdrawal, object_file, sent};
 use interop::kernel;
 use interop::lab::{self, Host, Lab};
-use interop::margay::{Control, binary, control_section, start_text};
+use interop::margay::{control_section, start_text};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};
 
-/// The exit code of `margay calico ARGS` on a node, with its environment, and what it prints.
 fn calico(host: &Host, cluster: &Cluster, args: &[&str]) -> Result<(Option<i32>, String)> {
-    let mut command: Command = host.command(&binary()?.to_string_lossy());
-    command.arg("calico").args(args);
-    command.envs(environment(host, cluster, "none"));
-    let output = command.output()?;
-    let text = [output.stdout, output.stderr].concat();
-    Ok((output.status.code(), String::from_utf8(text)?))
+    forecast::calico(host, &environment(host, cluster, "none"), args)
 }
 
-fn forecast(host: &Host, cluster: &Cluster, args: &[&str]) -> Result<Value> {
-    let args = [&["plan", "--live", "--diff", "--json"], args].concat();
-    let (code, text) = calico(host, cluster, &args)?;
-    ensure!(code == Some(0), "{args:?}: {code:?}: {text}");
-    serde_json::from_str(&text).with_context(|| text.clone())
-}
-
-fn object(kind: &str, name: &str, spec: &Value) -> String {
-    json!({"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": {"name": name},
-           "spec": spec})
-    .to_string()
-}
-
-/// The prefixes that a peer is sent.
-fn sent(control: &Control, peer: &str) -> Result<Vec<String>> {
-    let routes = control.json(&["show", "advertised", peer])?;
-    let routes = routes.as_array().context("no list")?.iter();
-    Ok(routes.filter_map(|route| route["prefix"].as_str().map(str::to_owned)).collect())
-}
-
-/// An object in a file, as `--apply` takes it.
-fn file(host: &Host, kind: &str, name: &str, spec: &Value) -> Result<String> {
-    let file = host.write(&format!("{name}.json"), &object(kind, name, spec))?;
-    Ok(file.display().to_string())
+fn foreseen(host: &Host, cluster: &Cluster, args: &[&str]) -> Result<Value> {
+    forecast::forecast(host, &environment(host, cluster, "none"), args)
 }
 
 /// What `margay calico plan --live --diff` prints, which must exit with this code.
@@ -91,28 +62,11 @@ fn mesh(lab: &mut Lab) -> Result<Mesh> {
 fn routes_that_are_foreseen_to_be_withdrawn_are() -> Result<()> {
     lab::run_margay("calico-forecast", &[], &["etcd", "etcdctl"], |lab| {
         let Mesh { cluster, hosts: [a, ..], nodes, sessions } = mesh(lab)?;
-        let control = &nodes[0].control;
-        let spec = json!({"cidr": POOL, "ipipMode": "Never", "disableBGPExport": true});
-        let said = forecast(&a, &cluster, &["--apply", &file(&a, "IPPool", "pods", &spec)?])?;
-        ensure!(said["forecast"]["objects"] == json!(["apply IPPool/pods"]), "{said}");
-        ensure!(said["forecast"]["changed_meanwhile"] == false, "{said}");
-        ensure!(said["sessions"] == json!([]), "{said}");
-        let peers = said["routes"]["peers"].as_array().context("no routes")?;
-        ensure!(peers.len() == 2, "{said}");
-        for (peer, name) in peers.iter().zip(&sessions) {
-            ensure!(peer["peer"] == name.as_str() && peer["withdrawn"] == 1, "{said}");
-            ensure!(peer["routes"][0]["prefix"] == "10.65.1.0/26", "{said}");
-        }
-        ensure!(sent(control, &sessions[0])?.len() == 1, "a dry run changes nothing");
-        cluster.put("ippools", "IPPool", "pods", &spec)?;
-        for session in &sessions {
-            wait_until(PATIENCE, "the block to be withdrawn", || {
-                let sent = sent(control, session)?;
-                ensure!(sent.is_empty(), "{sent:?}");
-                Ok(())
-            })?;
-        }
-        Ok(())
+        let variables = environment(&a, &cluster, "none");
+        let node = (&a, &variables, &nodes[0].control);
+        expect_foreseen_withdrawal(node, (POOL, "10.65.1.0/26"), &sessions, |spec| {
+            cluster.put("ippools", "IPPool", "pods", spec)
+        })
     })
 }
 
@@ -124,9 +78,9 @@ fn sessions_are_foreseen_by_the_daemon_and_from_the_datastore() -> Result<()> {
     lab::run_margay("calico-sessions", &[], &["etcd", "etcdctl"], |lab| {
         let Mesh { cluster, hosts: [a, b, _c], nodes: _nodes, sessions } = mesh(lab)?;
         let spec = json!({"bgp": {"ipv4Address": format!("{}/24", b.v4()), "asNumber": 64999}});
-        let b_json = file(&a, "Node", "b", &spec)?;
+        let b_json = object_file(&a, "Node", "b", &spec)?;
         let apply = ["--apply", b_json.as_str()];
-        let said = forecast(&a, &cluster, &apply)?;
+        let said = foreseen(&a, &cluster, &apply)?;
         let session = &said["sessions"][0];
         let is_first = session["peer"] == sessions[0].as_str();
         ensure!(is_first && session["what"] == "restarts", "{said}");
@@ -142,14 +96,14 @@ fn sessions_are_foreseen_by_the_daemon_and_from_the_datastore() -> Result<()> {
             ensure!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
         }
         let spec = json!({"peerIP": "10.99.0.99", "asNumber": 65001});
-        let tor_json = file(&a, "BGPPeer", "tor", &spec)?;
+        let tor_json = object_file(&a, "BGPPeer", "tor", &spec)?;
         let change = ["--apply", tor_json.as_str(), "--delete", "node/c"];
-        let said = forecast(&a, &cluster, &change)?;
+        let said = foreseen(&a, &cluster, &change)?;
         let expected =
             json!([format!("peer {}: removed", sessions[1]), "peer Global_10_99_0_99: added"]);
         ensure!(said["changes"] == expected, "{said}");
         let change = [&change[..], &["--socket", "/nonexistent.sock"]].concat();
-        let said = forecast(&a, &cluster, &change)?;
+        let said = foreseen(&a, &cluster, &change)?;
         ensure!(said["changes"] == expected && said["routes"].is_null(), "{said}");
         let why = said["forecast"]["why_no_routes"].as_str().unwrap_or_default();
         ensure!(why.starts_with("cannot reach margay at /nonexistent.sock"), "{said}");
@@ -183,11 +137,11 @@ fn what_cannot_be_foreseen_is_refused() -> Result<()> {
         let text = plan(&a, &cluster, 1, &["--socket", &socket])?;
         ensure!(text.contains("has no [calico]"), "{text}");
         let spec = json!({"bgp": {"ipv4Address": format!("{}/24", b.v4()), "asNumber": 64999}});
-        let b_json = file(&a, "Node", "b", &spec)?;
+        let b_json = object_file(&a, "Node", "b", &spec)?;
         let apply = ["--apply", b_json.as_str()];
         cluster.etcd.crash()?;
         wait_until(PATIENCE, "the source to be unavailable", || {
-            let said = forecast(&a, &cluster, &apply)?;
+            let said = foreseen(&a, &cluster, &apply)?;
             let away = said["forecast"]["sources_unavailable"].as_array().context("no list")?;
             ensure!(away.len() == 1, "{said}");
             let sessions = said["sessions"].as_array().context("no list")?;

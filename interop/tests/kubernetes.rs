@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{MargayNode, Pod, Stream, session_name};
+use interop::forecast::expect_foreseen_withdrawal;
 use interop::kernel;
 use interop::kubernetes::{
     Account, Cluster, Group, Kubernetes, SETTLED, environment, node, received, via,
@@ -78,6 +79,24 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
         let changes = cluster.monitors[1].changes()?;
         ensure!(!changes.contains("Deleted 10.65.3."), "{changes}");
         Ok(())
+    })
+}
+
+/// What `margay calico plan --live --diff` says of a changed pool is what happens once the API server has
+/// it.
+#[test]
+#[ignore = "needs root and kube-apiserver"]
+fn routes_that_are_foreseen_to_be_withdrawn_are() -> Result<()> {
+    lab::run("kube-forecast", &[], |lab| {
+        let group = Group::V1;
+        let cluster = Cluster::start(lab, group, &["a", "b", "c"])?;
+        let [a, b, c] = &cluster.hosts[..] else { bail!("three nodes were started") };
+        let sessions = [b, c].map(|host| session_name("Mesh", host));
+        let variables = environment(a, &cluster.account.kubeconfig, &[]);
+        let node = (a, &variables, &cluster.nodes[0].control);
+        expect_foreseen_withdrawal(node, ("10.65.0.0/16", "10.65.1.0/26"), &sessions, |spec| {
+            cluster.kubernetes.patch_spec(group, "ippools", "pods", spec)
+        })
     })
 }
 
