@@ -94,6 +94,8 @@ pub(crate) struct NextHops {
     unsettled: BTreeSet<IpAddr>,
     /// Next hops whose state changed since [`NextHops::take_changed`].
     changed: BTreeMap<u32, Moved>,
+    /// How often the state of an address changed.
+    changes: u64,
     /// Next hops most of whose recorded destinations no longer have a path through them.
     overgrown: BTreeSet<u32>,
 }
@@ -278,6 +280,18 @@ impl NextHops {
         })
     }
 
+    /// Number of paths whose next hop is not resolved, or an address of ours.
+    pub(crate) fn unresolved_paths(&self) -> u32 {
+        let is_unresolved =
+            |entry: &&Entry| matches!(entry.reach, Reach::Unresolved | Reach::Local);
+        self.entries.iter().filter(is_unresolved).map(|entry| entry.paths).sum()
+    }
+
+    /// How often the state of an address changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// The interface through which a next hop is reached, as policies see it.
     #[inline]
     pub(crate) fn interface(&self, id: NextHopId) -> Option<&str> {
@@ -297,6 +311,7 @@ impl NextHops {
             Moved::Elsewhere
         };
         address.state = state.clone();
+        self.changes += 1;
         for id in self.ids_of(addr) {
             self.entry_mut(id).take_state(&state);
             let known = self.changed.entry(id).or_insert(moved);

@@ -67,6 +67,7 @@ pub use rehearsal::{
 pub use schedule::{NextTurn, Progress, Work};
 pub use select::{AnyCommunity, AsPathPattern, PrefixPage};
 pub use sessions::Dependence;
+pub use show::HELD_BACK;
 pub use vantage::VantageCosts;
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,

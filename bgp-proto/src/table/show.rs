@@ -30,6 +30,9 @@ const COMPARED_MAX: usize = 64;
 /// Maximum number of destinations examined for one page.
 const LOOKED_AT_MAX: u32 = 1 << 14;
 
+/// Why nothing is advertised to a peer while export is deferred ([`Table::defer_export`]).
+pub const HELD_BACK: &str = "announcements are held back after the start (RFC 4724 §4.1)";
+
 impl Table {
     /// A page of destinations: from `cursor` (0 to begin), at most `limit` that match; the second
     /// value is the next cursor, `None` at the end. In storage order, not prefix order. A page may
@@ -392,7 +395,10 @@ impl Table {
     ) -> String {
         match evaluate_export(&group.key, dest, best, self.export_view(family)) {
             Err(rule) => rule.to_string(),
-            Ok(_) if !group.is_done_with(dest) => "waiting to be sent".to_owned(),
+            Ok(_) if self.adj_ribs_out.is_deferred() => HELD_BACK.to_owned(),
+            Ok(_) if !group.is_done_with(dest) => {
+                "waiting to be sent, until a neighbour of its update group takes more".to_owned()
+            }
             Ok(_) => "its attributes do not fit a message".to_owned(),
         }
     }
@@ -512,6 +518,8 @@ impl Table {
             attribute_sets: self.loc_rib.attrs.len(),
             next_hops: self.loc_rib.hops.len(),
             groups: self.adj_ribs_out.groups.len() as u32,
+            paths_unresolved: self.loc_rib.hops.unresolved_paths(),
+            next_hop_changes: self.loc_rib.hops.changes(),
         }
     }
 }

@@ -338,4 +338,8 @@ pub struct Totals {
     pub attribute_sets: u32,
     pub next_hops: u32,
     pub groups: u32,
+    /// Paths whose next hop is not resolved, or an address of ours.
+    pub paths_unresolved: u32,
+    /// How often the resolution of a next hop changed.
+    pub next_hop_changes: u64,
 }

@@ -132,7 +132,8 @@ impl Text<'_> {
         self.labelled(INDENT, "originator", p.originator_id.as_deref().unwrap_or_default());
         self.labelled(INDENT, "clusters", &p.cluster_list.join(" "));
         self.labelled(INDENT, "import", p.import_rule.as_deref().unwrap_or_default());
-        self.labelled(INDENT, "received", &self.look.since_in_full(p.age_seconds));
+        let label = if p.source == Source::Bgp { "received" } else { "since" };
+        self.labelled(INDENT, label, &self.look.since_in_full(p.age_seconds));
     }
 
     fn kernel(&mut self, fib: Option<&ExplainedFib>, absent: Option<&str>) {
@@ -251,6 +252,9 @@ fn next_hop(p: &Path) -> String {
     let by = p.resolved_by.as_ref().map(|by| format!(", by {}", clean(by))).unwrap_or_default();
     if p.gateway.is_empty() {
         return match p.unusable.as_deref() {
+            Some("next hop unresolved") if by.is_empty() => {
+                format!("{hop}, not resolved: no kernel route covers it, apart from margay's own")
+            }
             Some(_) => format!("{hop}, not resolved{by}"),
             None => hop.to_string(),
         };

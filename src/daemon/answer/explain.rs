@@ -1,6 +1,8 @@
 //! The output of `margay explain`: the table's decision with its reasons, and the kernel's route.
 
-use bgp_proto::table::{Explanation, Table};
+use std::net::IpAddr;
+
+use bgp_proto::table::{Explanation, HELD_BACK, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
 use super::announcing;
@@ -10,6 +12,7 @@ use super::policies;
 use super::sources::Sources;
 use crate::ctl::{self, Lookup, Page, Refusal};
 use crate::daemon::registry::Record;
+use crate::kernel::Link;
 
 /// The result of looking up a prefix in the table.
 enum Found {
@@ -58,9 +61,19 @@ pub(super) async fn explain(
     };
     let mut item = ctl::explanation(&explanation, &sources.names());
     item.vantage = vantage;
+    let links = sources.kernel.links();
     for path in &mut item.paths {
         let by = path.next_hop.and_then(|next_hop| sources.kernel.decided_by(next_hop));
         path.resolved_by = by.map(|by| by.to_string());
+        if let (Some(next_hop), Some("next hop unresolved")) =
+            (path.next_hop, path.unusable.as_deref())
+            && let Some(link) = down_link(&links, next_hop)
+        {
+            let said = format!("{next_hop}: in the network of {link}, which is down");
+            if !item.objects.contains(&said) {
+                item.objects.push(said);
+            }
+        }
         let peer = path.peer.as_deref().and_then(|name| sources.registry.find(name));
         let beside = peer.filter(|record| record.bfd.is_some());
         path.bfd = beside.map(|record| bfd.state(record.id).to_string());
@@ -70,6 +83,11 @@ pub(super) async fn explain(
     if item.prefix != prefix {
         let covering = objects(sources, item.prefix);
         item.objects.extend(covering.map(|said| format!("{}: {said}", item.prefix)));
+    }
+    if let Some(held) = &sources.state().held_back {
+        for withheld in item.withheld.iter_mut().filter(|withheld| withheld.rule == HELD_BACK) {
+            withheld.rule = format!("{HELD_BACK} {held}");
+        }
     }
     item.objects.extend(
         announcing::in_words(sources, vrf, item.prefix)
@@ -100,6 +118,19 @@ pub(super) async fn explain(
 /// What Calico's objects say about a prefix.
 fn objects(sources: &Sources, prefix: Prefix) -> Option<String> {
     sources.state().node_status()?.reasons.get(&prefix).cloned()
+}
+
+/// The interface that is down and in whose network an address is.
+fn down_link(links: &[Link], addr: IpAddr) -> Option<&str> {
+    let has_it = |link: &&Link| {
+        let mut networks = link.addresses.iter().map(|(own, len)| Prefix::new(*own, *len));
+        networks.any(|network| network.contains_addr(addr))
+    };
+    let is_up = |link: &Link| link.up && link.running;
+    let found = links.iter().filter(has_it);
+    // On another interface in the same network it would be reached.
+    found.clone().all(|link| !is_up(link)).then_some(())?;
+    found.map(|link| link.name.as_str()).next()
 }
 
 /// Why no route to the destination is to be installed in the kernel.
@@ -156,5 +187,32 @@ fn find(table: &Table, prefix: Prefix, lookup: Lookup, vantage: Option<&str>, no
     match (lookup, found) {
         (Lookup::Longest, Some(found)) => Found::Yes(found),
         (_, found) => Found::No(found.map(|found| found.destination.prefix)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::LinkTraits;
+
+    #[test]
+    fn a_next_hop_in_the_network_of_a_link_that_is_down_is_told() {
+        let link = |name: &str, up: bool, address: &str| Link {
+            index: 3,
+            name: name.into(),
+            up,
+            running: up,
+            traits: LinkTraits::default(),
+            mtu: 1500,
+            addresses: vec![(address.parse().unwrap(), 24)],
+        };
+        let at =
+            |links: &[Link], addr: &str| down_link(links, addr.parse().unwrap()).map(str::to_owned);
+        let mut links = vec![link("eth0", false, "192.0.2.1"), link("eth1", true, "198.51.100.1")];
+        assert_eq!(at(&links, "192.0.2.9").as_deref(), Some("eth0"));
+        assert_eq!(at(&links, "198.51.100.9"), None, "eth1 is up");
+        assert_eq!(at(&links, "203.0.113.9"), None, "no network of ours");
+        links.push(link("eth2", true, "192.0.2.2"));
+        assert_eq!(at(&links, "192.0.2.9"), None, "eth2 has the same network");
     }
 }
