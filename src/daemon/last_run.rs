@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 use super::deferral::Start;
 use super::own_file::{OwnFile, Unread};
 use crate::config::{Config, FibSettings};
-use crate::kernel::{self, Carried, Place};
+use crate::kernel::{self, Carried, Claim, Place};
 use crate::plural::counted;
 
 /// Version of the file's format.
@@ -201,13 +202,25 @@ pub(super) struct RunFile {
     file: OwnFile,
     /// What this run has written.
     written: LastRun,
+    /// That this run writes routes there; held as long as it does.
+    claim: Option<Arc<Claim>>,
 }
 
 impl RunFile {
     /// The file beside a control socket: `margay.state` for `margay.sock`.
     pub(super) fn beside(socket: &Path) -> Self {
         let file = OwnFile::beside(socket, "state", VERSION);
-        RunFile { file, written: LastRun::default() }
+        RunFile { file, written: LastRun::default(), claim: None }
+    }
+
+    /// Claims the kernel's table for this run; returns why it may belong to another process.
+    pub(super) fn claim(&mut self, fib: &FibSettings) -> Option<String> {
+        if !fib.enabled {
+            return None;
+        }
+        let (claim, fault) = Claim::of(fib.table, fib.protocol);
+        self.claim = Some(Arc::new(claim));
+        fault
     }
 
     /// The record of earlier runs since the machine was booted; `None` if there was none.

@@ -280,6 +280,7 @@ impl Daemon {
         let descriptors = Descriptors::raise(&config)?;
         let mut run_file = RunFile::beside(&config.host.control.socket);
         let mut earlier = last_run::take_over(&mut run_file, &config);
+        earlier.add_fault(run_file.claim(&config.fib));
         let (shutdowns, fault) = Shutdowns::of_last_run(&config.host.control.socket);
         earlier.add_fault(fault);
         let (drains, fault) = Drains::of_last_run(&config.host.control.socket);

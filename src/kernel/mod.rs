@@ -13,6 +13,7 @@
 
 mod ask;
 mod carry;
+mod claim;
 mod event;
 mod fib;
 mod foreign;
@@ -40,6 +41,7 @@ use tokio::sync::oneshot;
 
 pub use ask::{KernelAnswer, KernelDrop, KernelUse, kernel_route_to};
 pub use carry::{Carried, Place, carry_over};
+pub use claim::Claim;
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState, Over};
 pub(crate) use fib::plan::ids_of_table;
 pub use fib::view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
