@@ -22,6 +22,7 @@ names! {
     BUILD_INFO = "margay_build_info";
     READY = "margay_ready";
     EVENTS_TOTAL = "margay_events_total";
+    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS = "margay_config_last_reload_success_timestamp_seconds";
     RELOAD_REFUSED = "margay_reload_refused";
     RELOAD_UNCONFIRMED = "margay_reload_unconfirmed";
     RELOAD_UNDONE = "margay_reload_undone";
@@ -33,6 +34,7 @@ names! {
     PEERS_WITH_SERIES = "margay_peers_with_series";
     DRAINED = "margay_drained";
     PEERS_DRAINED = "margay_peers_drained";
+    ANNOUNCED_ROUTES = "margay_announced_routes";
 
     // Sessions of all peers, and peers with series of their own.
     SESSION_ENDS_TOTAL = "margay_session_ends_total";
@@ -85,8 +87,10 @@ names! {
     // The table: sizes, memory, import, update groups.
     DESTINATIONS = "margay_destinations";
     PATHS = "margay_paths";
+    PATHS_UNRESOLVED = "margay_paths_unresolved";
     ATTRIBUTE_SETS = "margay_attribute_sets";
     NEXT_HOPS = "margay_next_hops";
+    NEXT_HOP_CHANGES_TOTAL = "margay_next_hop_changes_total";
     GROUPS = "margay_groups";
     MEMORY_BYTES = "margay_memory_bytes";
     MEMORY_LIMIT_BYTES = "margay_memory_limit_bytes";

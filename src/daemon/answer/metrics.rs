@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::table::PeerCounts;
@@ -83,6 +83,10 @@ impl Ranking {
         order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         order.into_iter().map(|(peer, _)| peer).collect()
     }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// How many of `peers` have their own metric series.
@@ -222,6 +226,8 @@ impl MetricsView {
             peers_drained: self.drains.records().len() as u64,
             events: self.log.events().counts(),
             reload_refused: state.reload_refused.is_some(),
+            config_read: unix_seconds(self.sources.wall(state.read_at)),
+            announced: self.sources.announcements.len() as u64,
             reload_unconfirmed: matches!(state.unconfirmed, Some(Condition::Until(_))),
             reload_undone: matches!(state.unconfirmed, Some(Condition::Undone(_))),
             log_lines_dropped: self.log.dropped(),

@@ -39,6 +39,10 @@ pub struct MetricsSnapshot {
     pub events: Vec<(&'static str, u64)>,
     /// Whether the last reload was refused.
     pub reload_refused: bool,
+    /// When the configuration in force was read, in seconds since 1970.
+    pub config_read: u64,
+    /// Routes that operators announced.
+    pub announced: u64,
     /// Whether the last reload is to be confirmed.
     pub reload_unconfirmed: bool,
     /// Whether the last reload was undone, so that the file is not in force.
@@ -193,6 +197,19 @@ impl MetricsSnapshot {
     }
 
     fn collect_events(&self, families: &mut Families) {
+        families.gauge(
+            names::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS,
+            "When the configuration in force was read, in seconds since 1970: the last reload that was \
+             not refused, or the start.",
+            &[],
+            self.config_read,
+        );
+        families.gauge(
+            names::ANNOUNCED_ROUTES,
+            "Routes that operators announced (margay announce).",
+            &[],
+            self.announced,
+        );
         families.gauge(
             names::RELOAD_REFUSED,
             "Whether the last reload was refused: the next start would fail. show status has the \

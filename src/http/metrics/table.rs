@@ -82,6 +82,18 @@ impl TableMetrics {
         let attribute_sets = totals.attribute_sets.into();
         families.gauge(names::ATTRIBUTE_SETS, "Distinct attribute sets.", &[], attribute_sets);
         families.gauge(names::NEXT_HOPS, "Distinct next hops.", &[], totals.next_hops.into());
+        families.gauge(
+            names::PATHS_UNRESOLVED,
+            "Paths that are not used because their next hop is not resolved, or is an address of ours.",
+            &[],
+            totals.paths_unresolved.into(),
+        );
+        families.counter(
+            names::NEXT_HOP_CHANGES_TOTAL,
+            "How often the resolution of a next hop changed.",
+            &[],
+            totals.next_hop_changes,
+        );
         families.gauge(names::GROUPS, "Update groups.", &[], totals.groups.into());
     }
 
