@@ -206,9 +206,10 @@ fn try_ask(
     output: &Output,
 ) -> Result<ExitCode, ClientError> {
     let mut client = Client::connect(&output.daemon.socket)?;
-    let mut unmet = Unmet::new(demand);
+    let (mut unmet, mut items) = (Unmet::new(demand), 0);
     print(request, demand, output, |print| {
         let reply = client.ask(request, |item| {
+            items += 1;
             unmet.look_at(item)?;
             if printed == Printed::Down {
                 let facts: Facts = serde_json::from_str(item).map_err(ClientError::Answer)?;
@@ -224,6 +225,9 @@ fn try_ask(
         eprintln!("margay: the daemon has not ended after {} s", STOP_WAIT.as_secs());
         return Ok(ExitCode::from(FAILED));
     }
+    if items == 0 && matches!(request, Request::ShowFib { .. }) && writes_no_routes(&mut client)? {
+        eprintln!("margay: routes are not written to the kernel (fib.enabled = false)");
+    }
     match unmet.line() {
         None => Ok(ExitCode::SUCCESS),
         Some(line) => {
@@ -231,6 +235,25 @@ fn try_ask(
             Ok(ExitCode::from(FAILED))
         }
     }
+}
+
+/// Whether an empty list of kernel routes means that there cannot be any.
+fn writes_no_routes(client: &mut Client) -> Result<bool, ClientError> {
+    #[derive(Deserialize)]
+    struct Status {
+        fib: Fib,
+    }
+    #[derive(Deserialize)]
+    struct Fib {
+        enabled: bool,
+    }
+    let mut writes = true;
+    client.ask(&Request::ShowStatus, |item| {
+        let status: Status = serde_json::from_str(item).map_err(ClientError::Answer)?;
+        writes = status.fib.enabled;
+        Ok(())
+    })?;
+    Ok(!writes)
 }
 
 /// Prints an error. A closed output pipe is not a failure: `… | head`.

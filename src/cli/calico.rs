@@ -14,8 +14,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Daemon;
 use super::render::reloaded;
+use super::{Daemon, examples};
 use crate::calico::decide::Question;
 use crate::calico::diff;
 use crate::calico::load::{load, load_endpoints};
@@ -56,6 +56,7 @@ pub enum Command {
         daemon: Daemon,
     },
     /// Answer route questions: one JSON object a line on standard input, one answer a line.
+    #[command(after_help = examples::DECIDE)]
     Decide {
         /// Where the objects are.
         #[command(flatten)]

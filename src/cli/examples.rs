@@ -5,6 +5,12 @@ pub(super) const CHECK: &str = "Examples:
   margay check --config /etc/margay/margay.toml
   margay check --config calico.toml --connect";
 
+/// Of `init`.
+pub(super) const INIT: &str = "Examples:
+  margay init tor
+  margay init reflector
+  margay init node";
+
 /// Of `show routes`.
 pub(super) const ROUTES: &str = "Examples:
   margay show routes 10.65.0.0/16 --longer --peer tor-1
@@ -33,6 +39,13 @@ pub(super) const ANNOUNCE: &str = "Examples:
   margay announce 2001:db8:5::/48 --next-hop 2001:db8::9 --med 10
   margay show announced
   margay withdraw 192.0.2.7/32";
+
+/// Of `calico decide`. The question is parsed by a test.
+pub(super) const DECIDE: &str = "A question, such as whether a block is announced to a session, is one line:
+  {\"session\": \"Mesh_10_0_0_2\", \"direction\": \"export\",
+   \"route\": {\"prefix\": \"10.65.1.0/26\", \"source\": \"static\"}}
+direction: import, export, or kernel (without a session). source: bgp, static, kernel or direct. A route may also
+have interface, metric, local_pref, next_hop, as_path, communities and large_communities.";
 
 /// Of `events`.
 pub(super) const EVENTS: &str = "Examples:

@@ -16,6 +16,7 @@ mod dump;
 mod events;
 mod examples;
 mod health;
+mod init;
 mod names;
 mod pager;
 mod policy;
@@ -95,6 +96,9 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Print a configuration to start from, with comments on what to change.
+    #[command(after_help = examples::INIT)]
+    Init(init::InitArgs),
     /// Show the state of the running daemon. Names of what is shown may be abbreviated.
     #[command(aliases = ["sh", "sho"], infer_subcommands = true)]
     Show(Shown),
@@ -530,6 +534,7 @@ impl Command {
             Command::Calico(command) => command.daemon(),
             Command::Run { .. }
             | Command::Check { .. }
+            | Command::Init(_)
             | Command::Completions { .. }
             | Command::Complete(_)
             | Command::StandIn => None,
@@ -556,6 +561,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
             };
         }
         Command::Check { config, json, connect } => return check(config, json, connect),
+        Command::Init(args) => return init::init(args),
         Command::Calico(command) => return calico(&command),
         Command::Completions { shell } => return completions(shell),
         Command::Complete(args) => return complete::complete(&args),

@@ -272,10 +272,12 @@ fn examples_in_the_help_are_commands() {
     let mut found = 0;
     for text in [
         examples::CHECK,
+        examples::INIT,
         examples::ROUTES,
         examples::EXPLAIN,
         examples::RELOAD,
         examples::DRAIN,
+        examples::ANNOUNCE,
         examples::EVENTS,
         examples::PROBE,
         examples::DEBUG,

@@ -307,3 +307,11 @@ fn objects_that_cannot_be_read_are_not_simulated() {
     let fault = simulated(&node("a", "10.0.0.300/24"), &[]).unwrap_err();
     assert!(fault.to_string().starts_with("Node/a"), "{fault}");
 }
+
+#[test]
+fn the_question_in_the_help_is_one() {
+    let help = crate::cli::examples::DECIDE;
+    let (start, end) = (help.find('{').unwrap(), help.find("}}").unwrap() + 2);
+    let question: Question = serde_json::from_str(&help[start..end]).unwrap();
+    assert_eq!(question.session.as_deref(), Some("Mesh_10_0_0_2"));
+}
