@@ -221,12 +221,12 @@ fn try_ask(
         });
         reply.map(drop)
     })?;
+    if items == 0 && matches!(request, Request::ShowFib { .. }) && writes_no_routes(&mut client)? {
+        eprintln!("margay: routes are not written to the kernel (fib.enabled = false)");
+    }
     if matches!(request, Request::Stop { .. }) && !client.wait_closed(STOP_WAIT) {
         eprintln!("margay: the daemon has not ended after {} s", STOP_WAIT.as_secs());
         return Ok(ExitCode::from(FAILED));
-    }
-    if items == 0 && matches!(request, Request::ShowFib { .. }) && writes_no_routes(&mut client)? {
-        eprintln!("margay: routes are not written to the kernel (fib.enabled = false)");
     }
     match unmet.line() {
         None => Ok(ExitCode::SUCCESS),

@@ -146,7 +146,7 @@ impl Daemon {
             let object = node.and_then(|status| status.reasons.get(&prefix).cloned());
             let why =
                 object.map_or(why, |object| format!("Calico's objects originate it: {object}"));
-            return Err(refusal(&format!("{prefix} is not announced: {why}")));
+            return Err(Refusal::failed(format!("{prefix} is not announced: {why}")));
         }
         let Some(table) = self.table_in(vrf) else {
             let text = format!("VRF {} does not exist at present", vrf.unwrap_or_default());
@@ -251,10 +251,6 @@ impl Daemon {
 
 fn place(vrf: Option<&str>) -> String {
     vrf.map(|vrf| format!(" in VRF {vrf}")).unwrap_or_default()
-}
-
-fn refusal(text: &str) -> Refusal {
-    Refusal::failed(text)
 }
 
 #[cfg(test)]
