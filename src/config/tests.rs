@@ -242,7 +242,11 @@ fn rules_become_conditions_and_changes_in_order() {
     assert_eq!(policy.rules[2].matches, [Match::Any(vec![both, internal])]);
 
     let own = &config.peers[0].routes.export.policy.rules[0];
-    assert!(own.matches.contains(&Match::Source(vec![Source::Static, Source::Kernel])));
+    assert!(own.matches.contains(&Match::Source(vec![
+        Source::Static,
+        Source::Kernel,
+        Source::Announced
+    ])));
     assert_eq!(own.changes, [Change::Med(10), Change::Prepend(Asn(64600), 2)]);
     let bandwidth = |rule: usize| &config.peers[0].routes.export.policy.rules[rule].changes[..];
     assert_eq!(bandwidth(1), [Change::ScaleLinkBandwidth(50)]);
