@@ -42,6 +42,8 @@ impl<W: Write> JsonWriter<W> {
                 | Request::Peer { .. }
                 | Request::Debug { .. }
                 | Request::ShowDebug
+                | Request::Withdraw { .. }
+                | Request::ShowAnnounced
         );
         let form = match request {
             Request::Events { follow: true, .. } => Form::Lines,
