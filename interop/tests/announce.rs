@@ -81,6 +81,7 @@ fn an_announced_route_is_a_route_until_its_end() -> Result<()> {
 
         control.text(&["announce", HOST_ROUTE])?;
         wait_paths(&bird, HOST_ROUTE, 1)?;
+        margay.daemon().terminate()?;
         margay.restart()?;
         wait_established(&margay, bird_host.v4())?;
         wait_paths(&bird, HOST_ROUTE, 0).map(drop)
