@@ -10,7 +10,7 @@ use super::client::ClientError;
 
 /// What margay is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Role {
+pub(super) enum Role {
     /// A top-of-rack router with the nodes of its rack and two spines.
     Tor,
     /// A route reflector with clients.

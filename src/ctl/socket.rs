@@ -24,7 +24,7 @@ const MODE_ALL: u32 = 0o666;
 
 /// Who may connect, beside the user of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenTo<'a> {
+pub(super) enum OpenTo<'a> {
     /// The group of this process.
     OwnGroup,
     /// A group, by name or number.
