@@ -9,6 +9,7 @@
 #   interop/setup.sh current today's BIRD, FRR, GoBGP, OpenBGPD and ExaBGP in a root of their own (two minutes,
 #                            600 MB), for interop/current.sh and compare --current
 #   interop/setup.sh monitor Prometheus, which checks margay's metrics and evaluates every query
+#   interop/setup.sh page    Chromium, Node.js, and what drives and judges a page in it, for the status page
 #   interop/setup.sh instructions  valgrind, for benches/instructions
 #   interop/setup.sh mrt     bgpdump and mrtparse, which read MRT files
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
@@ -53,6 +54,8 @@ CALICO_API=github.com/projectcalico/api@v0.0.0-20240708202104-e3f70b269c2c
 CALICO_API_SUM=h1:eFyfeRDV94LA3tgbG2EC5W02dg3QUdltHc2jxhTQMCw=
 CALICO_API_MOD_SUM=h1:9EPxrA4rUH306dCpvVsFb7IcEFt4ZSvqmfSowfb6c5U=
 CONFD=/opt/interop/confd
+PAGE=/opt/interop/page
+PAGE_PACKAGES=(playwright-core@1.65.1 axe-core@4.14.1)
 MRTPARSE=/opt/interop/mrtparse
 BGPKIT=/opt/interop/bgpkit
 MRTPARSE_WHEEL=mrtparse==2.2.0
@@ -179,6 +182,18 @@ debian_mirror() {
 
 # With promtool. Started by tests only, on loopback.
 setup_monitor() { install_packages prometheus; }
+
+# A browser that tests start without a window. Another Node.js than Debian's may be there already.
+setup_page() {
+    install_packages chromium fonts-dejavu-core
+    command -v npm > /dev/null || install_packages nodejs npm
+    [ "$(cat $PAGE/wanted 2>/dev/null)" != "${PAGE_PACKAGES[*]}" ] || return 0
+    rm -rf $PAGE
+    mkdir -p $PAGE
+    npm install --prefix $PAGE --silent --no-audit --no-fund --ignore-scripts "${PAGE_PACKAGES[@]}" \
+        > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; die "npm failed"; }
+    echo "${PAGE_PACKAGES[*]}" > $PAGE/wanted
+}
 
 # Readers of MRT files. Debian has neither mrtparse nor bgpkit-parser.
 setup_mrt() {
@@ -439,7 +454,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, mrt, instructions, vm, tcp-ao, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, instructions, vm, tcp-ao, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -450,6 +465,7 @@ for what; do
         current) setup_current ;;
         monitor) setup_monitor ;;
         instructions) install_packages valgrind ;;
+        page) setup_page ;;
         mrt) setup_mrt ;;
         vm) setup_vm ;;
         tcp-ao) setup_tcp_ao ;;
@@ -458,6 +474,6 @@ for what; do
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, mrt, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

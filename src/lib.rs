@@ -16,7 +16,7 @@
 //! - [`kernel`]: the kernel's routes: installed, watched, and imported.
 //! - [`logging`]: the log, its level and its rate limit.
 //! - [`events`]: the recent changes of state, taken from the log; [`event_names`]: their names.
-//! - [`ctl`]: the control socket; [`cli`]: the command line; [`http`]: metrics and health.
+//! - [`ctl`]: the control socket; [`cli`]: the command line; [`http`]: metrics, health and the status page.
 //! - [`liveness`]: how a part of the daemon proves that it still makes progress.
 //! - [`supervise`]: who owns threads and tasks, and what happens when one of them dies.
 //! - [`client_slots`]: which client is disconnected when a socket has too many.
@@ -59,7 +59,7 @@
 //! net          ← engine, event_names, kernel, metric_names, mrt, supervise
 //! discovery    ← engine, net, supervise
 //! ctl          ← client_slots
-//! http         ← client_slots, metric_names, version
+//! http         ← config, client_slots, metric_names, version
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, replace_file, version

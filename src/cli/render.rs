@@ -129,7 +129,8 @@ impl<W: Write> Renderer<W> {
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
             Request::Health => View::Health,
-            Request::Dump { .. } => View::Nothing,
+            // No command asks for these.
+            Request::Dump { .. } | Request::ShowOverview | Request::ShowRates => View::Nothing,
         };
         Renderer { out, view, look }
     }

@@ -75,6 +75,8 @@ pub struct Changes {
     pub mrt_changed: bool,
     /// Whether the settings differ that select peers with their own metric series.
     pub peer_series_changed: bool,
+    /// Whether the status page is served, and to whom, changes.
+    pub status_page_changed: bool,
     /// Whether `[calico]` differs: objects are listed again, and until then the running
     /// configuration stays.
     pub calico_changed: bool,
@@ -173,7 +175,10 @@ impl Config {
             (self.host.log.level != new.host.log.level).then_some(new.host.log.level);
         changes.mrt_changed = self.host.mrt != new.host.mrt;
         changes.peer_series_changed =
-            self.host.http.zip(new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
+            both(&self.host.http, &new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
+        changes.status_page_changed =
+            both(&self.host.http, &new.host.http)
+                .is_some_and(|(old, new)| old.listen == new.listen && old.page != new.page);
         changes.restart_needed = self.restart_needed(new);
         changes
     }
@@ -184,7 +189,7 @@ impl Config {
     }
 
     fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
-        let listen = |config: &Config| config.host.http.map(|http| http.listen);
+        let listen = |config: &Config| config.host.http.as_ref().map(|http| http.listen);
         let sources = |config: &Config| (config.fib.source_v4, config.fib.source_v6);
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
@@ -232,11 +237,18 @@ impl Config {
         table.backup_paths &= running.fib.next_hop_objects;
         self.host.control = running.host.control.clone();
         self.host.log.format = running.host.log.format;
-        self.host.http = running.host.http.map(|http| HttpSettings {
-            peers: self.host.http.map_or(http.peers, |new| new.peers),
-            ..http
+        // The page is for the address that it was configured with: another may be reached by others.
+        let new = self.host.http.take();
+        self.host.http = running.host.http.clone().map(|http| match new {
+            Some(new) if new.listen == http.listen => new,
+            Some(new) => HttpSettings { peers: new.peers, ..http },
+            None => http,
         });
     }
+}
+
+fn both<'a, T>(old: &'a Option<T>, new: &'a Option<T>) -> Option<(&'a T, &'a T)> {
+    old.as_ref().zip(new.as_ref())
 }
 
 fn dynamic_changes(old: &[DynamicPeers], new: &[DynamicPeers]) -> Option<DynamicChanges> {
@@ -458,6 +470,7 @@ impl Changes {
             (self.log_level.is_some(), "log level: changed"),
             (self.mrt_changed, "MRT files: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
+            (self.status_page_changed, "status page: changed"),
             (self.calico_changed, "calico: changed, objects are listed again"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));

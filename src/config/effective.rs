@@ -15,7 +15,7 @@ use bgp_proto::wire::AddPathMode;
 use super::vrf::default_listen;
 use super::{
     Config, ControlSettings, DynamicPeers, Fallover, FibSettings, ImportVrf, MrtPeers, MrtSettings,
-    PeerEntry, PeerSeries, Vrf,
+    PageSettings, PeerEntry, PeerSeries, Vrf,
 };
 
 /// One key and its value.
@@ -252,21 +252,31 @@ fn default_control() -> Values {
 }
 
 fn of_http(config: &Config) -> Values {
-    let http = config.host.http;
+    let http = config.host.http.as_ref();
     let series = http.map(|http| http.peers).unwrap_or_default();
-    http_values(http.and_then(|http| text(http.listen)), series)
+    let page = http.and_then(|http| http.page.as_deref());
+    http_values(http.and_then(|http| text(http.listen)), series, page)
 }
 
 fn default_http() -> Values {
-    http_values(None, PeerSeries::default())
+    http_values(None, PeerSeries::default(), None)
 }
 
-fn http_values(listen: Option<String>, series: PeerSeries) -> Values {
+fn http_values(
+    listen: Option<String>,
+    series: PeerSeries,
+    page: Option<&PageSettings>,
+) -> Values {
+    let names = page.filter(|page| !page.host_names.is_empty());
+    let token = page.and_then(|page| page.token.as_ref());
     vec![
         ("listen", listen),
         ("peer-series", word(series.choice)),
         ("peer-series-max", number(series.max)),
         ("peer-series-top", number(series.top)),
+        ("status-page", boolean(page.is_some())),
+        ("token-file", token.map(|_| "(hidden)".to_owned())),
+        ("host-names", names.and_then(|page| text(page.host_names.join(", ")))),
     ]
 }
 

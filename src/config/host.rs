@@ -1,6 +1,6 @@
-//! `[fib]`, `[control]`, `[http]`, `[log]`.
+//! `[fib]`, `[control]`, `[log]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,8 +11,7 @@ use bgp_proto::table::MultipathWeights;
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{
-    BirdPaths, BirdSockets, FibSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
-    PeerChoice, PeerSeries,
+    BirdPaths, BirdSockets, FibSettings, LogFormat, LogLevel, LogSettings,
 };
 
 /// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
@@ -176,35 +175,6 @@ pub(super) fn read_bird_sockets(value: &Value<'_>) -> Option<BirdSockets> {
             None
         }
     }
-}
-
-pub(super) fn read_http(root: &Table<'_>) -> Option<HttpSettings> {
-    let table = root.get("http")?.table()?;
-    let listen = table.require("listen", "write listen = \"127.0.0.1:9479\"").and_then(|value| {
-        let address: SocketAddr =
-            value.parse_as("an address and port such as \"127.0.0.1:9479\"")?;
-        if address.port() == 0 {
-            value.fault("port 0 is not a port", "use 1-65535, for example 9479");
-        }
-        Some(address)
-    });
-    let choices = [
-        ("auto", PeerChoice::Auto),
-        ("none", PeerChoice::None),
-        ("top", PeerChoice::Top),
-        ("all", PeerChoice::All),
-    ];
-    let PeerSeries { choice, max, top } = PeerSeries::default();
-    let number = |key, range, default| {
-        table.get(key).and_then(|value| value.integer(range)).unwrap_or(default)
-    };
-    let peers = PeerSeries {
-        choice: table.get("peer-series").and_then(|v| v.choice(&choices)).unwrap_or(choice),
-        max: number("peer-series-max", 1..=10_000, max),
-        top: number("peer-series-top", 1..=1000, top),
-    };
-    table.finish();
-    listen.map(|listen| HttpSettings { listen, peers })
 }
 
 pub(super) fn read_log(root: &Table<'_>) -> LogSettings {

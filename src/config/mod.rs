@@ -19,6 +19,7 @@ mod control;
 mod effective;
 mod error;
 mod host;
+mod http;
 mod interface;
 mod key_chain;
 mod local;
@@ -55,6 +56,7 @@ pub use changes::{Changes, DynamicChanges, EndingSession, SessionEnd, differing_
 pub use control::{ControlSettings, ReadOnlySocket};
 pub use effective::{Difference, Section, Setting, sections};
 pub use error::{Error, Errors};
+pub use http::{HttpSettings, PageSettings, PeerChoice, PeerSeries, Token};
 pub use interface::{InterfacePeers, Neighbor};
 pub use local::KernelRoute;
 pub use mrt::{MrtCompression, MrtPeers, MrtSettings};
@@ -127,55 +129,6 @@ impl HostSettings {
             mrt: None,
         }
     }
-}
-
-/// How metrics and health are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HttpSettings {
-    /// Address and port to serve on.
-    pub listen: SocketAddr,
-    /// Which peers have their own metric series.
-    pub peers: PeerSeries,
-}
-
-impl HttpSettings {
-    /// Serves on `listen`, with defaults for everything else.
-    pub fn at(listen: SocketAddr) -> Self {
-        HttpSettings { listen, peers: PeerSeries::default() }
-    }
-}
-
-/// Which peers have their own metric series. Everything is also counted for the process, by kind of
-/// session, by family and by group. With series for every peer, a mesh of n nodes would have n²
-/// series of each metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerSeries {
-    /// The rule. Default [`PeerChoice::Auto`].
-    pub choice: PeerChoice,
-    /// Most peers with series under `auto` and `all`, 1-10000. Default 64.
-    pub max: u32,
-    /// Number of peers with series under `top`, and under `auto` with more than `max` peers,
-    /// 1-1000. Default 10.
-    pub top: u32,
-}
-
-impl Default for PeerSeries {
-    fn default() -> Self {
-        PeerSeries { choice: PeerChoice::Auto, max: 64, top: 10 }
-    }
-}
-
-/// The rule of [`PeerSeries`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerChoice {
-    /// All peers if there are at most `max`, else like [`PeerChoice::Top`].
-    Auto,
-    /// No peer has its own series.
-    None,
-    /// The `top` peers whose routes and sessions change most.
-    Top,
-    /// All peers; with more than `max`, those that change most.
-    All,
 }
 
 /// A host route of ours to a neighbour that is not on a directly connected network.
@@ -650,7 +603,7 @@ impl Document {
 fn read_host(root: &Table<'_>, base: &Path) -> HostSettings {
     HostSettings {
         control: control::read_control(root),
-        http: host::read_http(root),
+        http: http::read(root, base),
         log: host::read_log(root),
         mrt: mrt::read(root, base),
     }

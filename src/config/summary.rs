@@ -91,6 +91,10 @@ impl fmt::Display for Config {
         write_memory_max(f, self.bgp.memory_max, "bgp.memory-max")?;
         if let Some(http) = &self.host.http {
             writeln!(f, "metrics and health on http://{}", http.listen)?;
+            if let Some(page) = &http.page {
+                let to = if page.token.is_some() { "who has the token" } else { "this machine" };
+                writeln!(f, "status page on http://{}/status/ for {to}", http.listen)?;
+            }
         }
         if let Some(mrt) = &self.host.mrt {
             let of = match &mrt.updates {

@@ -9,6 +9,8 @@ impl Request {
         match self {
             Request::ShowStatus
             | Request::ShowPeers
+            | Request::ShowOverview
+            | Request::ShowRates
             | Request::ShowPeersIn { .. }
             | Request::ShowPeer { .. }
             | Request::ShowRoutes { .. }

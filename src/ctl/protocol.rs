@@ -20,6 +20,11 @@ pub enum Request {
     ShowStatus,
     /// Every peer: [`super::item::Peer`].
     ShowPeers,
+    /// Every session by kind and state: one [`super::item::Overview`].
+    ShowOverview,
+    /// What changed in the last 15 minutes: one [`super::item::Rates`]; none unless the status page is
+    /// configured, as nothing is recorded otherwise.
+    ShowRates,
     /// The peers in a VRF: [`super::item::Peer`].
     ShowPeersIn {
         /// Its name.
@@ -374,9 +379,11 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 36] = [
+const REQUESTS: [&str; 38] = [
     "show-status",
     "show-peers",
+    "show-overview",
+    "show-rates",
     "show-peers-in",
     "show-peer",
     "show-routes",
@@ -528,6 +535,11 @@ impl Page {
         self.lines.extend_from_slice(ITEM_ENDS);
         self.items += 1;
         Ok(())
+    }
+
+    /// The items, as JSON.
+    pub fn items(&self) -> impl Iterator<Item = &str> {
+        self.lines.split_inclusive(|octet| *octet == b'\n').filter_map(item_of)
     }
 
     /// Its lines, how many items they are, and where the next page begins.
@@ -720,6 +732,8 @@ mod tests {
         let (lines, items, next) = page.into_parts();
         assert_eq!((&lines[..], items, next), (&b"{\"item\":[1,2]}\n"[..], 1, None));
         assert_eq!(item_of(&lines), Some("[1,2]"));
+        let page = Page::last(["a\nb", "c"]).unwrap();
+        assert_eq!(page.items().collect::<Vec<_>>(), [r#""a\nb""#, r#""c""#]);
         let reply: Reply = serde_json::from_slice(&lines).unwrap();
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"item":[1,2]}"#);
         assert_eq!(item_of(b"{\"done\":{\"items\":3}}\n"), None);

@@ -61,7 +61,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{Config, HttpSettings};
+use crate::config::Config;
 use crate::ctl::ServerError;
 use crate::discovery::Discovery;
 use crate::engine::{Engine, Event};
@@ -421,7 +421,7 @@ impl Daemon {
     /// Starts the servers for operators, scrapers and probes, and the watchdog.
     fn open_servers(&mut self, sockets: Sockets) {
         self.servers = sockets.serve(&self.views);
-        if let Some(HttpSettings { listen, .. }) = self.config.host.http {
+        if let Some(listen) = self.config.host.http.as_ref().map(|http| http.listen) {
             let (view, publisher) = (Arc::clone(&self.views.http), self.views.publisher.clone());
             let served = serve_http(listen, view, publisher);
             self.servers.push(tokio::spawn(supervise::task("http", Ending::Never, served)));

@@ -116,7 +116,8 @@ pub(super) async fn serve_http(address: SocketAddr, view: Arc<HttpView>, publish
     };
     publisher.publish(|state| state.http_fault = None);
     info!("metrics and health on http://{address}");
-    server.run(view).await;
+    // What the page plots is recorded from here on, so that its first view has something to show.
+    tokio::join!(view.record_rates(), server.run(Arc::clone(&view)));
 }
 
 #[cfg(test)]

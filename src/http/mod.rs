@@ -1,4 +1,4 @@
-//! `/metrics`, `/liveness` and `/readiness` over HTTP.
+//! `/metrics`, `/liveness`, `/readiness` and the status page over HTTP.
 //!
 //! There are no counters here: every scrape requests a [`MetricsSnapshot`] from the [`Source`] and
 //! renders it. Connections are limited in number and in time, so that scrapers that hang do no
@@ -6,6 +6,7 @@
 
 mod bounded;
 mod metrics;
+mod page;
 
 use std::future::Future;
 use std::io;
@@ -21,6 +22,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::config::PageSettings;
 use crate::version;
 
 pub use metrics::{
@@ -28,6 +30,8 @@ pub use metrics::{
     PeerMetrics, PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics,
     Traffic, VrfMetrics,
 };
+
+pub use page::{Answer, Failure, Question};
 
 use bounded::Bounded;
 
@@ -55,6 +59,10 @@ pub trait Source: Send + Sync + 'static {
     fn not_alive(&self) -> impl Future<Output = Vec<String>> + Send;
     /// Why margay is not ready; `None` if it is.
     fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
+    /// Who may see the status page; `None`: nobody, it is not configured.
+    fn page(&self) -> Option<Arc<PageSettings>>;
+    /// What the status page asks for.
+    fn answer(&self, question: &Question) -> impl Future<Output = Result<Answer, Failure>> + Send;
 }
 
 /// A server with a bound address.
@@ -82,12 +90,14 @@ impl Server {
 
     /// Serves until the future is dropped.
     pub async fn run<S: Source>(self, source: Arc<S>) {
+        let page = page::routes(Arc::clone(&source), self.limits.answer_wait);
         let app = Router::new()
-            .route("/", get(index))
+            .route("/", get(index::<S>))
             .route("/metrics", get(metrics::<S>))
             .route("/liveness", get(liveness::<S>))
             .route("/readiness", get(readiness::<S>))
-            .with_state(Context { source, wait: self.limits.answer_wait });
+            .with_state(Context { source, wait: self.limits.answer_wait })
+            .merge(page);
         let listener = Bounded::new(self.listener, self.limits.lifetime_max);
         // The listener retries by itself, so serving does not end before the future is dropped.
         if let Err(error) = axum::serve(listener, app).await {
@@ -110,8 +120,9 @@ impl<S> Clone for Context<S> {
 }
 
 /// What there is to ask for.
-async fn index() -> Html<String> {
+async fn index<S: Source>(State(cx): State<Context<S>>) -> Html<String> {
     let link = |path: &str, what: &str| format!("<li><a href=\"{path}\">{path}</a>: {what}</li>\n");
+    let page = cx.source.page().map(|_| link("/status/", "this node in a browser"));
     let links = [
         link("/metrics", "metrics in the text format of Prometheus"),
         link("/liveness", "200 while every part of the daemon is responding, otherwise 503"),
@@ -120,7 +131,7 @@ async fn index() -> Html<String> {
     Html(format!(
         "<!DOCTYPE html>\n<title>margay</title>\n<h1>margay {}</h1>\n<ul>\n{}</ul>\n",
         version::VERSION,
-        links.concat()
+        links.concat() + &page.unwrap_or_default()
     ))
 }
 

@@ -413,6 +413,12 @@ impl Source for Daemon {
     async fn not_ready(&self) -> Option<String> {
         self.missing.clone()
     }
+    fn page(&self) -> Option<Arc<PageSettings>> {
+        None
+    }
+    async fn answer(&self, _: &Question) -> Result<Answer, Failure> {
+        Err(Failure::Failed("there is no page".to_owned()))
+    }
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {

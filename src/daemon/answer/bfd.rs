@@ -74,6 +74,17 @@ impl BfdView {
         Some(rows)
     }
 
+    /// Sessions by state, without the states that no session is in; `None` if the thread does not answer
+    /// in time.
+    pub(super) async fn states(&self) -> Option<BTreeMap<String, u64>> {
+        let view = tokio::time::timeout(VIEW_WAIT, self.handle.view()).await.ok()??;
+        let mut states = BTreeMap::new();
+        for session in &view.sessions {
+            *states.entry(session.snapshot.state.to_string()).or_default() += 1;
+        }
+        Some(states)
+    }
+
     /// The metrics of BFD; `None` if there are no sessions and there was no failure.
     pub(super) async fn metrics(&self) -> Option<BfdMetrics> {
         let view = tokio::time::timeout(VIEW_WAIT, self.handle.view()).await.ok()??;

@@ -14,8 +14,10 @@ use super::events::EventsView;
 use super::explain::explain;
 use super::liveness::LivenessView;
 use super::orders::{DrainOrder, Orders};
+use super::overview::OverviewView;
 use super::policies;
 use super::probe::Prober;
+use super::rates::RateHistory;
 use super::readiness::ReadinessView;
 use super::rehearsed::Rehearsals;
 use super::routes::{Listed, RoutesView};
@@ -55,6 +57,8 @@ pub(in crate::daemon) struct ControlView {
     /// As events: the messages of peers that are debugged.
     pub(super) messages: EventsView,
     pub(super) debugging: Debugging,
+    pub(super) overview: OverviewView,
+    pub(super) rates: RateHistory,
     pub(super) prober: Prober,
     pub(super) rehearsals: Rehearsals,
     pub(super) recorder: Recorder,
@@ -81,7 +85,7 @@ impl ControlView {
         let problems = state.listen_fault.iter().chain(&state.problems).cloned();
         let problems = problems.chain(self.recorder.faults());
         let problems = problems.chain(self.sources.vrfs.full_imports().texts()).collect();
-        let http = config.host.http.map(|http| item::HttpStatus {
+        let http = config.host.http.as_ref().map(|http| item::HttpStatus {
             listen: http.listen.to_string(),
             error: state.http_fault.clone(),
         });
@@ -366,6 +370,8 @@ impl Backend for ControlView {
                 let (state, records) = (self.sources.state(), self.sources.registry.all());
                 Page::last(super::key_chains::keys(&state.config.key_chains, &records))
             }
+            Request::ShowOverview => Page::last([self.overview.overview().await]),
+            Request::ShowRates => Page::last(self.rates.shown()),
             Request::ShowGroups => self.groups().await,
             Request::Health => Page::last([self.health().await]),
             Request::Explain { prefix, lookup, vantage, vrf, peer } => {

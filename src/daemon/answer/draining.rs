@@ -34,6 +34,11 @@ impl DrainView {
         self.drains.of(name).map(shown)
     }
 
+    /// The names of neighbours that are drained by name, present or not.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.drains.names()
+    }
+
     /// The drained neighbours that exist at present.
     pub(super) fn records(&self) -> Vec<Arc<Record>> {
         match self.drains.of_all() {

@@ -123,6 +123,11 @@ fn calico_kind(record: &Record) -> &'static str {
     named.map_or_else(|| kind(record), |(_, kind)| kind)
 }
 
+/// The kind of a session, on a Calico node or elsewhere.
+pub(super) fn kind_in(is_node: bool, record: &Record) -> &'static str {
+    if is_node { calico_kind(record) } else { kind(record) }
+}
+
 /// A peer at the time of a scrape.
 struct Found {
     record: Arc<Record>,
@@ -259,10 +264,10 @@ impl MetricsView {
     /// Every peer, without the table's counters, and the counters of removed peers.
     fn found(&self) -> (Vec<Found>, Traffic) {
         let (records, gone) = self.sources.registry.all_and_gone();
-        let kind = if self.sources.state().node.is_some() { calico_kind } else { kind };
+        let is_node = self.sources.state().node.is_some();
         let found = records.into_iter().map(|record| Found {
             numbers: record.handle.numbers(),
-            kind: kind(&record),
+            kind: kind_in(is_node, &record),
             counts: None,
             record,
         });

@@ -23,8 +23,10 @@ mod key_chains;
 mod liveness;
 mod metrics;
 mod orders;
+mod overview;
 mod policies;
 mod probe;
+mod rates;
 mod readiness;
 mod rehearsed;
 mod routes;
@@ -68,7 +70,9 @@ use events::EventsView;
 use liveness::LivenessView;
 use metrics::MetricsView;
 use orders::Orders;
+use overview::OverviewView;
 use probe::Prober;
+use rates::RateHistory;
 use readiness::ReadinessView;
 use sources::Sources;
 use state::Node;
@@ -144,7 +148,12 @@ impl Views {
             log: parts.log.clone(),
         };
         let steering = Steering { sources: sources.clone(), shutdowns: parts.shutdowns };
-        let http = HttpView { metrics, liveness: liveness.clone(), readiness: readiness.clone() };
+        let rates = RateHistory::default();
+        let overview = OverviewView {
+            sources: sources.clone(),
+            bfd: bfd.clone(),
+            drains: drains.clone(),
+        };
         let bird = BirdView {
             sources: sources.clone(),
             liveness: liveness.clone(),
@@ -158,9 +167,12 @@ impl Views {
         let messages = EventsView { events: parts.log.events().messages(), ..events.clone() };
         let debugging = Debugging { sources: sources.clone() };
         let dumps = DumpView { sources: sources.clone(), recorder: parts.recorder.clone() };
-        let control = ControlView {
+        let http_readiness = readiness.clone();
+        let control = Arc::new(ControlView {
             messages,
             debugging,
+            overview,
+            rates: rates.clone(),
             prober: Prober::new(sources.clone()),
             rehearsals: Rehearsals::new(),
             sources,
@@ -174,10 +186,17 @@ impl Views {
             recorder: parts.recorder,
             log: parts.log,
             session_counters: parts.session_counters,
+        });
+        let http = HttpView {
+            metrics,
+            liveness: liveness.clone(),
+            readiness: http_readiness,
+            control: Arc::clone(&control),
+            rates,
         };
         Views {
             publisher,
-            control: Arc::new(control),
+            control,
             bird: Arc::new(bird),
             http: Arc::new(http),
             liveness,

@@ -88,7 +88,7 @@ impl RunState {
 
     /// Which peers have their own metric series.
     pub(super) fn peer_series(&self) -> PeerSeries {
-        self.config.host.http.map(|http| http.peers).unwrap_or_default()
+        self.config.host.http.as_ref().map(|http| http.peers).unwrap_or_default()
     }
 }
 

@@ -1,0 +1,72 @@
+//! An answer that is made for all who ask within a second.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use tokio::sync::Mutex;
+
+use super::{Answer, Failure};
+
+/// The last answer to one question. Whoever asks while it is being made waits for it.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    made: Option<Instant>,
+    body: Bytes,
+    /// Incremented when the answer differs from the previous one.
+    version: u64,
+}
+
+impl Kept {
+    /// The answer and its version: the last one, or what `making` makes if that is older than `fresh`.
+    /// A failure is not kept.
+    pub(super) async fn get(
+        &self,
+        fresh: Duration,
+        making: impl Future<Output = Result<Answer, Failure>>,
+    ) -> Result<(Bytes, u64), Failure> {
+        let mut state = self.0.lock().await;
+        if state.made.is_none_or(|made| made.elapsed() >= fresh) {
+            let Answer(body) = making.await?;
+            state.made = Some(Instant::now());
+            if state.body != body {
+                state.body = body.into();
+                state.version += 1;
+            }
+        }
+        Ok((state.body.clone(), state.version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_made_once_for_all_and_its_version_tells_whether_it_differs() {
+        let (kept, made) = (Kept::default(), Cell::new(0));
+        let ask = |fresh, text: &'static str| {
+            let making = async {
+                made.set(made.get() + 1);
+                tokio::task::yield_now().await;
+                Ok(Answer(text.into()))
+            };
+            kept.get(fresh, making)
+        };
+        let long = Duration::from_secs(3600);
+        let (first, second) = tokio::join!(ask(long, "a"), ask(long, "b"));
+        assert_eq!(first, second);
+        assert_eq!((first, made.get()), (Ok(("a".into(), 1)), 1));
+        assert_eq!(ask(Duration::ZERO, "a").await, Ok(("a".into(), 1)), "made again, the same");
+        assert_eq!(ask(Duration::ZERO, "c").await, Ok(("c".into(), 2)));
+        let failure = Failure::Failed("x".into());
+        let failing = std::future::ready(Err(failure.clone()));
+        assert_eq!(kept.get(Duration::ZERO, failing).await, Err(failure));
+        assert_eq!(ask(long, "d").await, Ok(("c".into(), 2)), "a failure takes nothing away");
+    }
+}
