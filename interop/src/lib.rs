@@ -39,6 +39,7 @@ pub mod matrix;
 pub mod message;
 pub mod monitor;
 pub mod openbgpd;
+pub mod page;
 pub mod ping;
 pub mod pki;
 pub mod random;

@@ -9,7 +9,7 @@ const fill = (node, attributes, children) => {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  node.append(...children.flat(4).filter((child) => child !== null && child !== undefined && child !== ""));
   return node;
 };
 

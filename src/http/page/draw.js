@@ -29,7 +29,7 @@ const stateText = (cell) => (cell.look === "off" ? "shut down" : cell.state);
 
 const chips = (cells, open) => h("ul", { class: "chips" }, cells.map((cell) => h("li", {},
   swatch(cell.look), h("button", { class: "plain", type: "button", onclick: () => open(cell.name) }, cell.name),
-  h("small", {}, stateText(cell)))));
+  h("small", { class: cell.look === "up" ? "unseen" : "" }, stateText(cell)))));
 
 // Draws a canvas of cells; returns what finds the cell at a point.
 const paint = (canvas, cells, chosen) => {
@@ -138,7 +138,8 @@ export const sessions = (overview, open) => {
 const ceiling = (most) => {
   if (most <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= most);
+  const steps = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12].map((step) => step * power);
+  return steps.find((step) => step >= most * 1.05) ?? steps.at(-1);
 };
 
 // Lines from the oldest value, at the left, to now. What is not recorded yet is empty.
@@ -155,17 +156,18 @@ const plot = ({ title, lines, per, unit }) => {
     return [second ? null : svg("polygon", { class: "area", points: area }),
       svg("polyline", { class: second ? "line second" : "line", points: line.join(" ") })];
   });
-  const last = (line) => (line.values.length ? (unit === "/s" ? rate : number)(line.values.at(-1) / per) + (unit ? ` ${unit}` : "") : "–");
-  const described = lines.map((line) => `${line.name ? line.name + " " : ""}${last(line)}`).join(", ");
+  const last = (line) => (line.values.length ? (unit ? rate : number)(line.values.at(-1) / per) : "–");
+  const measure = unit ? ` ${unit}` : "";
+  const described = lines.map((line) => `${line.name ? line.name + " " : ""}${last(line)}`).join(", ") + measure;
   const name = (line) => (line.name ? h("span", { class: "label" }, h("span", { class: line.second ? "key second" : "key" }), `${line.name} `) : "");
   return h("div", { class: "plot" },
     h("div", { class: "head" }, h("h3", {}, title), h("span", { class: "now" }, lines.map((line, at) =>
-      [at > 0 ? "  " : "", name(line), last(line)]))),
+      [at > 0 ? "  " : "", name(line), last(line)]), measure)),
     svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img",
-      "aria-label": `${title}: ${described}; at most ${number(most)}${unit ? " " + unit : ""} is drawn` },
+      "aria-label": `${title}: ${described}; drawn from 0 to ${number(most)}` },
       svg("line", { class: "grid", x1: 0, x2: width, y1: 0, y2: 0 }),
       svg("line", { class: "grid", x1: 0, x2: width, y1: height, y2: height }), drawn.filter(Boolean)),
-    h("div", { class: "axis" }, h("span", {}, "−15 min"), h("span", {}, `top ${number(most)}${unit ? " " + unit : ""}`), h("span", {}, "now")));
+    h("div", { class: "axis" }, h("span", {}, "−15 min"), h("span", {}, `0 to ${number(most)}${measure}`), h("span", {}, "now")));
 };
 
 export const plots = (rates) => {

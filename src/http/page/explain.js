@@ -95,7 +95,7 @@ const head = (title, note, close) => h("div", { class: "title" },
 
 export const explanation = (e, asked, open, close) => {
   const candidates = e.paths.flatMap((path, at) => at === 0 ? [candidate(path, open)] : [
-    h("p", { class: at === 1 ? "step decides" : "step" }, at === 1 ? `wins by ${step(e.paths[0], path)}` : `before the next by ${step(e.paths[at - 1], path)}`),
+    h("p", { class: at === 1 ? "step decides" : "step" }, at === 1 ? `wins: ${step(e.paths[0], path)}` : `before the next: ${step(e.paths[at - 1], path)}`),
     candidate(path, open)]);
   const longest = e.prefix !== asked && !asked.includes("/") ? `longest match of ${asked}` : "";
   return [head(e.prefix, [count(e.paths.length, "candidate"), longest].filter(Boolean).join(", "), close),

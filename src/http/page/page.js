@@ -66,6 +66,7 @@ const verdict = (s, overview) => {
     : s.peers === 0 ? "No peers" : `All ${count(wanted, "session")} established`;
   const rest = s.not_ready ? "not ready" : problems.length ? count(problems.length, "problem") : "no problems";
   show($("verdict-title"), [look, text, rest], () => [h("span", { class: `dot ${look}`, "aria-hidden": "true" }), `${text}, ${rest}`]);
+  if ($("spoken").textContent !== `${text}, ${rest}`) $("spoken").textContent = `${text}, ${rest}`;
   show($("problems"), problems, () => problems.map((p) => h("li", {}, h("b", { class: p.look }, p.name), "  ", p.text)));
   document.title = (down || look === "bad" ? "● " : "") + (s.calico?.node || s.router_id) + " · margay";
 };
@@ -76,7 +77,7 @@ const figures = (s, overview) => {
   const sum = (of) => of.ipv4 + of.ipv6;
   const list = [["Sessions", number(s.peers_established), `of ${number(s.peers)}` + (overview?.shut_down.length ? `, ${number(overview.shut_down.length)} shut down` : "")],
     ["Prefixes", number(sum(s.destinations)), `${number(s.destinations.ipv4)} IPv4, ${number(s.destinations.ipv6)} IPv6`],
-    ["Paths", number(sum(s.paths)), `${number(s.attribute_sets)} attribute sets, ${count(s.groups, "group")}`]];
+    ["Paths", number(sum(s.paths)), `${number(s.attribute_sets)} attribute sets`]];
   const f = s.fib;
   if (f.enabled) list.push(["Kernel routes", number(f.installed), f.failed ? `${number(f.failed)} failed` : f.foreign ? `${number(f.foreign)} foreign`
     : f.pending ? `${number(f.pending)} pending` : "none failed", f.failed ? "bad" : f.foreign ? "warn" : ""]);
