@@ -22,8 +22,10 @@ names! {
     BUILD_INFO = "margay_build_info";
     READY = "margay_ready";
     EVENTS_TOTAL = "margay_events_total";
-    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS = "margay_config_last_reload_success_timestamp_seconds";
     RELOAD_REFUSED = "margay_reload_refused";
+    CONFIG_LAST_RELOAD_SUCCESS = "margay_config_last_reload_success";
+    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS =
+        "margay_config_last_reload_success_timestamp_seconds";
     RELOAD_UNCONFIRMED = "margay_reload_unconfirmed";
     RELOAD_UNDONE = "margay_reload_undone";
     LOG_LINES_DROPPED_TOTAL = "margay_log_lines_dropped_total";

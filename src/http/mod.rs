@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -34,6 +34,7 @@ pub use metrics::{
 pub use page::{Answer, Failure, Question};
 
 use bounded::Bounded;
+use metrics::open_metrics;
 
 /// Time limits for clients and for the daemon's answers.
 #[derive(Clone, Copy)]
@@ -124,7 +125,7 @@ async fn index<S: Source>(State(cx): State<Context<S>>) -> Html<String> {
     let link = |path: &str, what: &str| format!("<li><a href=\"{path}\">{path}</a>: {what}</li>\n");
     let page = cx.source.page().map(|_| link("/status/", "this node in a browser"));
     let links = [
-        link("/metrics", "metrics in the text format of Prometheus"),
+        link("/metrics", "metrics for Prometheus: its text format, or OpenMetrics"),
         link("/liveness", "200 while every part of the daemon is responding, otherwise 503"),
         link("/readiness", "200 once the daemon is ready, otherwise 503 with the reason"),
     ];
@@ -135,10 +136,16 @@ async fn index<S: Source>(State(cx): State<Context<S>>) -> Html<String> {
     ))
 }
 
-async fn metrics<S: Source>(State(cx): State<Context<S>>) -> Response {
+async fn metrics<S: Source>(State(cx): State<Context<S>>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_open = open_metrics::is_wanted(&accept.collect::<Vec<_>>().join(","));
     match timeout(cx.wait, cx.source.metrics()).await {
         Ok(snapshot) => {
-            ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], snapshot.render()).into_response()
+            let (kind, text) = match is_open {
+                true => (open_metrics::CONTENT_TYPE, snapshot.render_open_metrics()),
+                false => (prometheus::TEXT_FORMAT, snapshot.render()),
+            };
+            ([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], text).into_response()
         }
         Err(_) => late(cx.wait),
     }

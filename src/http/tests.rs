@@ -110,7 +110,7 @@ fn snapshot() -> MetricsSnapshot {
         peers_drained: 3,
         events: vec![("session-up", 3), ("session-down", 0)],
         reload_refused: true,
-        config_read: 1_795_410_769,
+        config_read: 1.5e9,
         announced: 4,
         reload_unconfirmed: true,
         reload_undone: false,
@@ -232,7 +232,8 @@ fn every_value_is_exported_under_its_name() {
         "margay_events_total{event=\"session-up\"} 3",
         "margay_events_total{event=\"session-down\"} 0",
         "margay_reload_refused 1",
-        "margay_config_last_reload_success_timestamp_seconds 1795410769",
+        "margay_config_last_reload_success 0",
+        "margay_config_last_reload_success_timestamp_seconds 1500000000",
         "margay_announced_routes 4",
         "margay_reload_unconfirmed 1",
         "margay_reload_undone 0",
@@ -453,6 +454,26 @@ async fn the_three_paths_answer() {
     let index = get(address, "/").await;
     assert!(index.contains("<a href=\"/readiness\">"), "{index}");
     assert!(get(address, "/other").await.starts_with("HTTP/1.1 404"));
+}
+
+/// Prometheus asks for OpenMetrics first; what it gets has the same series.
+#[tokio::test]
+async fn metrics_are_sent_in_the_format_that_is_asked_for() {
+    let address = serve(Daemon::default(), Limits::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{accept}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(open_metrics::CONTENT_TYPE), "{answer}");
+    assert!(answer.ends_with("\n# EOF\n"), "{answer}");
+    let ours = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("margay_")).map(str::to_owned).collect()
+    };
+    assert_eq!(ours(&answer), ours(&snapshot().render()));
+    assert!(answer.contains("# UNIT margay_peer_state_seconds seconds\n"), "{answer}");
+    assert!(answer.contains("# TYPE margay_events counter\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -85,10 +85,6 @@ impl Ranking {
     }
 }
 
-fn unix_seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 /// How many of `peers` have their own metric series.
 fn shown(series: PeerSeries, peers: usize) -> usize {
     let PeerSeries { choice, max, top } = series;
@@ -374,6 +370,10 @@ impl MetricsView {
             planning: status.planning,
         }
     }
+}
+
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs() as f64)
 }
 
 fn mrt_metrics(recorder: &Recorder) -> MrtMetrics {

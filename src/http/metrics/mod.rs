@@ -1,4 +1,4 @@
-//! Metrics in Prometheus's text format.
+//! Metrics in Prometheus's text format and in OpenMetrics.
 //!
 //! The number of series does not depend on the number of peers: sessions are counted by state and
 //! kind, routes by family and kind. Only the peers in [`MetricsSnapshot::peers`] have their own
@@ -8,6 +8,7 @@ mod bfd;
 mod discovery;
 mod families;
 mod host;
+pub(super) mod open_metrics;
 mod peers;
 mod table;
 
@@ -40,7 +41,7 @@ pub struct MetricsSnapshot {
     /// Whether the last reload was refused.
     pub reload_refused: bool,
     /// When the configuration in force was read, in seconds since 1970.
-    pub config_read: u64,
+    pub config_read: f64,
     /// Routes that operators announced.
     pub announced: u64,
     /// Whether the last reload is to be confirmed.
@@ -92,6 +93,16 @@ pub struct VrfMetrics {
 impl MetricsSnapshot {
     /// Renders the text exposition format, including the usual metrics of the process.
     pub fn render(&self) -> String {
+        // The encoder fails only for families without a name or without metrics; ours have both.
+        TextEncoder::new().encode_to_string(&self.families()).unwrap_or_default()
+    }
+
+    /// The same in OpenMetrics.
+    pub fn render_open_metrics(&self) -> String {
+        open_metrics::encode(&self.families())
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut families = Families::default();
         families.gauge(
             names::BUILD_INFO,
@@ -192,18 +203,10 @@ impl MetricsSnapshot {
         let mut all = families.into_vec();
         all.extend(self.histograms.iter().cloned());
         all.extend(ProcessCollector::for_self().collect());
-        // The encoder fails only for families without a name or without metrics; ours have both.
-        TextEncoder::new().encode_to_string(&all).unwrap_or_default()
+        all
     }
 
     fn collect_events(&self, families: &mut Families) {
-        families.gauge(
-            names::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS,
-            "When the configuration in force was read, in seconds since 1970: the last reload that was \
-             not refused, or the start.",
-            &[],
-            self.config_read,
-        );
         families.gauge(
             names::ANNOUNCED_ROUTES,
             "Routes that operators announced (margay announce).",
@@ -216,6 +219,19 @@ impl MetricsSnapshot {
              faults.",
             &[],
             u64::from(self.reload_refused),
+        );
+        families.gauge(
+            names::CONFIG_LAST_RELOAD_SUCCESS,
+            "Whether the last reload, or else the start, put the configuration in force.",
+            &[],
+            u64::from(!self.reload_refused),
+        );
+        families.fraction(
+            names::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS,
+            "When the configuration in force was read, in seconds since 1970: the last reload that was \
+             not refused, or the start.",
+            &[],
+            self.config_read,
         );
         families.gauge(
             names::RELOAD_UNCONFIRMED,
