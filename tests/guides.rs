@@ -50,6 +50,30 @@ fn every_page_is_in_the_contents() {
     }
 }
 
+/// Whoever is woken by an alert finds what it means: each rule leads to a section of its own, which says
+/// something, and no section is about a rule that does not exist.
+#[test]
+fn every_alert_has_a_section() {
+    let rules = fs::read_to_string(root().join("examples/monitoring/alerts.yml")).unwrap();
+    let page = fs::read_to_string(root().join("docs/src/alerts.md")).unwrap();
+    let mut sections: Vec<(&str, &str)> =
+        page.split("\n### ").skip(1).map(|section| section.split_once('\n').unwrap()).collect();
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 20, "{} alerts", alerts.len());
+    for rule in alerts {
+        let (name, rule) = rule.split_once('\n').unwrap();
+        let at = sections.iter().position(|(title, _)| *title == name);
+        let (_, text) = sections.remove(at.unwrap_or_else(|| panic!("no section {name}")));
+        let text = text.split("\n## ").next().unwrap();
+        assert!(text.split_whitespace().count() > 25, "{name}: {text}");
+        let url = rule.lines().find_map(|line| line.trim().strip_prefix("runbook_url: "));
+        let url = url.unwrap_or_else(|| panic!("{name} has no runbook_url"));
+        let leads = format!("/docs/src/alerts.md#{}\"", anchor(name));
+        assert!(url.ends_with(&leads), "{name}: {url}");
+    }
+    assert!(sections.is_empty(), "no rule for {sections:?}");
+}
+
 /// Documents beside the pages, with links and commands of their own.
 const OTHERS: [&str; 3] = ["README.md", "examples/kubernetes/README.md", "benches/README.md"];
 
