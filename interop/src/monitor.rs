@@ -67,11 +67,46 @@ impl Prometheus {
     pub fn start(host: &Host, targets: &[&Host], rules: &Path) -> Result<Self> {
         let targets: Vec<String> =
             targets.iter().map(|target| format!("\"{}:{PORT}\"", target.v4())).collect();
+        let groups = format!("      - targets: [{}]\n", targets.join(", "));
+        Self::start_on(host, 1, &groups, rules)
+    }
+
+    /// Starts it as if there were `nodes` nodes, each of which exports one of these texts, which real
+    /// daemons have exported: they differ by the label `instance`. A server of the host's hands them out.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_of_copies(
+        host: &Host,
+        texts: &[String],
+        nodes: usize,
+        rules: &Path,
+    ) -> Result<(Self, Daemon)> {
+        let folder = host.file("copies");
+        std::fs::create_dir_all(&folder)?;
+        for (at, text) in texts.iter().enumerate() {
+            std::fs::write(folder.join(format!("{at}.txt")), text)?;
+        }
+        let folder = folder.to_string_lossy();
+        let args = ["-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", &folder];
+        let server = host.daemon("copies", "python3", &args)?;
+        let group = |node: usize| {
+            format!(
+                "      - targets: ['127.0.0.1:8000']\n        labels: {{instance: 'node-{node}', \
+                 __metrics_path__: '/{}.txt'}}\n",
+                node % texts.len()
+            )
+        };
+        let groups: String = (0..nodes).map(group).collect();
+        Ok((Self::start_on(host, 5, &groups, rules)?, server))
+    }
+
+    fn start_on(host: &Host, seconds: u32, groups: &str, rules: &Path) -> Result<Self> {
         let config = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
-             scrape_configs:\n  - job_name: margay\n    static_configs:\n      - targets: [{}]\n",
+            "global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s, \
+             evaluation_interval: {seconds}s}}\nrule_files: ['{}']\n\
+             scrape_configs:\n  - job_name: margay\n    static_configs:\n{groups}",
             rules.display(),
-            targets.join(", ")
         );
         let config = host.write("prometheus.yml", &config)?;
         let args = [

@@ -174,7 +174,8 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(config.fib, fib);
     let peers = PeerSeries { choice: PeerChoice::All, max: 500, top: 20 };
     let listen = "127.0.0.1:9479".parse().unwrap();
-    assert_eq!(config.host.http, Some(HttpSettings { listen, peers, page: None }));
+    let page = PageSettings { token: None, host_names: vec!["node-1.example.net".into()] };
+    assert_eq!(config.host.http, Some(HttpSettings { listen, peers, page: Some(page.into()) }));
     assert_eq!((config.host.log.level, config.host.log.format), (LogLevel::Debug, LogFormat::Json));
 }
 
