@@ -1,7 +1,7 @@
 // Looks at the status page in a real Chromium, as the tests in interop/tests tell it to:
 //
 //   node page.mjs look URL TOKEN FOLDER   what the page shows while sessions come and go
-//   node page.mjs paint URL TOKEN         how soon it is painted
+//   node page.mjs paint URL TOKEN FOLDER  how soon it is painted
 //
 // `want X` on standard output asks the test to do X. Any failure ends it with the reason and exit code 1.
 
@@ -165,6 +165,12 @@ const paint = async () => {
   }
   ensure(times.every((time) => time.cells > 100_000), `no picture of the sessions: ${JSON.stringify(times)}`);
   console.log(`times ${JSON.stringify(times)}`);
+  if (folder) {
+    await page.screenshot({ path: `${folder}/many-light-1280.png` });
+    await page.emulateMedia({ colorScheme: "dark" });
+    await page.setViewportSize({ width: 400, height: 900 });
+    await page.screenshot({ path: `${folder}/many-dark-400.png` });
+  }
   want("measure");
   await page.waitForTimeout(11_000);
   await text(page, "#live", "Live");

@@ -1,6 +1,6 @@
 //! The status page in a browser: `interop/page/page.mjs`, told what happens.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +29,17 @@ pub fn section(host: &Host) -> Result<String> {
     ))
 }
 
+/// The folder for screenshots: `MARGAY_SCREENSHOTS`, or the host's.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn screenshots(host: &Host) -> Result<PathBuf> {
+    let folder = std::env::var_os("MARGAY_SCREENSHOTS").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| host.file("screenshots"));
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 /// A browser with the page.
 #[derive(Debug)]
 pub struct Browser {
@@ -54,12 +65,14 @@ impl Browser {
     /// When it fails, ends before, or takes too long.
     pub fn wait_line(&mut self, line: &str) -> Result<String> {
         let found = wait_until(STEP, line, || {
+            // Asked first: what it prints before it ends is in the output then.
+            let has_ended = self.script.exited()?.is_some();
             let output = self.script.output();
             let failed = output.lines().any(|line| line.starts_with("failed: "));
             if let Some(rest) = output.lines().find_map(|found| found.strip_prefix(line)) {
                 return Ok(Ok(rest.trim().to_owned()));
             }
-            if failed || self.script.exited()?.is_some() {
+            if failed || has_ended {
                 return Ok(Err(output));
             }
             bail!("not yet: {output}")

@@ -133,7 +133,10 @@ fn prometheus_answers_every_query_of_dashboard_and_alerts() -> Result<()> {
             let url = format!("http://127.0.0.1:{PORT}/metrics");
             let accept = "Accept: application/openmetrics-text; version=1.0.0";
             let text = host.run("curl", &["-sSi", "-H", accept, &url])?;
-            ensure!(text.contains("openmetrics-text") && text.trim_end().ends_with("# EOF"), "{text}");
+            ensure!(
+                text.contains("openmetrics-text") && text.trim_end().ends_with("# EOF"),
+                "{text}"
+            );
         }
         let folder = examples();
         monitor::promtool(&folder, &["check", "rules", "alerts.yml"])?;
@@ -544,12 +547,15 @@ fn the_page_is_quick(host: &Host, daemon: &Daemon) -> Result<()> {
         Ok(cpu(daemon)? - before)
     };
     let alone = over()?;
-    let mut browser = Browser::start(host, "paint", &[])?;
+    let folder = page::screenshots(host)?;
+    let mut browser = Browser::start(host, "paint", &[&folder.to_string_lossy()])?;
     let times: Vec<Value> = serde_json::from_str(&browser.wait_line("times")?)?;
     browser.wait_line("want measure")?;
     let watched = over()?;
     browser.finish()?;
-    println!("the page of {MANY} sessions: {times:?}; {alone:?} of CPU alone and {watched:?} watched");
+    println!(
+        "the page of {MANY} sessions: {times:?}; {alone:?} of CPU alone and {watched:?} watched"
+    );
     let best = |what: &str| {
         times.iter().filter_map(|time| time[what].as_f64()).fold(f64::INFINITY, f64::min)
     };

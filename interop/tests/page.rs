@@ -1,7 +1,5 @@
 //! The status page, in a real Chromium, of a real margay between real neighbours.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, ensure};
 use interop::bird2::Bird2;
 use interop::lab::{self, Host};
@@ -37,12 +35,6 @@ fn config(host: &Host, tors: [&Host; 2]) -> Result<String> {
     .concat())
 }
 
-/// The folder for screenshots: `MARGAY_SCREENSHOTS`, or the host's.
-fn screenshots(host: &Host) -> PathBuf {
-    let folder = std::env::var_os("MARGAY_SCREENSHOTS").map(PathBuf::from);
-    folder.unwrap_or_else(|| host.file("screenshots"))
-}
-
 /// What happens is seen, without a reload of the page: a session that goes and comes back, a neighbour's
 /// words, an explained destination, clients that say nothing, another run of margay. axe-core finds
 /// nothing, nothing else is requested, and what peers send stays text.
@@ -67,8 +59,7 @@ fn a_page_follows_what_happens() -> Result<()> {
             })
         };
         established(&control)?;
-        let folder = screenshots(&r);
-        std::fs::create_dir_all(&folder)?;
+        let folder = page::screenshots(&r)?;
         let mut browser = Browser::start(&r, "look", &[&folder.to_string_lossy()])?;
         browser.wait_line("want down")?;
         first.ask("disable n0 \"<b>maintenance</b>\"")?;

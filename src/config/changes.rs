@@ -176,9 +176,8 @@ impl Config {
         changes.mrt_changed = self.host.mrt != new.host.mrt;
         changes.peer_series_changed =
             both(&self.host.http, &new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
-        changes.status_page_changed =
-            both(&self.host.http, &new.host.http)
-                .is_some_and(|(old, new)| old.listen == new.listen && old.page != new.page);
+        changes.status_page_changed = both(&self.host.http, &new.host.http)
+            .is_some_and(|(old, new)| old.listen == new.listen && old.page != new.page);
         changes.restart_needed = self.restart_needed(new);
         changes
     }

@@ -262,11 +262,7 @@ fn default_http() -> Values {
     http_values(None, PeerSeries::default(), None)
 }
 
-fn http_values(
-    listen: Option<String>,
-    series: PeerSeries,
-    page: Option<&PageSettings>,
-) -> Values {
+fn http_values(listen: Option<String>, series: PeerSeries, page: Option<&PageSettings>) -> Values {
     let names = page.filter(|page| !page.host_names.is_empty());
     let token = page.and_then(|page| page.token.as_ref());
     vec![

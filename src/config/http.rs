@@ -136,17 +136,14 @@ fn read_series(table: &Table<'_>) -> PeerSeries {
     }
 }
 
-fn read_page(
-    table: &Table<'_>,
-    folder: &Path,
-    listen: Option<SocketAddr>,
-) -> Option<PageSettings> {
+fn read_page(table: &Table<'_>, folder: &Path, listen: Option<SocketAddr>) -> Option<PageSettings> {
     let wanted = table.get("status-page");
     let file = table.get("token-file");
     let names = table.get("host-names");
     if !wanted.as_ref().and_then(Value::boolean).unwrap_or(false) {
         for value in file.iter().chain(&names) {
-            value.fault_key("is for the status page only", "write status-page = true, or delete it");
+            value
+                .fault_key("is for the status page only", "write status-page = true, or delete it");
         }
         return None;
     }

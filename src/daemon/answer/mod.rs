@@ -149,11 +149,8 @@ impl Views {
         };
         let steering = Steering { sources: sources.clone(), shutdowns: parts.shutdowns };
         let rates = RateHistory::default();
-        let overview = OverviewView {
-            sources: sources.clone(),
-            bfd: bfd.clone(),
-            drains: drains.clone(),
-        };
+        let overview =
+            OverviewView { sources: sources.clone(), bfd: bfd.clone(), drains: drains.clone() };
         let bird = BirdView {
             sources: sources.clone(),
             liveness: liveness.clone(),

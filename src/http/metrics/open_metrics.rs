@@ -38,7 +38,8 @@ fn write_family(text: &mut String, family: &MetricFamily) {
     };
     // Writing to a string does not fail.
     let _ = writeln!(text, "# TYPE {name} {kind}");
-    let unit = UNITS.iter().find(|unit| name.strip_suffix(**unit).is_some_and(|n| n.ends_with('_')));
+    let unit =
+        UNITS.iter().find(|unit| name.strip_suffix(**unit).is_some_and(|n| n.ends_with('_')));
     if let Some(unit) = unit.filter(|_| kind != "info") {
         let _ = writeln!(text, "# UNIT {name} {unit}");
     }
@@ -47,7 +48,7 @@ fn write_family(text: &mut String, family: &MetricFamily) {
         let labels = metric.get_label();
         match family.get_field_type() {
             MetricType::COUNTER => {
-                sample(text, name, "_total", labels, None, metric.get_counter().value());
+                sample(text, name, "_total", labels, None, metric.get_counter().get_value());
             }
             MetricType::HISTOGRAM => {
                 let histogram = metric.get_histogram();
@@ -67,7 +68,7 @@ fn write_family(text: &mut String, family: &MetricFamily) {
             }
             _ => {
                 let suffix = if kind == "info" { "_info" } else { "" };
-                sample(text, name, suffix, labels, None, metric.get_gauge().value());
+                sample(text, name, suffix, labels, None, metric.get_gauge().get_value());
             }
         }
     }

@@ -187,7 +187,8 @@ mod tests {
         for origin in ["http://10.0.0.1:9479", "https://10.0.0.1:9479"] {
             assert_eq!(ask(&[host, ("origin", origin)], &settings), Ok(()), "{origin}");
         }
-        for origin in ["null", "", "http://10.0.0.1", "http://evil.example", "file://", "10.0.0.1:9479"]
+        for origin in
+            ["null", "", "http://10.0.0.1", "http://evil.example", "file://", "10.0.0.1:9479"]
         {
             let refused = ask(&[host, ("origin", origin)], &settings);
             assert_eq!(refused, Err(Refused::Origin), "{origin}");
@@ -214,7 +215,8 @@ mod tests {
         for value in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef"] {
             assert_eq!(ask(&[host, ("authorization", value)], &settings), Ok(()), "{value}");
         }
-        for value in ["", "Bearer", "Bearer ", "Bearer 0123456789abcdeX", "Basic 0123456789abcdef"] {
+        for value in ["", "Bearer", "Bearer ", "Bearer 0123456789abcdeX", "Basic 0123456789abcdef"]
+        {
             let refused = ask(&[host, ("authorization", value)], &settings);
             assert_eq!(refused, Err(Refused::Token), "{value}");
         }

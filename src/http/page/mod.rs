@@ -86,11 +86,16 @@ pub(super) fn routes<S: Source>(source: Arc<S>, wait: Duration) -> Router {
         let file = move |request: Request| async move { file(&request, kind, text, version) };
         router = router.route(path, get(file));
     }
+    for (path, question) in [
+        ("/status/api/status", Question::Status),
+        ("/status/api/overview", Question::Overview),
+        ("/status/api/rates", Question::Rates),
+        ("/status/api/events", Question::Events),
+    ] {
+        let asked = |cx: State<Context<S>>, request: Request| shared(cx, request, question);
+        router = router.route(path, get(asked));
+    }
     router
-        .route("/status/api/status", get(|cx, r| shared::<S>(cx, r, Question::Status)))
-        .route("/status/api/overview", get(|cx, r| shared::<S>(cx, r, Question::Overview)))
-        .route("/status/api/events", get(|cx, r| shared::<S>(cx, r, Question::Events)))
-        .route("/status/api/rates", get(|cx, r| shared::<S>(cx, r, Question::Rates)))
         .route("/status/api/peer/{name}", get(peer::<S>))
         .route("/status/api/explain/{destination}", get(explain::<S>))
         .route("/status/api/vrf/{vrf}/explain/{destination}", get(explain_in_vrf::<S>))
@@ -145,7 +150,12 @@ fn refusal(refused: Refused) -> Response {
     response
 }
 
-fn file(request: &Request, kind: &'static str, text: &'static str, version: HeaderValue) -> Response {
+fn file(
+    request: &Request,
+    kind: &'static str,
+    text: &'static str,
+    version: HeaderValue,
+) -> Response {
     let mut response = match is_known(request, version.as_bytes()) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => text.into_response(),

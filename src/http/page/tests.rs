@@ -32,7 +32,9 @@ impl Source for Daemon {
         self.asked.lock().unwrap().push(question.clone());
         match question {
             Question::Peer { name } if name == "hangs" => std::future::pending().await,
-            Question::Peer { name } => Err(Failure::NotFound(format!("there is no peer \"{name}\""))),
+            Question::Peer { name } => {
+                Err(Failure::NotFound(format!("there is no peer \"{name}\"")))
+            }
             Question::Explain { destination, .. } if destination == "x" => {
                 Err(Failure::BadRequest("not a prefix".to_owned()))
             }
@@ -109,7 +111,8 @@ fn the_page_is_self_contained_and_small() {
     for (path, _, text) in FILES {
         // The name of SVG's namespace is no address that anything is loaded from.
         let text = text.replace("http://www.w3.org/2000/svg", "");
-        for foreign in ["http://", "https://", "@import", "url(", "innerHTML", "eval(", "<style", " style="]
+        for foreign in
+            ["http://", "https://", "@import", "url(", "innerHTML", "eval(", "<style", " style="]
         {
             assert!(!text.contains(foreign), "{path} has {foreign}");
         }
@@ -138,7 +141,11 @@ async fn what_is_asked_for_is_passed_on_as_text() {
     let (address, daemon) = serve(Some(PageSettings::default())).await;
     let answer = get(address, "/status/api/peer/%3Cimg%20src=x%3E", "").await;
     assert_eq!(status(&answer), "404");
-    assert!(answer.ends_with(r#"{"error":{"kind":"not-found","text":"there is no peer \"<img src=x>\""}}"#));
+    assert!(
+        answer.ends_with(
+            r#"{"error":{"kind":"not-found","text":"there is no peer \"<img src=x>\""}}"#
+        )
+    );
     assert_eq!(header(&answer, "content-type"), "application/json");
     assert_eq!(status(&get(address, "/status/api/explain/10.0.0.0%2F8", "").await), "200");
     assert_eq!(status(&get(address, "/status/api/vrf/red/explain/::1", "").await), "200");
@@ -149,7 +156,8 @@ async fn what_is_asked_for_is_passed_on_as_text() {
         vrf: vrf.map(str::to_owned),
     };
     let asked = daemon.asked.lock().unwrap().clone();
-    let wanted = [named, explain("10.0.0.0/8", None), explain("::1", Some("red")), explain("x", None)];
+    let wanted =
+        [named, explain("10.0.0.0/8", None), explain("::1", Some("red")), explain("x", None)];
     assert_eq!(asked, wanted);
 }
 
@@ -165,8 +173,14 @@ async fn hostile_requests_reach_no_answer() {
     for (expected, request) in [
         ("421", request("GET", path, "rebind.example", token)),
         ("421", request("GET", "/status/", "rebind.example", "")),
-        ("403", request("GET", path, "127.0.0.1", &format!("{token}Origin: http://evil.example\r\n"))),
-        ("403", request("GET", path, "127.0.0.1", &format!("{token}Sec-Fetch-Site: cross-site\r\n"))),
+        (
+            "403",
+            request("GET", path, "127.0.0.1", &format!("{token}Origin: http://evil.example\r\n")),
+        ),
+        (
+            "403",
+            request("GET", path, "127.0.0.1", &format!("{token}Sec-Fetch-Site: cross-site\r\n")),
+        ),
         ("401", request("GET", path, "127.0.0.1", "")),
         ("401", request("GET", path, "127.0.0.1", "Authorization: Bearer x\r\n")),
         ("405", request("POST", path, "127.0.0.1", token)),
