@@ -103,7 +103,8 @@ const look = async () => {
   await text(page, "#plots .plot h3", "Route changes");
 
   // Without a mouse.
-  await page.locator("body").press("Tab");
+  await page.mouse.click(2, 2);
+  await page.keyboard.press("Tab");
   for (let n = 0; n < 3 && (await page.evaluate(() => document.activeElement.id)) !== "query"; n += 1) await page.keyboard.press("Tab");
   ensure(await page.evaluate(() => document.activeElement.id) === "query", "the search is not reached by Tab");
   await explains(page);
