@@ -59,6 +59,11 @@ fn a_page_follows_what_happens() -> Result<()> {
             })
         };
         established(&control)?;
+        wait_until(2 * PATIENCE, "the route in the kernel", || {
+            let status = control.json(&["show", "status"])?;
+            ensure!(status["fib"]["installed"] == 1, "{status}");
+            Ok(())
+        })?;
         let folder = page::screenshots(&r)?;
         let mut browser = Browser::start(&r, "look", &[&folder.to_string_lossy()])?;
         browser.wait_line("want down")?;
