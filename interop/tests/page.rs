@@ -6,7 +6,7 @@ use interop::lab::{self, Host};
 use interop::margay;
 use interop::matrix::{self, PEER_AS, SUBJECT_AS};
 use interop::page::{self, Browser};
-use interop::speaker::{Kind, Speaker as _};
+use interop::speaker::Kind;
 use interop::wait::{PATIENCE, wait_until};
 
 const PORT: u16 = 1790;
