@@ -114,7 +114,8 @@ const downList = (o) => {
 
 const eventList = (list) => show($("events"), list, () => list.length === 0 ? h("li", { class: "muted" }, "No event yet.")
   : list.slice().reverse().map((e) => h("li", {}, h("time", { datetime: e.at }, clock(e.at)),
-    h("span", { class: { WARN: "warn", ERROR: "bad" }[e.level] ?? "" }, e.event), h("span", {}, e.text))));
+    h("span", { class: { WARN: "warn", ERROR: "bad" }[e.level] ?? "" }, e.event), h("span", {},
+      e.peer ? [h("button", { class: "plain", type: "button", onclick: () => openPeer(e.peer) }, e.peer), "  "] : "", e.text))));
 
 let [status, overview] = [null, null];
 
