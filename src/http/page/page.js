@@ -77,7 +77,7 @@ const figures = (s, overview) => {
   const sum = (of) => of.ipv4 + of.ipv6;
   const list = [["Sessions", number(s.peers_established), `of ${number(s.peers)}` + (overview?.shut_down.length ? `, ${number(overview.shut_down.length)} shut down` : "")],
     ["Prefixes", number(sum(s.destinations)), `${number(s.destinations.ipv4)} IPv4, ${number(s.destinations.ipv6)} IPv6`],
-    ["Paths", number(sum(s.paths)), `${number(s.attribute_sets)} attribute sets`]];
+    ["Paths", number(sum(s.paths)), count(s.attribute_sets, "attribute set")]];
   const f = s.fib;
   if (f.enabled) list.push(["Kernel routes", number(f.installed), f.failed ? `${number(f.failed)} failed` : f.foreign ? `${number(f.foreign)} foreign`
     : f.pending ? `${number(f.pending)} pending` : "none failed", f.failed ? "bad" : f.foreign ? "warn" : ""]);
