@@ -76,8 +76,10 @@ const look = async () => {
   await page.goto(url);
   await page.locator("#token").waitFor();
   await judge(page, "the token's form");
+  const refused = page.waitForEvent("console");
   await enter(page, "not-the-token-at-all");
   await text(page, "#token-text", "That is not the token");
+  await refused;
   await enter(page, token);
   await page.locator("#status").waitFor();
   page.quiet = false;
@@ -113,9 +115,11 @@ const look = async () => {
   ensure(await page.locator("#answer").isHidden(), "Escape does not close the answer");
   ensure(await page.evaluate(() => document.activeElement.id) === "query", "focus is lost");
   await page.locator("#query").fill("nobody");
+  page.quiet = true; // Nobody is found: 404, of which the browser tells when it likes.
+  const told = page.waitForEvent("console");
   await page.keyboard.press("Enter");
-  page.quiet = true; // Nobody is found: 404.
   await text(page, "#answer", "There is no such peer");
+  await told;
   page.quiet = false;
   await page.keyboard.press("Escape");
 
