@@ -146,33 +146,33 @@ mod tests {
     #[test]
     fn each_type_has_the_form_of_the_specification() {
         let mut families = Families::default();
-        families.counter("margay_a_bytes_total", "All \"octets\"\\.", &[("peer", "b\"\\\n")], 7);
-        families.gauge("margay_b_seconds", "Seconds.", &[], 2);
-        families.gauge("margay_c_info", "What it is.", &[("version", "1")], 1);
-        families.fraction("margay_d", "A part.", &[], 0.25);
+        families.counter("x_a_bytes_total", "All \"octets\"\\.", &[("peer", "b\"\\\n")], 7);
+        families.gauge("x_b_seconds", "Seconds.", &[], 2);
+        families.gauge("x_c_info", "What it is.", &[("version", "1")], 1);
+        families.fraction("x_d", "A part.", &[], 0.25);
         let text = encode(&families.into_vec());
-        let expected = "# TYPE margay_a_bytes counter\n# UNIT margay_a_bytes bytes\n\
-             # HELP margay_a_bytes All \\\"octets\\\"\\\\.\n\
-             margay_a_bytes_total{peer=\"b\\\"\\\\\\n\"} 7\n\
-             # TYPE margay_b_seconds gauge\n# UNIT margay_b_seconds seconds\n\
-             # HELP margay_b_seconds Seconds.\nmargay_b_seconds 2\n\
-             # TYPE margay_c info\n# HELP margay_c What it is.\nmargay_c_info{version=\"1\"} 1\n\
-             # TYPE margay_d gauge\n# HELP margay_d A part.\nmargay_d 0.25\n# EOF\n";
+        let expected = "# TYPE x_a_bytes counter\n# UNIT x_a_bytes bytes\n\
+             # HELP x_a_bytes All \\\"octets\\\"\\\\.\n\
+             x_a_bytes_total{peer=\"b\\\"\\\\\\n\"} 7\n\
+             # TYPE x_b_seconds gauge\n# UNIT x_b_seconds seconds\n\
+             # HELP x_b_seconds Seconds.\nx_b_seconds 2\n\
+             # TYPE x_c info\n# HELP x_c What it is.\nx_c_info{version=\"1\"} 1\n\
+             # TYPE x_d gauge\n# HELP x_d A part.\nx_d 0.25\n# EOF\n";
         assert_eq!(text, expected);
     }
 
     #[test]
     fn a_histogram_ends_with_its_infinite_bucket() {
         use prometheus::core::Collector;
-        let options = prometheus::HistogramOpts::new("margay_x_seconds", "X.");
+        let options = prometheus::HistogramOpts::new("x_x_seconds", "X.");
         let histogram = prometheus::Histogram::with_opts(options.buckets(vec![0.5, 1.0])).unwrap();
         histogram.observe(0.75);
         histogram.observe(3.0);
         let text = encode(&histogram.collect());
-        let expected = "# TYPE margay_x_seconds histogram\n# UNIT margay_x_seconds seconds\n\
-             # HELP margay_x_seconds X.\nmargay_x_seconds_bucket{le=\"0.5\"} 0\n\
-             margay_x_seconds_bucket{le=\"1.0\"} 1\nmargay_x_seconds_bucket{le=\"+Inf\"} 2\n\
-             margay_x_seconds_sum 3.75\nmargay_x_seconds_count 2\n# EOF\n";
+        let expected = "# TYPE x_x_seconds histogram\n# UNIT x_x_seconds seconds\n\
+             # HELP x_x_seconds X.\nx_x_seconds_bucket{le=\"0.5\"} 0\n\
+             x_x_seconds_bucket{le=\"1.0\"} 1\nx_x_seconds_bucket{le=\"+Inf\"} 2\n\
+             x_x_seconds_sum 3.75\nx_x_seconds_count 2\n# EOF\n";
         assert_eq!(text, expected);
     }
 
