@@ -256,6 +256,25 @@ mod tests {
         assert_eq!(page.unwrap().page.unwrap().host_names, ["a.example".into()]);
     }
 
+    /// A page that was configured for a loopback address must not appear on another one, on which margay
+    /// listens until it restarts.
+    #[test]
+    fn a_reload_changes_the_page_of_the_address_that_is_served() {
+        let config = |http: &str| {
+            Config::parse(Path::new("m.toml"), &format!("{OWN}[http]\n{http}")).unwrap()
+        };
+        let running = config("listen = \"192.0.2.1:9479\"\n");
+        let mut elsewhere = config("listen = \"127.0.0.1:9479\"\nstatus-page = true\n");
+        assert!(!running.changes_to(&elsewhere).status_page_changed);
+        elsewhere.keep_until_restart(&running);
+        assert_eq!(elsewhere.host.http, running.host.http);
+        let running = config("listen = \"127.0.0.1:9479\"\n");
+        let mut with_page = config("listen = \"127.0.0.1:9479\"\nstatus-page = true\n");
+        assert!(running.changes_to(&with_page).status_page_changed);
+        with_page.keep_until_restart(&running);
+        assert!(with_page.host.http.unwrap().page.is_some());
+    }
+
     #[test]
     fn a_token_is_compared_as_a_whole() {
         let token = Token::from("0123456789abcdef");
