@@ -62,7 +62,7 @@
 //! http         ← config, client_slots, metric_names, version
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
-//! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, replace_file, version
+//! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, replace_file, supervise, version
 //! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, mrt, plural, replace_file, supervise, version
 //! ```
 

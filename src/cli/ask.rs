@@ -283,7 +283,7 @@ fn terminal_width() -> Option<usize> {
 
 /// Whether to use colours. As <https://no-color.org> says, `auto` means none if NO_COLOR is set and
 /// not empty.
-fn colour(when: When) -> Colour {
+pub(super) fn colour(when: When) -> Colour {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let wanted = match when {

@@ -61,3 +61,8 @@ pub(super) const PROBE: &str = "Examples:
 pub(super) const DEBUG: &str = "Examples:
   margay debug tor-1 --for 10m --follow
   margay debug --off";
+
+/// Of `top`.
+pub(super) const TOP: &str = "Examples:
+  margay top --filter 'rack-7 idle'
+  margay top --peer tor-1 --interval 5";

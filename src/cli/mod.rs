@@ -25,6 +25,7 @@ mod render;
 mod routes;
 mod saved;
 mod steering;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -52,6 +53,7 @@ pub use policy::{AsPathArg, PolicyCommand, PolicyTestArgs};
 use render::Times;
 pub use routes::{PathArgs, PrefixArgs, RouteSource};
 use steering::Steer;
+pub use top::TopArgs;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -169,6 +171,10 @@ pub enum Command {
     /// Print recent events: sessions, links, limits, conflicts, reloads; the last 1,000 are kept.
     #[command(after_help = examples::EVENTS)]
     Events(events::EventsArgs),
+    /// Follow the daemon on a terminal: peers by changes, states and rates, the kernel, queues, problems;
+    /// from a peer to its routes, and from a route to explain.
+    #[command(after_help = examples::TOP)]
+    Top(TopArgs),
     /// Try what the session with a peer needs: route, TCP, password, TTL, OPEN, path MTU. Says what is
     /// wrong and what to change; exit code 1 if a step fails.
     #[command(after_help = examples::PROBE)]
@@ -528,6 +534,7 @@ impl Command {
             Command::Withdraw(args) => Some(&mut args.output.daemon),
             Command::Dump(args) => Some(&mut args.daemon),
             Command::Events(args) => Some(&mut args.output.daemon),
+            Command::Top(args) => Some(&mut args.output.daemon),
             Command::Probe(args) => Some(&mut args.output.daemon),
             Command::Debug(args) => Some(&mut args.output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
@@ -592,6 +599,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Dump(args) => return dump::run(&args),
         Command::Events(args) => args.into_request(),
         Command::Debug(args) => return debug::debug(args),
+        Command::Top(args) => return top::run(args),
         Command::Probe(args) => {
             return match args.into_request() {
                 Ok((request, output)) => ask(&request, Demand::Works, &output),

@@ -33,17 +33,18 @@ mod routes;
 mod steered;
 mod table;
 
-pub(super) use configuration::reloaded;
+pub(super) use configuration::{reloaded, unconfirmed};
 pub(super) use json::JsonWriter;
-pub(super) use look::{Colour, Look, Times};
+pub(super) use look::{Colour, Look, Times, age};
+pub(super) use routes::{as_path, communities, flags};
+pub(super) use table::{clean, without_middle, wrap};
 
 use Align::{Left, Right};
 use draining::{drained, draining};
 use explain::explanation;
-use look::age;
 use peer::peer;
 use routes::{Routes, gateways};
-use table::{Align, Cell, Paint, Table, clean};
+use table::{Align, Cell, Paint, Table};
 
 /// Prints the items of one reply as they arrive.
 pub(super) struct Renderer<W> {

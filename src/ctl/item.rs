@@ -16,6 +16,7 @@ mod next_hop;
 mod overview;
 mod policy;
 mod probe;
+mod queues;
 mod rehearsed;
 
 use std::net::IpAddr;
@@ -42,6 +43,7 @@ pub use next_hop::{NextHop, Resolution};
 pub use overview::{DownSession, Overview, Rates, SessionKind};
 pub use policy::{ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, SentPath};
 pub use probe::{ProbeStep, Probed};
+pub use queues::Queues;
 pub use rehearsed::{AttributeChange, RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 
 /// A value for each family.
@@ -144,6 +146,9 @@ pub struct Status {
     pub groups: u32,
     /// Our routes in the kernel.
     pub fib: FibCounts,
+    /// What waits.
+    #[serde(default)]
+    pub queues: Queues,
     /// The VRFs beside the default VRF, whose numbers are those above.
     #[serde(default)]
     pub vrfs: Vec<VrfStatus>,

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{self, Negotiated, PeerConfig, RemoteAsn, State, Stats};
 use bgp_proto::table::{
-    self, DestinationView, GroupView, NextHopView, PathView, PeerCounts, PeerRoutes,
+    self, DestinationView, ExportCounts, GroupView, ImportCounts, NextHopView, PathView, PeerCounts,
+    PeerRoutes,
 };
 use bgp_proto::types::{
     Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Prefix, Time, off_interface,
@@ -145,7 +146,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         capabilities_sent: negotiated.map(|n| n.local_capabilities.names()).unwrap_or_default(),
         group: Family::ALL.into_iter().find_map(|family| counts.group[family]),
         groups: per_family(|family| counts.group[family]),
-        messages: messages(facts.stats),
+        messages: messages(facts.stats, counts),
         bfd: facts.bfd.map(|state| state.to_string()),
         bfd_strict: config.bfd_mode == session::BfdMode::Strict,
         last_error: facts.last_error.map(|error| last_error(error, clock)),
@@ -210,7 +211,12 @@ fn per_family<T>(of: impl Fn(Family) -> T) -> PerFamily<T> {
     PerFamily { ipv4: of(Family::Ipv4), ipv6: of(Family::Ipv6) }
 }
 
-fn messages(stats: &Stats) -> Messages {
+fn messages(stats: &Stats, counts: &PeerCounts) -> Messages {
+    let (mut received, mut sent) = (ImportCounts::default(), ExportCounts::default());
+    for family in Family::ALL {
+        received += counts.imports[family];
+        sent += counts.exports[family];
+    }
     Messages {
         updates_received: stats.updates_received,
         keepalives_received: stats.keepalives_received,
@@ -225,6 +231,8 @@ fn messages(stats: &Stats) -> Messages {
         // Set by the caller: the state machine does not see UPDATEs that are sent.
         updates_sent: 0,
         octets_sent: 0,
+        prefixes_received: received.changes() + received.unchanged + received.withdrawn_unknown,
+        prefixes_sent: sent.announced + sent.withdrawn,
         established_transitions: stats.established_transitions,
         connect_failures: stats.connect_failures,
     }

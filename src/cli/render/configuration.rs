@@ -82,7 +82,7 @@ fn reservations(forecast: &Forecasted) -> String {
 }
 
 /// A reload that is to be confirmed, or was undone.
-pub(super) fn unconfirmed(r: &UnconfirmedReload) -> String {
+pub(in crate::cli) fn unconfirmed(r: &UnconfirmedReload) -> String {
     let (at, left) = (clean(&r.at), r.seconds_left);
     if r.undone {
         return format!(

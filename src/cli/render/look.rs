@@ -76,7 +76,7 @@ impl Look {
 }
 
 /// An age in at most two units: `5s`, `3m05s`, `2h10m`, `4d07h`.
-pub(super) fn age(seconds: u64) -> String {
+pub(in crate::cli) fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
         0..60 => format!("{seconds}s"),

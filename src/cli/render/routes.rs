@@ -91,7 +91,7 @@ fn with_prefix(prefix: &str, mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
 }
 
 /// `*` best, `=` also used (multipath), `s` stale, `S` long-lived stale, `!` unusable.
-fn flags(p: &Path) -> String {
+pub(in crate::cli) fn flags(p: &Path) -> String {
     let marks = [
         (p.best, '*'),
         (p.multipath && !p.best, '='),
@@ -125,7 +125,7 @@ fn path_row(p: &Path, look: &Look) -> Vec<Cell> {
 }
 
 /// All communities, well-known ones by name.
-pub(super) fn communities(p: &Path) -> String {
+pub(in crate::cli) fn communities(p: &Path) -> String {
     let named = |text: &String| {
         let name = text.parse::<Community>().ok().and_then(Community::name);
         name.map_or_else(|| text.clone(), str::to_owned)
@@ -156,7 +156,7 @@ pub(super) fn gateways(list: &[Gateway]) -> String {
     if list.is_empty() { "-".to_owned() } else { list.join(", ") }
 }
 
-pub(super) fn as_path(parts: &[AsPathPart]) -> String {
+pub(in crate::cli) fn as_path(parts: &[AsPathPart]) -> String {
     let numbers = |list: &[u32]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let part = |part: &AsPathPart| match part {
         AsPathPart::Asn(asn) => asn.to_string(),

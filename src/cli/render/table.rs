@@ -417,7 +417,7 @@ fn start(text: &str, width: usize) -> &str {
 }
 
 /// The text if it fits, else its start and its end, as long names often differ only at the end.
-fn without_middle(text: &str, width: usize) -> String {
+pub(in crate::cli) fn without_middle(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -438,7 +438,7 @@ const INDENT: &str = "    ";
 const LINES_BELOW_MAX: usize = 4;
 
 /// Wraps `text` at blanks into at most `lines_max` lines of `width` columns.
-pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
+pub(in crate::cli) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
@@ -460,7 +460,7 @@ pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
 
 /// The text with control characters and direction marks replaced: names and messages may come from
 /// peers and must not move the cursor, change colours or reverse text.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::cli) fn clean(text: &str) -> String {
     let is_safe = |c: char| !c.is_control() && !is_direction_mark(c);
     text.chars().map(|c| if is_safe(c) { c } else { '\u{fffd}' }).collect()
 }

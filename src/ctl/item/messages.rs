@@ -22,6 +22,12 @@ pub struct Messages {
     /// Octets sent, of messages of any kind.
     #[serde(default)]
     pub octets_sent: u64,
+    /// Prefixes in received UPDATEs, announced or withdrawn, whether or not that changed anything.
+    #[serde(default)]
+    pub prefixes_received: u64,
+    /// Prefixes in sent UPDATEs, announced or withdrawn, since the session came up.
+    #[serde(default)]
+    pub prefixes_sent: u64,
     pub established_transitions: u64,
     pub connect_failures: u64,
 }

@@ -121,6 +121,7 @@ impl ControlView {
             next_hops: totals.next_hops,
             groups: totals.groups,
             fib: fib_counts(config.fib.enabled, &kernel),
+            queues: self.queues().await?,
             vrfs: self.vrfs(config).await?,
             problems,
             held_back: state.held_back.clone(),
@@ -190,6 +191,17 @@ impl ControlView {
                 status.fib = fib_counts(config.fib.enabled, &shown.kernel.counters());
             }
             all.push(status);
+        }
+        Ok(all)
+    }
+
+    async fn queues(&self) -> Result<item::Queues, Refusal> {
+        let mut all = of_queues(&self.sources.table).await.ok_or_else(is_stopping)?;
+        for (_, shown) in self.sources.vrfs.all() {
+            let there = of_queues(&shown.table).await.unwrap_or_default();
+            all.received_octets += there.received_octets;
+            all.update_log_octets += there.update_log_octets;
+            all.evictions += there.evictions;
         }
         Ok(all)
     }
@@ -427,6 +439,16 @@ fn vrf_of_peer<'a>(
             Err(Refusal { kind: ctl::ErrorKind::BadRequest, text })
         }
     }
+}
+
+/// What waits for a table and for the peers of one; `None`: it is stopping.
+async fn of_queues(table: &crate::engine::Handle) -> Option<item::Queues> {
+    let groups = table.ask(|table, _| table.group_counts()).await?;
+    Some(item::Queues {
+        received_octets: table.waiting_octets() as u64,
+        update_log_octets: groups.iter().map(|group| group.log_bytes).sum(),
+        evictions: groups.iter().map(|group| group.evictions).sum(),
+    })
 }
 
 fn fib_counts(enabled: bool, kernel: &FibCounters) -> FibCounts {
