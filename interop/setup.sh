@@ -130,7 +130,7 @@ setup_demo() { install_packages bird2 iproute2 iputils-ping; }
 setup_peers() {
     # systemd: systemd-analyze rates our unit. It is not started.
     install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables systemd \
-        shellcheck
+        shellcheck tmux
     [ -x $BIRD16/usr/sbin/bird ] && return 0
     # Version 1.6 conflicts with 2 as a package; all its libraries come with 2.
     [ "$(id -u)" = 0 ] || die "not root, and BIRD 1.6 is missing in $BIRD16"

@@ -15,6 +15,7 @@ use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control};
 use interop::matrix::{Case, PEER_AS, SUBJECT_AS};
 use interop::speaker::{Kind, wait_established, wait_paths};
+use interop::tmux::Top;
 use interop::wait::{PATIENCE, wait_until};
 
 const PEER_ROUTE: &str = "198.51.100.0/24";
@@ -212,4 +213,20 @@ parts! {
     the_http_server_dies_loudly: "http", Form::Own;
     the_plan_dies_loudly: "plan", Form::Calico;
     the_datastore_dies_loudly: "datastore", Form::Calico;
+}
+
+/// The message of a panic is to be read after it, on a terminal that is as it was.
+#[test]
+#[ignore = "needs root and tmux"]
+fn top_gives_the_terminal_back_when_it_panics() -> Result<()> {
+    lab::run("fault-top", &[], |lab| {
+        let host = lab.host("a")?;
+        let program = Path::new(env!("CARGO_BIN_EXE_margay"));
+        let top = Top::start(&host, "panic", program, "", (80, 24))?;
+        top.tmux.expect(&["no answer for"])?;
+        std::fs::write(top.file("fault"), "panic top")?;
+        let screen = top.expect_end(101)?;
+        ensure!(screen.contains("injected into top"), "{screen}");
+        Ok(())
+    })
 }

@@ -48,4 +48,5 @@ pub mod require;
 pub mod sequence;
 pub mod speaker;
 pub mod subject;
+pub mod tmux;
 pub mod wait;

@@ -282,7 +282,7 @@ fn of_log(config: &Config) -> Values {
 }
 
 fn default_log() -> Values {
-    vec![("level", text("info")), ("format", text("text"))]
+    vec![("level", text("info")), ("format", text("auto"))]
 }
 
 fn of_mrt(mrt: Option<&MrtSettings>) -> Values {

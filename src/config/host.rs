@@ -183,7 +183,12 @@ pub(super) fn read_log(root: &Table<'_>) -> LogSettings {
         let levels =
             [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]
                 .map(|level| (level.as_str(), level));
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let formats = [
+            ("auto", LogFormat::Auto),
+            ("text", LogFormat::Text),
+            ("json", LogFormat::Json),
+            ("journal", LogFormat::Journal),
+        ];
         let level = table.get("level").and_then(|v| v.choice(&levels));
         let format = table.get("format").and_then(|v| v.choice(&formats));
         table.finish();

@@ -451,7 +451,7 @@ impl BirdPaths {
 pub struct LogSettings {
     /// The least severe level that is logged. Default info.
     pub level: LogLevel,
-    /// One line of text (default) or one JSON object for each event.
+    /// How each event is written. Default auto.
     pub format: LogFormat,
 }
 
@@ -483,11 +483,16 @@ impl LogLevel {
 /// How an event is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One line of text.
+    /// [`LogFormat::Journal`] if standard error is the journal's stream (`JOURNAL_STREAM`), else
+    /// [`LogFormat::Text`].
     #[default]
+    Auto,
+    /// One line of text.
     Text,
     /// One JSON object on one line.
     Json,
+    /// An entry of systemd's journal, with fields.
+    Journal,
 }
 
 impl Config {

@@ -1,8 +1,9 @@
-//! The log: one line on standard error for each event, as text or as JSON.
+//! The log: one line on standard error for each event, as text or as JSON, or one entry in systemd's
+//! journal.
 //!
 //! Here: the format ([`start`]), the level, which can be changed while margay runs ([`Log`]), the
 //! rate limit that keeps a peer from flooding the log ([`limit`]), and the queue that keeps a slow
-//! reader of the log from blocking us ([`writer`]). Not here: the lines themselves, which are
+//! reader of the log from blocking us ([`writer`]), the journal's entries ([`journal`]). Not here: the lines themselves, which are
 //! written where the events occur.
 //!
 //! A level such as `debug` applies to margay's own lines; libraries stay at `warn`, because at more
@@ -10,15 +11,18 @@
 //! name it: `info,etcd_client=debug`.
 
 mod fields;
+mod journal;
 mod limit;
 mod writer;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tracing::Level;
 use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -34,7 +38,7 @@ use crate::events::{self, Events};
 
 use fields::TextFields;
 use limit::{Limit, Reporter};
-use writer::Queue;
+use writer::{Queue, Stream};
 
 /// Longest list of directives, in octets.
 const DIRECTIVES_LEN_MAX: usize = 1024;
@@ -50,7 +54,7 @@ pub struct Log {
 
 struct Inner {
     filter: reload::Handle<EnvFilter, Registry>,
-    format: LogFormat,
+    form: Form,
     queue: Queue,
     events: Events,
     state: Mutex<State>,
@@ -60,6 +64,47 @@ struct State {
     directives: String,
     /// `RUST_LOG` set the level: the configuration does not change it.
     from_environment: bool,
+}
+
+/// How lines are formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A line of text.
+    Text(Prefix),
+    /// An object of JSON.
+    Json(Prefix),
+    /// An entry of the journal.
+    Entry,
+}
+
+/// What stands before a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prefix {
+    Nothing,
+    /// Its priority, `<4>`, which systemd takes off a line (sd-daemon(3)).
+    Priority,
+}
+
+impl Prefix {
+    fn of(self, level: Level) -> String {
+        match self {
+            Prefix::Nothing => String::new(),
+            Prefix::Priority => format!("<{}>", journal::priority(level)),
+        }
+    }
+}
+
+impl Form {
+    /// The form that is configured; `in_journal`: standard error is the journal's stream.
+    fn new(format: LogFormat, in_journal: bool) -> Self {
+        let prefix = if in_journal { Prefix::Priority } else { Prefix::Nothing };
+        match format {
+            LogFormat::Auto if in_journal => Form::Entry,
+            LogFormat::Auto | LogFormat::Text => Form::Text(prefix),
+            LogFormat::Json => Form::Json(prefix),
+            LogFormat::Journal => Form::Entry,
+        }
+    }
 }
 
 /// Text that is not a valid list of log directives.
@@ -90,15 +135,27 @@ pub fn start(settings: LogSettings) -> io::Result<Log> {
     let (filter, handle) = reload::Layer::new(filter);
     let limit = Limit::default();
     let queue = Queue::default();
-    let format = settings.format;
-    queue.start(io::stderr(), move |missing| {
+    let in_journal = journal::is_standard_error();
+    let form = Form::new(settings.format, in_journal);
+    let notice = move |missing| {
         let text = format!(
             "{missing} lines of the log were dropped: whoever reads it did not take them in time"
         );
-        formed(format, "WARN", &text)
-    })?;
+        formed(form, Level::WARN, &text)
+    };
+    match form {
+        Form::Entry => {
+            let form = if in_journal { text_in_journal } else { text_elsewhere };
+            let output = journal::Journal::new(Path::new(journal::SOCKET), io::stderr(), form);
+            queue.start(output, notice)?;
+        }
+        Form::Text(_) | Form::Json(_) => queue.start(Stream(io::stderr()), notice)?,
+    }
     let filter = filter.and(limit.clone());
-    let lines = lines(format, filter, io::stderr().is_terminal(), queue.clone());
+    let lines = match form {
+        Form::Entry => journal::Entries(queue.clone()).with_filter(filter).boxed(),
+        form => lines(form, filter, io::stderr().is_terminal(), queue.clone()),
+    };
     let events = Events::default();
     // The level applies to lines only: events are recorded at any level.
     tracing_subscriber::registry().with(lines).with(events::layer(events.clone())).init();
@@ -107,27 +164,40 @@ pub fn start(settings: LogSettings) -> io::Result<Log> {
         tracing::warn!("RUST_LOG: {error}");
     }
     let state = Mutex::new(State { directives, from_environment });
-    Ok(Log { inner: Arc::new(Inner { filter: handle, format, queue, events, state }) })
+    Ok(Log { inner: Arc::new(Inner { filter: handle, form, queue, events, state }) })
 }
 
 /// Formats a line that does not come from `tracing` as `tracing` would.
-fn formed(format: LogFormat, level: &str, text: &str) -> Vec<u8> {
+fn formed(form: Form, level: Level, text: &str) -> Vec<u8> {
     let mut time = String::new();
     // If the time cannot be formatted, the line is still useful.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    let line = match format {
-        LogFormat::Text => format!("{time} {level:>5} margay: {}", on_one_line(text)),
-        LogFormat::Json => serde_json::json!({
-            "timestamp": time, "level": level, "message": text, "target": "margay",
-        })
-        .to_string(),
+    let (prefix, line) = match form {
+        Form::Entry => return journal::entry(level, &on_one_line(text)),
+        Form::Text(prefix) => (prefix, format!("{time} {level:>5} margay: {}", on_one_line(text))),
+        Form::Json(prefix) => {
+            let line = serde_json::json!({
+                "timestamp": time, "level": level.as_str(), "message": text, "target": "margay",
+            });
+            (prefix, line.to_string())
+        }
     };
-    format!("{line}\n").into_bytes()
+    format!("{}{line}\n", prefix.of(level)).into_bytes()
+}
+
+/// An entry's text where standard error is the journal's stream.
+fn text_in_journal(text: &str, level: Level) -> Vec<u8> {
+    formed(Form::Text(Prefix::Priority), level, text)
+}
+
+/// An entry's text elsewhere.
+fn text_elsewhere(text: &str, level: Level) -> Vec<u8> {
+    formed(Form::Text(Prefix::Nothing), level, text)
 }
 
 /// The layer that turns events into lines.
 fn lines<S, W>(
-    format: LogFormat,
+    form: Form,
     filter: impl Filter<S> + Send + Sync + 'static,
     colour: bool,
     writer: W,
@@ -137,19 +207,28 @@ where
     W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(writer);
-    match format {
-        LogFormat::Text => {
-            let text = OneLine(tracing_subscriber::fmt::format().with_ansi(colour));
+    match form {
+        Form::Json(prefix) => {
+            let lines = lines.json().flatten_event(true);
+            let lines = lines.map_event_format(|inner| OneLine { inner, prefix });
+            lines.with_filter(filter).boxed()
+        }
+        Form::Text(_) | Form::Entry => {
+            let prefix = if let Form::Text(prefix) = form { prefix } else { Prefix::Nothing };
+            let inner = tracing_subscriber::fmt::format().with_ansi(colour);
+            let text = OneLine { inner, prefix };
             lines.event_format(text).fmt_fields(TextFields).with_filter(filter).boxed()
         }
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     }
 }
 
 /// Writes the text of an event on one line, so that a peer whose shutdown communication (RFC 9003)
 /// contains a line break cannot forge lines in our log. The format escapes other control
 /// characters.
-struct OneLine<F>(F);
+struct OneLine<F> {
+    inner: F,
+    prefix: Prefix,
+}
 
 impl<S, N, F> FormatEvent<S, N> for OneLine<F>
 where
@@ -164,8 +243,9 @@ where
         event: &tracing::Event<'_>,
     ) -> fmt::Result {
         let mut text = String::new();
-        self.0.format_event(context, Writer::new(&mut text), event)?;
-        writeln!(writer, "{}", on_one_line(text.trim_end_matches('\n')))
+        self.inner.format_event(context, Writer::new(&mut text), event)?;
+        let prefix = self.prefix.of(*event.metadata().level());
+        writeln!(writer, "{prefix}{}", on_one_line(text.trim_end_matches('\n')))
     }
 }
 
@@ -263,13 +343,19 @@ impl Log {
     /// Writes one line of level ERROR that is never limited or dropped, and waits up to a second
     /// for the reader of the log to take it. For the last line before the process exits.
     pub fn last_words(&self, text: &str) {
-        self.inner.queue.push_last(&formed(self.inner.format, "ERROR", text));
+        self.inner.queue.push_last(&formed(self.inner.form, Level::ERROR, text));
         self.inner.queue.flush(FLUSH_WAIT);
     }
 
     /// Writes one line without time or level, under the same rules as [`Log::last_words`].
     pub fn print(&self, line: &str) {
-        self.inner.queue.push_last(format!("{line}\n").as_bytes());
+        let text = match self.inner.form {
+            Form::Entry => journal::entry(Level::ERROR, &on_one_line(line)),
+            Form::Text(prefix) | Form::Json(prefix) => {
+                format!("{}{line}\n", prefix.of(Level::ERROR)).into_bytes()
+            }
+        };
+        self.inner.queue.push_last(&text);
         self.inner.queue.flush(FLUSH_WAIT);
     }
 

@@ -1,4 +1,4 @@
-//! Writes the log to standard error through a bounded queue, on its own thread.
+//! Writes the log to standard error, or to the journal, through a bounded queue, on its own thread.
 //!
 //! The reader of our standard error may be slow, stopped, or out of disk space. Only the writer
 //! thread waits for it: a line that finds the queue full is dropped and counted, and once lines can
@@ -29,6 +29,22 @@ const WAITING_MAX: usize = 2 << 20;
 const WRITE_MAX: usize = 64 << 10;
 /// Pause after a write failed, as on a full disk.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where lines go.
+pub(super) trait Output: Send + 'static {
+    /// Writes lines, waiting for their reader. Returns how many could not be written.
+    fn write_lines(&mut self, lines: &[Vec<u8>]) -> u64;
+}
+
+/// A file or a stream.
+pub(super) struct Stream<W>(pub(super) W);
+
+impl<W: Write + AsFd + Send + 'static> Output for Stream<W> {
+    fn write_lines(&mut self, lines: &[Vec<u8>]) -> u64 {
+        let written = write_patiently(&mut self.0, &lines.concat());
+        if written.is_ok() { 0 } else { lines.len() as u64 }
+    }
+}
 
 /// The queue. Clones share it.
 #[derive(Clone)]
@@ -82,7 +98,7 @@ impl Queue {
     /// The thread cannot be created.
     pub(super) fn start(
         &self,
-        output: impl Write + AsFd + Send + 'static,
+        output: impl Output,
         notice: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<()> {
         let queue = self.clone();
@@ -97,7 +113,7 @@ impl Queue {
     }
 
     /// Queues a line, or drops and counts it. Never waits for the reader.
-    fn push(&self, line: &[u8]) {
+    pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.octets.saturating_add(line.len()) > self.shared.waiting_max {
             state.dropped += 1;
@@ -133,17 +149,17 @@ impl Queue {
         true
     }
 
-    fn write_all(&self, mut output: impl Write + AsFd, notice: impl Fn(u64) -> Vec<u8>) {
+    fn write_all(&self, mut output: impl Output, notice: impl Fn(u64) -> Vec<u8>) {
         loop {
-            let (lines, count) = self.take();
+            let lines = self.take();
             supervise::fault::point(PART);
-            let written = write_patiently(&mut output, &lines);
+            let lost = output.write_lines(&lines);
             let mut state = self.lock();
-            state.octets -= lines.len();
+            state.octets -= lines.iter().map(Vec::len).sum::<usize>();
             state.is_writing = false;
-            if written.is_err() {
-                state.dropped += count;
-                self.shared.dropped.fetch_add(count, Ordering::Relaxed);
+            if lost > 0 {
+                state.dropped += lost;
+                self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
             } else if state.dropped > 0 {
                 let missing = notice(std::mem::take(&mut state.dropped));
                 state.octets += missing.len();
@@ -151,26 +167,26 @@ impl Queue {
             }
             self.shared.emptied.notify_all();
             drop(state);
-            if written.is_err() {
+            if lost > 0 {
                 std::thread::sleep(REFUSED_PAUSE);
             }
         }
     }
 
-    /// Waits for lines and takes up to [`WRITE_MAX`] octets of them; the second value counts them.
-    fn take(&self) -> (Vec<u8>, u64) {
+    /// Waits for lines and takes up to [`WRITE_MAX`] octets of them.
+    fn take(&self) -> Vec<Vec<u8>> {
         let is_idle = |state: &mut State| state.lines.is_empty();
         let waited = self.shared.filled.wait_while(self.lock(), is_idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.is_writing = true;
-        let (mut lines, mut count) = (Vec::new(), 0);
-        while lines.len() < WRITE_MAX
+        let (mut lines, mut octets) = (Vec::new(), 0);
+        while octets < WRITE_MAX
             && let Some(line) = state.lines.pop_front()
         {
-            lines.extend_from_slice(&line);
-            count += 1;
+            octets += line.len();
+            lines.push(line);
         }
-        (lines, count)
+        lines
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,7 +196,10 @@ impl Queue {
 
 /// Writes everything and waits for the reader as long as it takes, even if another process that
 /// shares the file description with us has set O_NONBLOCK on it.
-fn write_patiently(output: &mut (impl Write + AsFd), mut octets: &[u8]) -> io::Result<()> {
+pub(super) fn write_patiently(
+    output: &mut (impl Write + AsFd),
+    mut octets: &[u8],
+) -> io::Result<()> {
     while !octets.is_empty() {
         match output.write(octets) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -235,7 +254,7 @@ mod tests {
     fn stopped_reader(room: usize) -> (Queue, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let queue = Queue::with_room(room);
-        queue.start(ours, notice).unwrap();
+        queue.start(Stream(ours), notice).unwrap();
         (queue, theirs)
     }
 
@@ -295,7 +314,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let queue = Queue::default();
-        queue.start(ours, notice).unwrap();
+        queue.start(Stream(ours), notice).unwrap();
         let line = vec![b'y'; 4096];
         for _ in 0..256 {
             queue.push(&line);
@@ -311,7 +330,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let queue = Queue::default();
-        queue.start(ours, notice).unwrap();
+        queue.start(Stream(ours), notice).unwrap();
         queue.push(b"nobody is there\n");
         assert!(queue.flush(Duration::from_secs(5)));
         assert_eq!(queue.dropped(), 1);

@@ -125,7 +125,7 @@ impl NodeSettings {
     /// Calico on this node; default: that of ClusterInformation), `MARGAY_STATE_FILE` (the file
     /// that stores the objects of the plan in force, or `none`; default: beside the node's name),
     /// `MARGAY_SOCKET` (control socket), `MARGAY_HTTP` (address of metrics and health; default: not
-    /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`), `MARGAY_DRAIN_BY`
+    /// served), `MARGAY_LOG_FORMAT` (`auto`, the default, `text`, `json` or `journal`), `MARGAY_DRAIN_BY`
     /// (`annotation`, `cordon` or both; default: nothing), `MARGAY_VANTAGE_LABEL` (the label of Nodes
     /// whose value is a neighbour's vantage; default: none), `MARGAY_ENDPOINT_WEIGHTS` (`transitive`,
     /// `non-transitive` or `off`, the default) and, unless a file sets it,
@@ -463,12 +463,14 @@ fn read_level(env: &Environment) -> LogLevel {
 
 fn read_log_format(env: &Environment) -> Result<LogFormat, SettingsError> {
     match env.get("MARGAY_LOG_FORMAT") {
-        None | Some("text") => Ok(LogFormat::Text),
+        None | Some("auto") => Ok(LogFormat::Auto),
+        Some("text") => Ok(LogFormat::Text),
         Some("json") => Ok(LogFormat::Json),
+        Some("journal") => Ok(LogFormat::Journal),
         Some(other) => Err(SettingsError::Variable {
             variable: "MARGAY_LOG_FORMAT",
             value: other.to_owned(),
-            remedy: "write text or json",
+            remedy: "write auto, text, json or journal",
         }),
     }
 }
