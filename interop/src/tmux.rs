@@ -147,7 +147,11 @@ impl Top {
         wait_until(PATIENCE, "the end of top", || Ok(fs::metadata(self.file("code"))?))
             .with_context(|| self.tmux.screen().unwrap_or_default())?;
         let read = |what: &str| fs::read_to_string(self.file(what));
-        ensure!(read("code")?.trim() == code.to_string(), "exit code {}, not {code}", read("code")?);
+        ensure!(
+            read("code")?.trim() == code.to_string(),
+            "exit code {}, not {code}",
+            read("code")?
+        );
         let (before, after) = (read("before")?, read("after")?);
         ensure!(before.contains("icanon") && before == after, "{before}\nis after top\n{after}");
         self.tmux.expect(&["on the screen before"])

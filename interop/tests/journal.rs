@@ -53,7 +53,8 @@ impl Room {
 
     /// The entries of margay with this field.
     fn entries(&self, matches: &[&str]) -> Result<Vec<Value>> {
-        let fixed = ["-D", "/run/log/journal", "-o", "json", "--no-pager", "SYSLOG_IDENTIFIER=margay"];
+        let fixed =
+            ["-D", "/run/log/journal", "-o", "json", "--no-pager", "SYSLOG_IDENTIFIER=margay"];
         let text = run_command(&mut self.command("journalctl", &[&fixed, matches].concat()))?;
         text.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
     }
@@ -83,9 +84,10 @@ fn start(room: &Room, host: &Host, log: &str, stream: bool) -> Result<Daemon> {
     let margay = format!("exec {program} run --config {}", path.display());
     let script = if stream {
         // What systemd does for a service: systemd-cat makes the stream, the script says which it is.
-        let script = host.write("run.sh", &format!(
-            "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2)\n{margay}\n"
-        ))?;
+        let script = host.write(
+            "run.sh",
+            &format!("export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2)\n{margay}\n"),
+        )?;
         format!("exec systemd-cat --identifier=margay sh {}", script.display())
     } else {
         margay

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{self, Negotiated, PeerConfig, RemoteAsn, State, Stats};
 use bgp_proto::table::{
-    self, DestinationView, ExportCounts, GroupView, ImportCounts, NextHopView, PathView, PeerCounts,
-    PeerRoutes,
+    self, DestinationView, ExportCounts, GroupView, ImportCounts, NextHopView, PathView,
+    PeerCounts, PeerRoutes,
 };
 use bgp_proto::types::{
     Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Prefix, Time, off_interface,

@@ -233,7 +233,8 @@ impl<W: Write + AsFd + Send + 'static> Output for Journal<W> {
                          it does",
                         self.path.display()
                     );
-                    let told = write_patiently(&mut self.fallback, &(self.form)(&text, Level::WARN));
+                    let told =
+                        write_patiently(&mut self.fallback, &(self.form)(&text, Level::WARN));
                     told.and_then(|()| self.write_text(line))
                 }
             };
@@ -388,7 +389,9 @@ mod tests {
         std::thread::sleep(RETRY_WAIT);
         queue.push(&entry(Level::INFO, "three"));
         assert_eq!(receive(&journal)["MESSAGE"], "three");
-        assert!(receive(&journal)["MESSAGE"].ends_with("again: 2 went to standard error meanwhile"));
+        assert!(
+            receive(&journal)["MESSAGE"].ends_with("again: 2 went to standard error meanwhile")
+        );
         // It restarts: nothing is lost, and nothing has to be said.
         drop(journal);
         std::fs::remove_file(&path).unwrap();

@@ -222,7 +222,15 @@ fn json_has_the_fields_of_an_event_at_the_top() {
     let line: serde_json::Value = serde_json::from_str(&text).unwrap();
     let keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
     let wanted = [
-        "code", "direction", "event", "level", "message", "peer", "reason", "subcode", "target",
+        "code",
+        "direction",
+        "event",
+        "level",
+        "message",
+        "peer",
+        "reason",
+        "subcode",
+        "target",
         "timestamp",
     ];
     assert_eq!(keys, wanted);

@@ -59,8 +59,10 @@ impl Desk {
     fn wait(&self, asked: &Wanted, until: Instant) -> Wanted {
         let mut current = self.current();
         loop {
-            let is_due = match (current.flow, current.page == asked.page && current.prefix == asked.prefix)
-            {
+            let is_due = match (
+                current.flow,
+                current.page == asked.page && current.prefix == asked.prefix,
+            ) {
                 // A pause keeps the list, and fetches a page that is opened once.
                 (Flow::Paused, same) => !same && current.page != Page::Peers,
                 (Flow::Live, false) => true,
@@ -153,8 +155,7 @@ impl Feed {
             Page::Explain { peer, prefix, .. } => {
                 let peer = Some(peer.clone());
                 let (prefix, lookup) = (*prefix, Lookup::Exact);
-                let request =
-                    Request::Explain { prefix, lookup, vantage: None, vrf: None, peer };
+                let request = Request::Explain { prefix, lookup, vantage: None, vrf: None, peer };
                 self.text(client, &request)
             }
         }
@@ -179,7 +180,10 @@ fn stamped(news: News, at: Duration) -> News {
     }
 }
 
-fn items<T: DeserializeOwned>(client: &mut Client, request: &Request) -> Result<Vec<T>, ClientError> {
+fn items<T: DeserializeOwned>(
+    client: &mut Client,
+    request: &Request,
+) -> Result<Vec<T>, ClientError> {
     let mut all = Vec::new();
     client.ask(request, |item| {
         all.push(serde_json::from_str(item).map_err(ClientError::Answer)?);

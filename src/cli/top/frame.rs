@@ -314,7 +314,8 @@ fn routes(state: &mut State, ink: Ink, buffer: &mut Buffer, lines: std::ops::Ran
     };
     let head = ["", "PREFIX", "NEXT HOP", "PREF", "MED", "AS PATH", "COMMUNITIES"];
     put(lines.start, head, Tint::Head, false);
-    let (chosen, first) = (state.route_row, first_visible(state.route_row, rows.len(), shown.len()));
+    let (chosen, first) =
+        (state.route_row, first_visible(state.route_row, rows.len(), shown.len()));
     let room = rows.len();
     if shown.is_empty() {
         put(rows.start, ["", "no routes", "", "", "", "", ""], Tint::Faint, false);
@@ -324,12 +325,7 @@ fn routes(state: &mut State, ink: Ink, buffer: &mut Buffer, lines: std::ops::Ran
         let last = if row.unusable.is_empty() { &row.communities } else { &row.unusable };
         let tint = if row.unusable.is_empty() { Tint::Plain } else { Tint::Bad };
         let prefix = row.prefix.to_string();
-        put(
-            y,
-            [marks, &prefix, next_hop, local_pref, med, as_path, last],
-            tint,
-            place == chosen,
-        );
+        put(y, [marks, &prefix, next_hop, local_pref, med, as_path, last], tint, place == chosen);
     }
     state.rows_visible = room;
 }
@@ -355,27 +351,17 @@ fn header(state: &State, ink: Ink, buffer: &mut Buffer) -> u16 {
         return y;
     };
     let facts = facts(status, state.overview.as_ref(), &state.page);
-    let mut line = Line::new(buffer, ink, y);
-    let mut is_empty = true;
-    for (text, tint) in facts {
-        let needed = clean(&text).width() + if is_empty { 0 } else { 2 };
-        if !is_empty && needed > line.room() {
-            y += 1;
-            if y >= lines_max {
-                return y;
-            }
-            drop(line);
-            line = Line::new(buffer, ink, y);
-            is_empty = true;
+    for facts in flow(facts, width) {
+        if y >= lines_max.max(1) {
+            return y;
         }
-        if !is_empty {
-            line.put("  ", Tint::Plain);
+        let mut line = Line::new(buffer, ink, y);
+        for (place, (text, tint)) in facts.iter().enumerate() {
+            line.put(if place == 0 { "" } else { "  " }, Tint::Plain);
+            line.put(text, *tint);
         }
-        line.put(&text, tint);
-        is_empty = false;
+        y += 1;
     }
-    drop(line);
-    y += 1;
     let problems = state.overview.as_ref().map(Overview::problems).unwrap_or_default();
     for (place, problem) in problems.iter().take(PROBLEMS_MAX).enumerate() {
         if y >= lines_max {
@@ -390,6 +376,26 @@ fn header(state: &State, ink: Ink, buffer: &mut Buffer) -> u16 {
         y += 1;
     }
     y
+}
+
+/// Facts in lines of this width, two blanks between them.
+fn flow(facts: Vec<(String, Tint)>, width: usize) -> Vec<Vec<(String, Tint)>> {
+    let mut lines: Vec<Vec<(String, Tint)>> = Vec::new();
+    let mut used = 0;
+    for (text, tint) in facts {
+        let columns = clean(&text).width();
+        match lines.last_mut() {
+            Some(line) if used + 2 + columns <= width => {
+                used += 2 + columns;
+                line.push((text, tint));
+            }
+            _ => {
+                used = columns;
+                lines.push(vec![(text, tint)]);
+            }
+        }
+    }
+    lines
 }
 
 /// What is always to be seen of the daemon, most important first.
@@ -418,7 +424,12 @@ fn facts(status: &Status, overview: Option<&Overview>, page: &Page) -> Vec<(Stri
     let (v4, v6) = (status.destinations.ipv4, status.destinations.ipv6);
     let paths = u64::from(status.paths.ipv4) + u64::from(status.paths.ipv6);
     all.push((
-        format!("routes {} ipv4 {} ipv6 ({} paths)", count(v4.into()), count(v6.into()), count(paths)),
+        format!(
+            "routes {} ipv4 {} ipv6 ({} paths)",
+            count(v4.into()),
+            count(v6.into()),
+            count(paths)
+        ),
         Tint::Plain,
     ));
     let queues = status.queues;
@@ -505,7 +516,9 @@ fn footer(state: &State, _ink: Ink, line: &mut Line<'_>) {
                 filter => format!(" \"{filter}\""),
             };
             let (count, sort) = (state.shown.len(), state.sort.label());
-            format!("{place}/{count}{filter} by {sort}  Enter peer  s order  / filter  space pause  ? help  q quit")
+            format!(
+                "{place}/{count}{filter} by {sort}  Enter peer  s order  / filter  space pause  ? help  q quit"
+            )
         }
         (_, Page::Peer { tab: Tab::Summary, .. }) => {
             "Enter routes  Tab received, advertised  space pause  ? help  Esc back".to_owned()
@@ -521,7 +534,9 @@ fn footer(state: &State, _ink: Ink, line: &mut Line<'_>) {
                 "" => String::new(),
                 filter => format!(" \"{filter}\""),
             };
-            format!("{place}/{shown}{more}{filter}  Enter explain  Tab next  / prefix  ? help  Esc back")
+            format!(
+                "{place}/{shown}{more}{filter}  Enter explain  Tab next  / prefix  ? help  Esc back"
+            )
         }
         (_, Page::Explain { .. }) => "Up, Down scroll  space pause  ? help  Esc back".to_owned(),
     };

@@ -66,7 +66,9 @@ fn read_interval(text: &str) -> Result<Duration, String> {
     };
     let time = Duration::try_from(time).unwrap_or_default();
     let is_allowed = (Duration::from_millis(200)..=Duration::from_secs(3600)).contains(&time);
-    is_allowed.then_some(time).ok_or_else(|| "200 ms to one hour, for example 500ms or 5".to_owned())
+    is_allowed
+        .then_some(time)
+        .ok_or_else(|| "200 ms to one hour, for example 500ms or 5".to_owned())
 }
 
 /// What happens to a screen.
@@ -106,8 +108,13 @@ pub(super) fn run(args: TopArgs) -> ExitCode {
     let state = State::new(peer, filter);
     let (inputs, received) = sync_channel(INPUTS_MAX);
     let desk = Desk::new(state.wanted());
-    let feed =
-        Feed { socket: output.daemon.socket, interval, times, desk: desk.clone(), inputs: inputs.clone() };
+    let feed = Feed {
+        socket: output.daemon.socket,
+        interval,
+        times,
+        desk: desk.clone(),
+        inputs: inputs.clone(),
+    };
     let done = Screen::take().and_then(|screen| {
         let _signals = spawn(&inputs, "signals", wait_for_signals)?;
         let _keys = spawn(&inputs, "keys", read_keys)?;

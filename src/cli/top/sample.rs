@@ -179,11 +179,10 @@ mod tests {
         after.peers.push(Peer { name: "new".to_owned(), ..Peer::default() });
         after.compare(&before);
         let of = |rates: Option<Rates>| rates.map(|rates| rates.prefixes_in);
-        assert_eq!(after.rates.iter().copied().map(of).collect::<Vec<_>>(), [
-            Some(50.0),
-            Some(50.0),
-            None
-        ]);
+        assert_eq!(
+            after.rates.iter().copied().map(of).collect::<Vec<_>>(),
+            [Some(50.0), Some(50.0), None]
+        );
         assert_eq!(of(after.total), Some(100.0));
     }
 

@@ -35,7 +35,9 @@ impl Screen {
             ));
         }
         if std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
-            return Err(io::Error::other("top needs a terminal with a cursor: TERM is not set, or dumb"));
+            return Err(io::Error::other(
+                "top needs a terminal with a cursor: TERM is not set, or dumb",
+            ));
         }
         // A message of a panic on the alternate screen would vanish with it.
         HOOK.call_once(|| {

@@ -264,7 +264,8 @@ impl State {
 
     /// What to ask the daemon.
     pub(super) fn wanted(&self) -> Wanted {
-        let is_routes = matches!(self.page, Page::Peer { tab: Tab::Received | Tab::Advertised, .. });
+        let is_routes =
+            matches!(self.page, Page::Peer { tab: Tab::Received | Tab::Advertised, .. });
         let asked = read_destination(self.route_filter.trim()).ok().filter(|_| is_routes);
         let prefix = asked.map(|asked| (asked.prefix, asked.lookup));
         Wanted { page: self.page.clone(), prefix, flow: self.flow }
@@ -297,8 +298,13 @@ impl State {
         // The daemon has applied a prefix.
         let is_applied = filter.is_empty() || self.wanted().prefix.is_some();
         let holds = |row: &&RouteRow| {
-            let texts =
-                [&row.prefix.to_string(), &row.next_hop, &row.as_path, &row.communities, &row.unusable];
+            let texts = [
+                &row.prefix.to_string(),
+                &row.next_hop,
+                &row.as_path,
+                &row.communities,
+                &row.unusable,
+            ];
             is_applied || texts.iter().any(|text| text.to_lowercase().contains(&filter))
         };
         rows.iter().filter(holds).collect()
@@ -350,9 +356,10 @@ impl State {
             _ => a.cmp(b),
         });
         let name = |index: &usize| overview.peers.get(*index).map(|peer| &peer.name);
-        let place = self.chosen.as_ref().and_then(|chosen| {
-            shown.iter().position(|index| name(index) == Some(chosen))
-        });
+        let place = self
+            .chosen
+            .as_ref()
+            .and_then(|chosen| shown.iter().position(|index| name(index) == Some(chosen)));
         self.row = place.unwrap_or(self.row).min(shown.len().saturating_sub(1));
         self.shown = shown;
         // Until a peer is chosen, the first place is: the busiest peer stays on top.

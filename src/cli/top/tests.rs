@@ -9,14 +9,10 @@ use ratatui::style::{Color, Modifier};
 
 use super::ink::Ink;
 use super::sample::{Counters, Failure, Overview, Peer};
-use super::state::{
-    Content, Detail, Effect, Flow, Key, News, Page, RouteRow, State, Tab,
-};
+use super::state::{Content, Detail, Effect, Flow, Key, News, Page, RouteRow, State, Tab};
 use super::{frame, read_interval};
 use crate::cli::render::Colour;
-use crate::ctl::item::{
-    Calico, CalicoProblem, CalicoSource, FibCounts, PerFamily, Queues, Status,
-};
+use crate::ctl::item::{Calico, CalicoProblem, CalicoSource, FibCounts, PerFamily, Queues, Status};
 
 fn status() -> Status {
     Status {
@@ -44,7 +40,11 @@ fn peer(name: &str, state: &str, seconds: u64, received: u64) -> Peer {
         state_seconds: seconds,
         prefixes_received: u32::try_from(received).unwrap(),
         prefixes_advertised: 600,
-        messages: Counters { prefixes_received: received, prefixes_sent: 10, ..Counters::default() },
+        messages: Counters {
+            prefixes_received: received,
+            prefixes_sent: 10,
+            ..Counters::default()
+        },
         ..Peer::default()
     }
 }
@@ -177,7 +177,8 @@ fn problems_and_a_daemon_that_is_away_are_above_the_list() {
         error: Some("connection refused".to_owned()),
         ..CalicoSource::default()
     };
-    let problem = |n: u32| CalicoProblem { object: format!("BGPPeer/{n}"), text: "no AS".to_owned() };
+    let problem =
+        |n: u32| CalicoProblem { object: format!("BGPPeer/{n}"), text: "no AS".to_owned() };
     let mut news = Overview::new(Duration::from_secs(14), status(), four());
     news.status.not_ready = Some("waiting for End-of-RIB of 2 peers".to_owned());
     news.status.fib.failed = 3;
@@ -310,7 +311,8 @@ fn from_a_peer_to_its_routes_to_an_explanation_and_back() {
     press(&mut state, &[Key::Enter]);
     let mut unusable = route("2001:db8:1234:5678::/64", "fd99::1");
     unusable.unusable = "next hop is not reachable".to_owned();
-    let rows = vec![route("10.65.0.0/26", "192.0.2.1"), route("10.65.0.64/26", "192.0.2.2"), unusable];
+    let rows =
+        vec![route("10.65.0.0/26", "192.0.2.1"), route("10.65.0.64/26", "192.0.2.2"), unusable];
     answer(&mut state, Content::Routes { rows, more: true });
     expect("routes_80x24", &drawn(&mut state, 80, 24));
     expect("routes_40x12", &drawn(&mut state, 40, 12));
