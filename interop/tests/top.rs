@@ -58,6 +58,10 @@ fn states_routes_and_the_daemon_come_and_go_on_the_screen() -> Result<()> {
         bird.recover()?;
         tmux.expect(&["peers 1/2 up", "routes 2 ipv4"])?;
 
+        // Drawn again, as after a message of another program.
+        tmux.press(&["C-l"])?;
+        tmux.expect(&["peers 1/2 up", "routes 2 ipv4"])?;
+
         // To the peer, its routes, and why one is as it is.
         tmux.press(&["/", "t", "o", "r", "Enter"])?;
         tmux.expect(&["1/1 \"tor\""])?;
@@ -117,6 +121,15 @@ fn however_it_ends_the_terminal_is_as_before() -> Result<()> {
         }
         let top = start("key")?;
         top.tmux.press(&["C-c"])?;
+        top.expect_end(0)?;
+
+        // Continued, it has the terminal again.
+        let top = start("continued")?;
+        top.signal("STOP")?;
+        top.signal("CONT")?;
+        top.tmux.press(&["?"])?;
+        top.tmux.expect(&["any key: back"])?;
+        top.tmux.press(&["q", "q"])?;
         top.expect_end(0)?;
 
         // Stopped, it ends as soon as it is continued.

@@ -168,7 +168,7 @@ fn follow(
                 }
                 Input::Key(key) => match state.handle_key(key) {
                     Effect::Draw => {}
-                    Effect::Redraw => screen.terminal.clear()?,
+                    Effect::Redraw => screen.redraw()?,
                     Effect::Suspend => screen.suspend()?,
                     Effect::Quit => return Ok(ExitCode::SUCCESS),
                 },

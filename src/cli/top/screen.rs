@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Stdout};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -11,7 +12,11 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::Rect;
 use rustix::process::{Signal, getpid, kill_process};
+
+/// How long a stop may take to reach every thread.
+const STOP_WAIT: Duration = Duration::from_millis(50);
 
 /// Whether the terminal is ours.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
@@ -64,7 +69,17 @@ impl Screen {
     pub(super) fn retake(&mut self) -> io::Result<()> {
         give_back();
         enter()?;
-        self.terminal.clear()
+        self.redraw()
+    }
+
+    /// Makes the next frame draw everything. Not `Terminal::clear`, which asks the terminal where its cursor
+    /// is: the thread that reads keys would take the answer.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub(super) fn redraw(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     /// Gives the terminal back and stops, as Ctrl-Z does, until the shell continues us.
@@ -74,8 +89,10 @@ impl Screen {
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
         kill_process(getpid(), Signal::TSTP)?;
+        // Another thread may take the signal, a moment later.
+        std::thread::sleep(STOP_WAIT);
         enter()?;
-        self.terminal.clear()
+        self.redraw()
     }
 }
 
