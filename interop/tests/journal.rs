@@ -14,7 +14,7 @@ use serde_json::Value;
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
 
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
-    lab::run_margay(name, &[], &[JOURNALD, "journalctl", "unshare", "nsenter"], test)
+    lab::run_margay(name, &[], &[JOURNALD, "journalctl", "systemd-cat", "nsenter"], test)
 }
 
 /// A process that holds a mount namespace with an empty /run, and runs programs in it.
@@ -26,7 +26,9 @@ impl Room {
     fn start(host: &Host) -> Result<Self> {
         let mut command = host.command("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c"]).arg(
-            "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal /run/log/journal && \
+            // journald asks who sends, by cgroup; ip-netns(8) has mounted another /sys.
+            "mount -t cgroup2 none /sys/fs/cgroup && mount -t tmpfs tmpfs /run && \
+             mkdir -p /run/systemd/journal /run/log/journal && \
              exec sleep 600",
         );
         let holder = Daemon::start(command, &host.file("room.log"))?;
@@ -46,7 +48,7 @@ impl Room {
     fn journald(&self, host: &Host) -> Result<Daemon> {
         let daemon = Daemon::start(self.command(JOURNALD, &[]), &host.file("journald.log"))?;
         wait_until(PATIENCE, "journald", || {
-            run_command(&mut self.command("test", &["-S", "/run/systemd/journal/socket"]))
+            run_command(&mut self.command("systemd-cat", &["true"]))
         })?;
         Ok(daemon)
     }

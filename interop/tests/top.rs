@@ -11,7 +11,7 @@ use interop::margay::{self, Control};
 use interop::matrix::{self, PEER_AS, SUBJECT_AS};
 use interop::speaker::{Kind, Origin, Speaker as _};
 use interop::tmux::Top;
-use interop::wait::{PATIENCE, holds_for, wait_until};
+use interop::wait::holds_for;
 
 const PORT: u16 = 1790;
 const PREFIX: &str = "203.0.113.0/24";

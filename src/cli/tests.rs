@@ -281,6 +281,7 @@ fn examples_in_the_help_are_commands() {
         examples::EVENTS,
         examples::PROBE,
         examples::DEBUG,
+        examples::TOP,
     ] {
         for line in text.lines().skip(1).flat_map(|line| line.split("&&")) {
             // Quotes hold words together, as in a shell.

@@ -302,11 +302,12 @@ fn routes(state: &mut State, ink: Ink, buffer: &mut Buffer, lines: std::ops::Ran
             line.column(med, number, Side::Right, tint);
         }
         if has_path {
-            let room = line.room().saturating_sub(if has_communities { 21 } else { 0 });
+            let rest = if has_communities { (line.room() / 3).max(20) + 1 } else { 0 };
+            let room = line.room().saturating_sub(rest);
             line.column(path, room, Side::Left, tint);
         }
         if has_communities {
-            line.column(communities, 20, Side::Left, tint);
+            line.column(communities, line.room(), Side::Left, tint);
         }
         if is_chosen {
             line.choose();
