@@ -300,6 +300,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::event_names::SESSION_DOWN;
 
     /// Reads an entry as the journal does.
     fn fields(mut entry: &[u8]) -> BTreeMap<String, String> {
@@ -351,7 +352,7 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(Entries(queue));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
-                target: "margay::net", event = "session-down", peer = %"tor-1", code = 6, subcode = 2,
+                target: "margay::net", event = SESSION_DOWN, peer = %"tor-1", code = 6, subcode = 2,
                 reason = "bye\nPRIORITY=0", "session closed: {}", "bye\nPRIORITY=0"
             );
         });

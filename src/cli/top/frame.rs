@@ -186,7 +186,7 @@ fn fitting(width: usize, has_bfd: bool) -> Vec<Column<Of>> {
     let mut used = 0;
     for key in IMPORTANCE {
         let Some(column) = PEERS.iter().find(|column| column.key == key) else { continue };
-        let fits = used + column.width + 1 <= width + 1;
+        let fits = used + column.width <= width;
         if fits && (key != Of::Bfd || has_bfd) {
             chosen.push(key);
             used += column.width + 1;
