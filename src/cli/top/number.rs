@@ -18,8 +18,8 @@ pub(super) fn rate(value: f64) -> String {
 pub(super) fn count(value: u64) -> String {
     #[allow(clippy::cast_precision_loss)] // rounded anyway
     match value {
-        ..1_000_000 => value.to_string(),
-        ..1_000_000_000 => format!("{:.2}M", value as f64 / 1e6).replace(".00", ""),
+        0..1_000_000 => value.to_string(),
+        1_000_000..1_000_000_000 => format!("{:.2}M", value as f64 / 1e6).replace(".00", ""),
         _ => format!("{:.1}G", value as f64 / 1e9),
     }
 }
@@ -28,8 +28,8 @@ pub(super) fn count(value: u64) -> String {
 pub(super) fn octets(value: u64) -> String {
     #[allow(clippy::cast_precision_loss)] // rounded anyway
     match value {
-        ..1024 => format!("{value} B"),
-        ..1_048_576 => format!("{} KiB", value / 1024),
+        0..1024 => format!("{value} B"),
+        1024..1_048_576 => format!("{} KiB", value / 1024),
         _ => format!("{:.1} MiB", value as f64 / 1_048_576.0),
     }
 }
