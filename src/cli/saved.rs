@@ -23,6 +23,7 @@ use super::client::ClientError;
 use super::{FAILED, Output};
 use crate::ctl::item::RouteCount;
 use crate::ctl::{self, ErrorKind, Names, Refusal, Request, RouteSelection, Span};
+use crate::simulate::ForeignTable;
 
 /// Size of the buffer for the file, in octets.
 const BUFFER: usize = 1 << 16;
@@ -87,7 +88,7 @@ pub(super) fn show(file: &Path, request: &Request, output: &Output) -> ExitCode 
 ///
 /// # Errors
 /// The file cannot be read, or it has no dump of a table.
-pub(super) fn first_paths(file: &Path) -> Result<Vec<(Prefix, Arc<[u8]>)>, String> {
+pub(super) fn first_paths(file: &Path) -> Result<ForeignTable, String> {
     let saved = open(file)
         .and_then(|from| read(from, &RouteSelection::default()))
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;

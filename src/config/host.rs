@@ -10,9 +10,7 @@ use bgp_proto::table::MultipathWeights;
 
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{
-    BirdPaths, BirdSockets, FibSettings, LogFormat, LogLevel, LogSettings,
-};
+use super::{BirdPaths, BirdSockets, FibSettings, LogFormat, LogLevel, LogSettings};
 
 /// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
 const PROTOCOLS: [(&str, u8); 17] = [

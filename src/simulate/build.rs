@@ -26,10 +26,13 @@ pub struct Input {
     pub fabric: bool,
     /// Costs between vantages.
     pub vantages: Arc<VantageCosts>,
-    /// Routes that peers outside of the cluster announce besides those that they are told: prefix and
-    /// canonical attributes, by the peer's address.
-    pub tables: BTreeMap<IpAddr, Arc<[(Prefix, Arc<[u8]>)]>>,
+    /// Routes that peers outside of the cluster announce besides those that they are told, by the peer's
+    /// address.
+    pub tables: BTreeMap<IpAddr, ForeignTable>,
 }
+
+/// Routes from elsewhere: prefixes with canonical attributes.
+pub type ForeignTable = Arc<[(Prefix, Arc<[u8]>)]>;
 
 impl Input {
     /// Nodes.
@@ -70,7 +73,7 @@ pub(super) struct Draft {
     pub(super) port: Option<u16>,
     pub(super) table: Arc<TableConfig>,
     pub(super) origins: Vec<(Prefix, Option<FibKind>)>,
-    pub(super) foreign: Arc<[(Prefix, Arc<[u8]>)]>,
+    pub(super) foreign: ForeignTable,
     pub(super) blocks: BTreeSet<Prefix>,
     pub(super) felix: Vec<Prefix>,
     pub(super) peers: Vec<DraftPeer>,

@@ -34,7 +34,7 @@ mod world;
 
 use std::time::Duration;
 
-pub use build::Input;
+pub use build::{ForeignTable, Input};
 pub use cluster::Cluster;
 pub use report::{Gap, Lost, Path, Report, Scenario, SessionFault, State};
 pub use run::{Failure, Question, run};

@@ -9,6 +9,8 @@ use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{FibKind, Prefix, RouterId};
 use serde::Serialize;
 
+use super::build::ForeignTable;
+
 /// Why objects cannot be simulated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -37,7 +39,7 @@ pub(super) struct Spec {
     pub(super) tunnels: Vec<Arc<str>>,
     pub(super) origins: Vec<(Prefix, Option<FibKind>)>,
     /// Routes of a table from elsewhere that it announces, with canonical attributes.
-    pub(super) foreign: Arc<[(Prefix, Arc<[u8]>)]>,
+    pub(super) foreign: ForeignTable,
     /// Those of the origins that are blocks.
     pub(super) blocks: BTreeSet<Prefix>,
     /// Pools whose routes another program writes.

@@ -118,7 +118,7 @@ pub(super) fn run(
     let change = changed(arguments, &snapshot)?;
     let mut tables = BTreeMap::new();
     for (address, file) in &arguments.table {
-        tables.insert(*address, first_paths(file).map_err(wrong)?.into());
+        tables.insert(*address, first_paths(file).map_err(wrong)?);
     }
     let input = |snapshot| Input {
         snapshot,
