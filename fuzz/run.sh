@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 mode=${1:?usage: fuzz/run.sh SECONDS|minimise|replay [TARGET...]}
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(message open update session table bfd ndp mrt)
+[ ${#targets[@]} -gt 0 ] || targets=(message open update session table bfd ndp mrt bmp)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-../target/fuzz-run}
 # With an explicit --target, RUSTFLAGS do not apply to build scripts, so those are not instrumented.
 host=$(rustc -vV | sed -n "s/^host: //p")

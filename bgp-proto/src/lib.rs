@@ -20,6 +20,7 @@
 //! - [`bfd`]: Bidirectional Forwarding Detection, the packets and the state machine of one session.
 //! - [`ndp`]: Router Advertisements and Solicitations, by which routers on a link find each other.
 //! - [`mrt`]: the MRT export format: dumps of a RIB, messages, changes of state; written and read.
+//! - [`bmp`]: the BGP Monitoring Protocol: messages, written and read.
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
 //! The terms of the RFCs, and where they are:
@@ -50,11 +51,12 @@
 //! bfd     ← types
 //! ndp     ← types
 //! mrt     ← types, wire
+//! bmp     ← types, wire
 //! session ← types, wire
 //! policy  ← types, wire
 //! rib     ← types, wire
 //! export  ← types, wire, policy, rib
-//! table   ← types, wire, mrt, policy, rib, session, export
+//! table   ← types, wire, mrt, bmp, policy, rib, session, export
 //! sim     ← types, wire, policy, rib, session, export, table, bfd, ndp
 //! ```
 //!
@@ -65,6 +67,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bfd;
+pub mod bmp;
 pub mod export;
 pub mod mrt;
 pub mod ndp;
