@@ -91,7 +91,7 @@ enum Severity {
 impl Close {
     /// The NOTIFICATION to send, if any. `session` is what was negotiated, if the OPENs were
     /// exchanged: if both sides set the N bit, a hard reset is wrapped into 6/9 (RFC 8538 §3).
-    pub(super) fn notification(&self, session: Option<&Negotiated>) -> Option<Notification> {
+    pub fn notification(&self, session: Option<&Negotiated>) -> Option<Notification> {
         let plain = match self {
             Close::Shutdown { text } => {
                 Notification::with_text(Code::ADMINISTRATIVE_SHUTDOWN, text)

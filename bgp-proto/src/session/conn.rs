@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PeerConfig;
-use super::negotiate::Negotiated;
+use super::negotiate::{Negotiated, Opens};
 use super::timers::{Jitter, open_hold_time, send_hold_time};
 use super::{Slot, State};
 use crate::types::{Time, Timer, address_of};
@@ -29,6 +29,8 @@ pub(super) struct OpenSent {
     pub(super) offered: Capabilities,
     /// Hold time in our OPEN.
     pub(super) offered_hold_time: Duration,
+    /// Our OPEN as it was sent, and the ports of the connection; the peer's is not known yet.
+    pub(super) opens: Box<Opens>,
     hold: Timer,
 }
 
@@ -168,7 +170,11 @@ impl OpenSent {
     ) -> Self {
         let mut hold = Timer::stopped();
         hold.set(now + open_hold_time(slot));
+        let mut opens = Box::new(Opens::default());
+        open.encode(&mut opens.sent);
+        opens.ports = (local.port(), remote.port());
         OpenSent {
+            opens,
             local: address_of(local),
             remote: address_of(remote),
             offered_hold_time: Duration::from_secs(open.hold_time_secs.into()),

@@ -52,6 +52,6 @@ pub use config::{
 pub use key_chain::{
     ChainKey, HeldKeys, KeyChain, KeyChainFault, KeyLifetime, KeyStep, TcpOptions,
 };
-pub use negotiate::Negotiated;
+pub use negotiate::{Negotiated, Opens};
 pub use offer::{Offer, Restart};
 pub use peer::{Action, BfdPath, Command, Keep, Peer, Slot, State, Stats, Timers};

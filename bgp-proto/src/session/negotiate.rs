@@ -1,6 +1,7 @@
 //! What a session may do: the result of our OPEN and the peer's.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Close, Keep, PeerConfig, RoleMode};
@@ -63,6 +64,20 @@ pub struct Negotiated {
     pub peer_capabilities: Capabilities,
     /// Everything that we offered, for display.
     pub local_capabilities: Capabilities,
+    /// The OPENs themselves, for monitoring (RFC 7854 §4.10); none if the session was not negotiated by a
+    /// [`Peer`](super::Peer).
+    pub opens: Option<Arc<Opens>>,
+}
+
+/// Both OPENs of a session, as they were sent, and the ports of its connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opens {
+    /// Ours, with its header.
+    pub sent: Vec<u8>,
+    /// The peer's, with its header.
+    pub received: Vec<u8>,
+    /// Our port and the peer's.
+    pub ports: (u16, u16),
 }
 
 impl Negotiated {
@@ -102,6 +117,7 @@ impl Negotiated {
             long_lived: None,
             peer_capabilities: Capabilities::default(),
             local_capabilities: Capabilities::default(),
+            opens: None,
         }
     }
 
@@ -222,6 +238,7 @@ pub(super) fn negotiate(
             .map(|families| limited(families, config.long_lived_stale_time_max)),
         peer_capabilities: theirs.clone(),
         local_capabilities: offered.clone(),
+        opens: None,
     })
 }
 

@@ -7,7 +7,7 @@ use super::{Action, Close, Conn, MessageType, Notification, Offer, Peer, RouteBa
 use crate::session::blame;
 use crate::session::collision::{Resolution, keepalive_held_time, resolve};
 use crate::session::conn::{FirstKeepalive, OpenSent, expects, unexpected_subcode};
-use crate::session::negotiate::negotiate;
+use crate::session::negotiate::{Opens, negotiate};
 use crate::session::offer::build_open;
 use crate::types::Time;
 use crate::wire::{Code, Frame, Open};
@@ -50,7 +50,7 @@ impl Peer {
             return self.close(now, slot, Close::Protocol(answer));
         }
         match frame.kind {
-            MessageType::Open => self.handle_open(now, slot, frame.body()),
+            MessageType::Open => self.handle_open(now, slot, frame),
             MessageType::Keepalive => self.handle_keepalive(now, slot),
             MessageType::Notification => {
                 self.stats.notifications_received += 1;
@@ -62,16 +62,21 @@ impl Peer {
     }
 
     /// RFC 4271 §8.2.2 OpenSent, events 19 and 22, with §6.8.
-    fn handle_open(&mut self, now: Time, slot: Slot, body: &[u8]) {
+    fn handle_open(&mut self, now: Time, slot: Slot, frame: Frame<'_>) {
         let Some(Conn::OpenSent(conn)) = self.conn(slot) else { return };
-        let open = match Open::decode(body) {
+        let open = match Open::decode(frame.body()) {
             Ok(open) => open,
             Err(answer) => return self.close(now, slot, Close::Protocol(answer)),
         };
         let offered = (&conn.offered, conn.offered_hold_time);
         let negotiated = negotiate(&self.config, offered, &open, conn.local, conn.remote);
         let negotiated = match negotiated {
-            Ok(negotiated) => Arc::new(negotiated),
+            Ok(mut negotiated) => {
+                let received = frame.bytes.to_vec();
+                let opens = Opens { received, ..(*conn.opens).clone() };
+                negotiated.opens = Some(Arc::new(opens));
+                Arc::new(negotiated)
+            }
             Err(notification) => {
                 let text = blame::of_peers_open(&self.config, &open, &notification);
                 return self.close(now, slot, Close::OpenRefused { notification, text });
