@@ -9,6 +9,7 @@
 
 mod choice;
 mod resyncing;
+pub(crate) mod watched;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -123,6 +124,7 @@ pub(crate) struct Group {
     /// Destinations with withdrawn paths in their lists.
     tombstones: WorkSet,
     log_bytes_max: usize,
+    pub(super) watched: watched::Watched,
 }
 
 /// What a flush changed for the members.
@@ -178,6 +180,7 @@ impl Group {
             exports: ExportCounts::default(),
             tombstones: WorkSet::default(),
             log_bytes_max,
+            watched: watched::Watched::default(),
         }
     }
 
@@ -206,7 +209,7 @@ impl Group {
         }
     }
 
-    pub(super) fn is_copied(&self) -> bool {
+    pub(crate) fn is_copied(&self) -> bool {
         self.copies > 0
     }
 
@@ -227,7 +230,7 @@ impl Group {
         self.advertised_paths.copy(dest, &list);
     }
 
-    pub(super) fn advertised_slots(&self) -> u32 {
+    pub(crate) fn advertised_slots(&self) -> u32 {
         self.advertised_paths.slots()
     }
 
@@ -595,6 +598,7 @@ impl Group {
         batch: &mut Batch,
     ) {
         let (before, after) = (state.outs.except(old), state.outs.except(new));
+        self.watched.note(dest, tx, (old != ExportId::NONE).then_some(before));
         if old != ExportId::NONE {
             self.count_except(before, SourceCounts::subtract);
         }
@@ -734,6 +738,7 @@ impl Group {
                 if out != ExportId::NONE {
                     self.advertised -= 1;
                     self.count_except(state.outs.except(out), SourceCounts::subtract);
+                    self.watched.note(route.dest, route.tx, Some(state.outs.except(out)));
                 }
                 state.outs.release(out, state.attrs, state.hops);
             }

@@ -12,6 +12,7 @@ use std::task::Waker;
 
 use super::attention::Attention;
 use super::group::SliceState;
+use super::group::watched::Change;
 use super::{
     AdjRibOut, Advertised, Batch, CoveredRanges, ExportId, ExportState, ExportTable, Group,
     GroupKey, Log, MemberEvent, MemberKey, Reader, Resync, ResyncEnd, Subscription,
@@ -86,6 +87,9 @@ pub(crate) struct AdjRibsOut {
     /// Groups with picks of this turn; one may be here several times.
     picking: Vec<u32>,
     pub(crate) notes: Vec<String>,
+    /// Whether monitoring stations are sent what is advertised, and what was flushed since it was taken, by group.
+    pub(crate) is_watched: bool,
+    pub(crate) changed: Vec<(u32, Change)>,
     export: Export,
 }
 
@@ -116,6 +120,8 @@ impl AdjRibsOut {
             batch: Batch::default(),
             picking: Vec::new(),
             notes: Vec::new(),
+            is_watched: false,
+            changed: Vec::new(),
             export: Export::Running,
         }
     }
@@ -614,7 +620,9 @@ impl AdjRibsOut {
                 notes: &mut self.notes,
                 batch: &mut self.batch,
             };
+            group.watched.is_on = self.is_watched;
             let more = group.export_slice(&mut state, window, &mut part);
+            self.changed.extend(group.watched.changed.drain(..).map(|change| (id, change)));
             part.spend(4 + group.members.len() as u32 / 8);
             meter.settle(&part);
             if more == SliceState::More {

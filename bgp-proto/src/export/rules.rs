@@ -192,7 +192,7 @@ pub(crate) struct Exported {
 
 /// What a reflector adds to a route (RFC 4456 §8). It is added when the message is encoded, not
 /// stored as a separate attribute set: nearly every set of a reflector would exist twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Reflection {
     /// ORIGINATOR_ID, if the route has none.
     originator: RouterId,

@@ -186,7 +186,7 @@ impl Table {
     }
 
     /// The next hop of a path; the unspecified address for a route of our own that has none.
-    fn dumped_next_hop(&self, family: Family, dest: DestId, path: &Path) -> NextHop {
+    pub(super) fn dumped_next_hop(&self, family: Family, dest: DestId, path: &Path) -> NextHop {
         let hop = match path.source.source() {
             Source::Bgp => self.loc_rib.hops.hop(path.next_hop),
             source => {

@@ -372,6 +372,9 @@ impl Table {
         imported: &Imported,
         fresh: &mut Vec<DestId>,
     ) {
+        if self.monitors.is_watching() {
+            self.monitors.announced(peer, family, fresh);
+        }
         let count = fresh.len() as u32;
         self.loc_rib.attrs.retain_many(imported.attrs, count);
         self.loc_rib.hops.retain_paths(imported.next_hop, family, fresh);
@@ -571,6 +574,10 @@ impl Table {
                 if old.stamp != stamp {
                     self.loc_rib.rib_mut(family).dests.paths_mut(dest)[at].stamp = stamp;
                     self.count_refreshed(peer, family);
+                    // A stale path belongs to the present session from here on.
+                    if self.monitors.is_watching() {
+                        self.monitors.announced(peer, family, &[dest]);
+                    }
                 }
                 self.count_import(peer, family, |counts| &mut counts.unchanged);
                 return;
@@ -653,6 +660,9 @@ impl Table {
             Stored::Added => None,
             Stored::Replaced(old) => Some(old),
         };
+        if self.monitors.is_watching() {
+            self.monitors.announced(peer, family, &[dest]);
+        }
         let Some(peer) = self.peers.get_mut(peer) else { return };
         let held = peer.family_mut(family);
         match old {
@@ -693,6 +703,10 @@ impl Table {
         let path = self.loc_rib.withdraw(family, dest, at);
         let mut left = self.loc_rib.dests(family).paths(dest).iter();
         let is_last = left.all(|other| other.source != path.source);
+        if self.monitors.is_watching() {
+            let route = (self.loc_rib.dests(family).prefix(dest), path.path_id);
+            self.monitors.withdrawn(peer, dest, route, is_last);
+        }
         let Some(peer) = self.peers.get_mut(peer) else { return };
         let bound = peer.routes.limits.warning_at();
         let held = peer.family_mut(family);

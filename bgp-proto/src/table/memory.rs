@@ -50,13 +50,24 @@ pub struct Memory {
     pub logs: u64,
     /// Queued route events: in the table, and with the host as it reports.
     pub inputs: u64,
+    /// Changes that monitoring stations have not been sent.
+    pub monitors: u64,
 }
 
 impl Memory {
     /// All parts.
     pub fn total(&self) -> u64 {
-        let Memory { destinations, paths, attributes, next_hops, advertised, logs, inputs } = *self;
-        destinations + paths + attributes + next_hops + advertised + logs + inputs
+        let Memory {
+            destinations,
+            paths,
+            attributes,
+            next_hops,
+            advertised,
+            logs,
+            inputs,
+            monitors,
+        } = *self;
+        destinations + paths + attributes + next_hops + advertised + logs + inputs + monitors
     }
 }
 
@@ -128,6 +139,7 @@ impl Table {
         (memory.logs, memory.advertised) = self.adj_ribs_out.octets(&self.loc_rib);
         let queued = self.peers.iter().map(|peer| peer.input_octets).sum::<u64>();
         memory.inputs = queued + self.host_octets;
+        memory.monitors = self.monitors.octets();
         memory
     }
 
@@ -185,7 +197,13 @@ impl Table {
             return self.begin_weighing(MemoryBound::Peer, vec![id]);
         }
         let Some(bound) = self.config.memory_max else { return };
-        let held = self.memory().total();
+        let memory = self.memory();
+        let without = memory.total() - memory.monitors;
+        // A station is never a reason to close a session, and what it holds may not be the reason either.
+        if memory.total() > bound && (without <= bound || memory.monitors > bound / 8) {
+            self.monitors.evict_all();
+        }
+        let held = without;
         meter.spend(self.adj_ribs_out.groups.len() as u32);
         if held <= bound {
             self.memory_review.readers = None;

@@ -21,6 +21,7 @@ mod leaks;
 mod marks;
 mod membership;
 mod memory;
+mod monitor;
 mod next_hops;
 mod pace;
 mod passes;
@@ -55,6 +56,7 @@ pub use drain::DrainProgress;
 pub use dump::{Dump, DumpOptions, Dumping};
 pub use leaks::Offered;
 pub use memory::{Memory, MemoryBound};
+pub use monitor::{MonitorCounts, MonitorId, MonitorPage, MonitorParams, MonitoredPeers, PageEnd};
 pub use next_hops::NextHopView;
 pub use pace::Pace;
 pub use peer::Receipt;
@@ -82,6 +84,7 @@ use import::LookedUp;
 use kernel::KernelView;
 use leaks::Leaks;
 use memory::MemoryReview;
+use monitor::Monitors;
 use peers::Peers;
 use refusals::Refusals;
 use sessions::Review;
@@ -265,6 +268,7 @@ pub struct Table {
     adj_ribs_out: AdjRibsOut,
     kernel: KernelView,
     leaks: Leaks,
+    monitors: Monitors,
     /// Every cluster id that is ours on some session (RFC 4456 §8).
     cluster_ids: BTreeSet<ClusterId>,
     cluster_ids_differ: bool,
@@ -322,6 +326,7 @@ impl Table {
             adj_ribs_out: AdjRibsOut::new(seed, waker, config.log_bytes_max),
             kernel: KernelView::default(),
             leaks: Leaks::default(),
+            monitors: Monitors::default(),
             cluster_ids: BTreeSet::from([config.cluster_id]),
             cluster_ids_differ: false,
             vantages: Vantages::new(&config.vantages),
@@ -451,7 +456,11 @@ impl Table {
         self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
         let is_decided = self.loc_rib.is_decided() && !self.peers.is_touching();
         let merging = if is_decided { Merging::Allowed } else { Merging::Postponed };
+        self.adj_ribs_out.is_watched = self.monitors.is_watching_advertised();
         self.adj_ribs_out.encode(&mut self.loc_rib, merging, &mut each);
+        if self.adj_ribs_out.is_watched {
+            self.note_advertised();
+        }
         self.adj_ribs_out.trim_chunks(now, &mut each);
         meter.settle(&each);
         let export = Work(each.spent());
@@ -537,6 +546,11 @@ impl Table {
                     decided.iter().for_each(|change| self.kernel.mark(family, change.dest));
                 }
                 decided.iter().for_each(|change| self.leaks.mark(family, change.dest));
+                if self.monitors.is_watching() {
+                    let dests = self.loc_rib.dests(family);
+                    let changed = decided.iter().filter(|change| change.best_changed);
+                    self.monitors.decided(family, dests, changed.map(|change| change.dest));
+                }
                 self.adj_ribs_out.mark(family, &decided, &choices, meter);
                 decided.clear();
                 choices.rows.clear();

@@ -60,6 +60,7 @@ impl Table {
                 false => self.apply_step(now, id, family, step, meter),
             }
         }
+        self.monitors.peer_up(id, number, self.peers.get(id).map_or("", |peer| &peer.routes.name));
         let families: Vec<Family> = session.families.iter().collect();
         meter.spend(WORK_JOIN * families.len() as u32);
         let readers = families.into_iter().filter_map(|family| self.join_group(now, id, family));
@@ -110,6 +111,7 @@ impl Table {
     ) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         (peer.up, peer.close, peer.unreviewed) = (None, None, 0);
+        self.monitors.peer_down(id);
         let both_notify = peer.session.as_ref().is_some_and(|session| {
             session.graceful_restart.as_ref().is_some_and(|restart| restart.notification)
         });

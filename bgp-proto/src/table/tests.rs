@@ -24,6 +24,7 @@ mod interfaces;
 mod leaks;
 mod long_lived;
 mod memory;
+mod monitors;
 mod multipath;
 mod neighbors;
 mod numbers;

@@ -98,8 +98,16 @@ impl TableMetrics {
     }
 
     fn collect_memory(&self, families: &mut Families) {
-        let Memory { destinations, paths, attributes, next_hops, advertised, logs, inputs } =
-            self.memory;
+        let Memory {
+            destinations,
+            paths,
+            attributes,
+            next_hops,
+            advertised,
+            logs,
+            inputs,
+            monitors,
+        } = self.memory;
         for (part, octets) in [
             ("destinations", destinations),
             ("paths", paths),
@@ -108,12 +116,14 @@ impl TableMetrics {
             ("advertised", advertised),
             ("logs", logs),
             ("inputs", inputs),
+            ("monitors", monitors),
         ] {
             families.gauge(
                 names::MEMORY_BYTES,
                 "Octets that routes hold, by part: destinations, paths, attribute sets, next hops, \
                  what groups remember of what they advertised, encoded messages that members have \
-                 not read, route events that wait for their turn. \
+                 not read, route events that wait for their turn, what monitoring stations have not \
+                 been sent. \
                  process_resident_memory_bytes is what the system gave for all of it.",
                 &[("part", part)],
                 octets,

@@ -1,0 +1,440 @@
+//! What monitoring stations are sent of a table (RFC 7854, RFC 9069).
+//!
+//! A monitor is one connection to one station. It holds no routes and no messages, only what it has not
+//! been sent: for each RIB and family a position up to which the initial state was sent, destinations that
+//! changed before that position, and prefixes that were withdrawn. The host takes pages of encoded messages
+//! when the station has room ([`Table::monitor_page`]); a route that changed ten times meanwhile is sent
+//! once, as it is then.
+//!
+//! Invariants:
+//! - Sent pages, in order, add up to the RIBs as soon as nothing is left to send: a withdrawal precedes what
+//!   was announced after it, Peer Up precedes routes, and End-of-RIB follows the initial state of a family.
+//! - What a monitor holds is bounded by [`MonitorParams::octets_max`]. Beyond it, or when the table has to
+//!   shed memory, the monitor is evicted: everything is freed, and the host ends the connection. It is never
+//!   continued, since what was lost cannot be known. A new monitor begins with the initial state, during which
+//!   only changes of what was sent already are held, so that it always gets to the end of it.
+//! - A destination in a set of changes has a path, so that monitors keep no destination from being freed.
+//! - Nothing is held for a peer whose session is down: Peer Down withdraws its routes.
+//!
+//! The Adj-RIB-In of a session is what was announced in it: stale paths of the session before (RFC 4724) are
+//! left out until they are announced again.
+
+mod advertised;
+mod feed;
+mod page;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Table;
+use crate::bmp::{DownReason, PeerHeader, Rib};
+use crate::rib::{DestId, Destinations};
+use crate::types::{Family, FamilyMap, PeerId, Prefix, SessionId};
+use feed::Feed;
+
+/// Names a monitor. The host chooses numbers, and uses none again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonitorId(pub u64);
+
+/// Whose Adj-RIBs a monitor is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MonitoredPeers {
+    /// All peers.
+    All,
+    /// Those of these names.
+    Named(BTreeSet<Arc<str>>),
+}
+
+impl MonitoredPeers {
+    pub(super) fn includes(&self, name: &str) -> bool {
+        match self {
+            MonitoredPeers::All => true,
+            MonitoredPeers::Named(names) => names.contains(name),
+        }
+    }
+}
+
+/// What a monitor is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorParams {
+    /// The RIBs: all but [`Rib::AdjRibOutPre`], which is not kept.
+    pub ribs: BTreeSet<Rib>,
+    /// Whose Adj-RIBs, and whose Peer Up and Peer Down.
+    pub peers: MonitoredPeers,
+    /// Most octets that may be held for it.
+    pub octets_max: u64,
+    /// The Unix time of [`Time::ZERO`](crate::types::Time::ZERO), in seconds.
+    pub zero: u32,
+    /// The instance: 0 for the default one.
+    pub distinguisher: u64,
+    /// The name of the table or VRF (RFC 9069 §5.2.1).
+    pub table_name: Arc<str>,
+}
+
+/// Encoded messages for a station.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorPage {
+    /// Complete messages, in order.
+    pub octets: Vec<u8>,
+    /// What follows.
+    pub end: PageEnd,
+}
+
+/// What follows a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageEnd {
+    /// More, at once.
+    More,
+    /// Nothing until something changes.
+    UpToDate,
+    /// The monitor is no more: the connection has to end.
+    Evicted,
+}
+
+/// What a monitor holds and has been sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MonitorCounts {
+    /// Octets held for what was not sent.
+    pub octets: u64,
+    /// Messages encoded for it.
+    pub messages: u64,
+    /// Peers that it was sent a Peer Up of.
+    pub peers: u32,
+    /// Routes that fit no message.
+    pub left_out: u64,
+}
+
+/// All monitors of a table.
+#[derive(Default)]
+pub(super) struct Monitors {
+    by_id: BTreeMap<MonitorId, Monitor>,
+    /// Why sessions are about to end, as the host says; only while there are monitors.
+    closing: BTreeMap<PeerId, (SessionId, DownReason)>,
+}
+
+struct Monitor {
+    params: Arc<MonitorParams>,
+    state: State,
+    counts: MonitorCounts,
+}
+
+enum State {
+    /// What is left to be sent.
+    Sending(Box<Sending>),
+    Evicted,
+}
+
+#[derive(Default)]
+struct Sending {
+    /// The Loc-RIB, and whether its Peer Up was sent.
+    loc_rib: Option<(PeerUpSent, FamilyMap<Feed>)>,
+    peers: BTreeMap<PeerId, MonitoredPeer>,
+    /// Peers whose session differs from what was sent.
+    sessions: BTreeSet<PeerId>,
+    /// Peers that may have routes to send.
+    pending: BTreeSet<PeerId>,
+    /// Peers whose statistics are due.
+    statistics: BTreeSet<PeerId>,
+    loc_rib_statistics: Due,
+    /// The peer whose routes were written last.
+    last_peer: PeerId,
+    /// Octets held by all feeds.
+    octets: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerUpSent {
+    Pending,
+    Sent,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    #[default]
+    Later,
+    Now,
+}
+
+/// A peer as a station knows it.
+struct MonitoredPeer {
+    /// The session of which a Peer Up was sent.
+    announced: Option<(SessionId, PeerHeader)>,
+    /// The session that is up.
+    present: Option<SessionId>,
+    /// Why the announced session ended.
+    reason: Option<DownReason>,
+    /// Adj-RIB-In and Adj-RIB-Out, where they are sent.
+    received: Option<FamilyMap<Feed>>,
+    advertised: Option<FamilyMap<Feed>>,
+}
+
+impl MonitoredPeer {
+    fn octets(&self) -> u64 {
+        let both = [&self.received, &self.advertised].into_iter().flatten();
+        both.flat_map(|feeds| &feeds.0).map(Feed::octets).sum()
+    }
+
+    fn is_up_to_date(&self) -> bool {
+        let mut both = [&self.received, &self.advertised].into_iter().flatten();
+        both.all(|feeds| feeds.0.iter().all(Feed::is_up_to_date))
+    }
+}
+
+impl Sending {
+    /// Notes that a peer has something to send, and how much more a feed of it holds.
+    fn grew(&mut self, before: u64, after: u64) {
+        self.octets = (self.octets + after).saturating_sub(before);
+    }
+
+    fn is_up_to_date(&self) -> bool {
+        let has_loc_rib = self.loc_rib.as_ref().is_some_and(|(sent, feeds)| {
+            *sent == PeerUpSent::Pending || feeds.0.iter().any(|feed| !feed.is_up_to_date())
+        });
+        !has_loc_rib
+            && self.sessions.is_empty()
+            && self.pending.is_empty()
+            && self.statistics.is_empty()
+            && self.loc_rib_statistics == Due::Later
+    }
+}
+
+impl Monitor {
+    fn evict(&mut self) {
+        self.state = State::Evicted;
+        self.counts.octets = 0;
+    }
+
+    fn check_bound(&mut self) {
+        if let State::Sending(sending) = &self.state {
+            self.counts.octets = sending.octets;
+            if sending.octets > self.params.octets_max {
+                self.evict();
+            }
+        }
+    }
+}
+
+impl Monitors {
+    /// Whether there is any: without, nothing else here is called where routes are processed.
+    #[inline(always)]
+    pub(super) fn is_watching(&self) -> bool {
+        !self.by_id.is_empty()
+    }
+
+    /// Octets held for all monitors.
+    pub(super) fn octets(&self) -> u64 {
+        self.by_id.values().map(|monitor| monitor.counts.octets).sum()
+    }
+
+    pub(super) fn evict_all(&mut self) {
+        self.by_id.values_mut().for_each(Monitor::evict);
+    }
+
+    /// Paths of a peer were announced, or import changed them.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn announced(&mut self, peer: PeerId, family: Family, dests: &[DestId]) {
+        for monitor in self.by_id.values_mut() {
+            let State::Sending(sending) = &mut monitor.state else { continue };
+            let Some(known) = sending.peers.get_mut(&peer) else { continue };
+            if known.present.is_none() {
+                continue;
+            }
+            let Some(feeds) = &mut known.received else { continue };
+            let feed = &mut feeds[family];
+            let before = feed.octets();
+            dests.iter().for_each(|dest| feed.changed(*dest));
+            let after = feed.octets();
+            if !feed.is_up_to_date() {
+                sending.pending.insert(peer);
+            }
+            sending.grew(before, after);
+            monitor.check_bound();
+        }
+    }
+
+    /// A path of a peer was withdrawn. `is_last`: the peer has no other path there.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn withdrawn(
+        &mut self,
+        peer: PeerId,
+        dest: DestId,
+        (prefix, path_id): (Prefix, u32),
+        is_last: bool,
+    ) {
+        for monitor in self.by_id.values_mut() {
+            let State::Sending(sending) = &mut monitor.state else { continue };
+            let Some(known) = sending.peers.get_mut(&peer) else { continue };
+            if known.present.is_none() {
+                continue;
+            }
+            let Some(feeds) = &mut known.received else { continue };
+            let feed = &mut feeds[prefix.family()];
+            let before = feed.octets();
+            feed.withdrawn(dest, prefix, path_id, is_last);
+            let after = feed.octets();
+            sending.pending.insert(peer);
+            sending.grew(before, after);
+            monitor.check_bound();
+        }
+    }
+
+    /// The best path of destinations has changed, come or gone.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn decided(
+        &mut self,
+        family: Family,
+        dests: &Destinations,
+        decided: impl Iterator<Item = DestId> + Clone,
+    ) {
+        for monitor in self.by_id.values_mut() {
+            let State::Sending(sending) = &mut monitor.state else { continue };
+            let Some((_, feeds)) = &mut sending.loc_rib else { continue };
+            let feed = &mut feeds[family];
+            let before = feed.octets();
+            for dest in decided.clone() {
+                match dests.best(dest) {
+                    Some(_) => feed.changed(dest),
+                    None => feed.withdrawn(dest, dests.prefix(dest), 0, true),
+                }
+            }
+            let after = feed.octets();
+            sending.grew(before, after);
+            monitor.check_bound();
+        }
+    }
+
+    pub(super) fn peer_up(&mut self, peer: PeerId, session: SessionId, name: &str) {
+        for monitor in self.by_id.values_mut() {
+            if !monitor.params.peers.includes(name) || !monitor.params.watches_peers() {
+                continue;
+            }
+            let State::Sending(sending) = &mut monitor.state else { continue };
+            sending.begin_peer(peer, session, &monitor.params);
+        }
+    }
+
+    pub(super) fn peer_down(&mut self, peer: PeerId) {
+        let closing = self.closing.remove(&peer);
+        for monitor in self.by_id.values_mut() {
+            let State::Sending(sending) = &mut monitor.state else { continue };
+            sending.end_peer(peer, closing.as_ref());
+            monitor.check_bound();
+        }
+    }
+}
+
+impl Sending {
+    fn begin_peer(&mut self, peer: PeerId, session: SessionId, params: &MonitorParams) {
+        self.end_peer(peer, None);
+        let known = self.peers.entry(peer).or_insert_with(|| MonitoredPeer {
+            announced: None,
+            present: None,
+            reason: None,
+            received: None,
+            advertised: None,
+        });
+        known.present = Some(session);
+        let is_sent = |ribs: &[Rib]| ribs.iter().any(|rib| params.ribs.contains(rib));
+        let begin = MonitorParams::begin_feeds;
+        known.received = is_sent(&[Rib::AdjRibInPre, Rib::AdjRibInPost]).then(begin);
+        known.advertised = is_sent(&[Rib::AdjRibOutPost]).then(begin);
+        self.sessions.insert(peer);
+        self.pending.insert(peer);
+    }
+
+    fn end_peer(&mut self, peer: PeerId, closing: Option<&(SessionId, DownReason)>) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let before = known.octets();
+        (known.received, known.advertised) = (None, None);
+        let ended = known.present.take();
+        if let (Some(session), Some((announced, _))) = (ended, &known.announced)
+            && session == *announced
+        {
+            known.reason = closing.filter(|(of, _)| *of == session).map(|(_, why)| why.clone());
+        }
+        self.pending.remove(&peer);
+        self.statistics.remove(&peer);
+        if known.announced.is_some() {
+            self.sessions.insert(peer);
+        } else {
+            self.sessions.remove(&peer);
+            self.peers.remove(&peer);
+        }
+        self.grew(before, 0);
+    }
+}
+
+impl MonitorParams {
+    /// Whether it is sent anything about peers.
+    fn watches_peers(&self) -> bool {
+        self.ribs.iter().any(|rib| *rib != Rib::LocRib)
+    }
+
+    fn begin_feeds() -> FamilyMap<Feed> {
+        FamilyMap(Family::ALL.map(|_| Feed::begin()))
+    }
+}
+
+impl Table {
+    /// Begins a monitor: its pages begin with the initial state.
+    pub fn monitor_begin(&mut self, id: MonitorId, params: Arc<MonitorParams>) {
+        let mut sending = Box::<Sending>::default();
+        if params.ribs.contains(&Rib::LocRib) {
+            sending.loc_rib = Some((PeerUpSent::Pending, MonitorParams::begin_feeds()));
+        }
+        for peer in self.peers.iter().filter(|_| params.watches_peers()) {
+            if let (Some(id), Some(session)) = (peer.source.peer(), peer.up)
+                && params.peers.includes(&peer.routes.name)
+            {
+                sending.begin_peer(id, session, &params);
+            }
+        }
+        let state = State::Sending(sending);
+        self.monitors.by_id.insert(id, Monitor { params, state, counts: MonitorCounts::default() });
+    }
+
+    /// Ends a monitor and frees what it holds.
+    pub fn monitor_end(&mut self, id: MonitorId) {
+        self.monitors.by_id.remove(&id);
+        if !self.monitors.is_watching() {
+            self.monitors.closing.clear();
+        }
+    }
+
+    /// The statistics of all peers that a monitor knows are due (RFC 7854 §4.8).
+    pub fn monitor_statistics(&mut self, id: MonitorId) {
+        let Some(monitor) = self.monitors.by_id.get_mut(&id) else { return };
+        let State::Sending(sending) = &mut monitor.state else { return };
+        let announced = sending.peers.iter().filter(|(_, peer)| peer.announced.is_some());
+        sending.statistics = announced.map(|(id, _)| *id).collect();
+        if sending.loc_rib.is_some() {
+            sending.loc_rib_statistics = Due::Now;
+        }
+    }
+
+    /// Why a session is about to end: for the Peer Down that follows [`Table::peer_down`].
+    pub fn note_closing(&mut self, peer: PeerId, session: SessionId, reason: DownReason) {
+        if self.monitors.is_watching() && self.peers.get(peer).is_some() {
+            self.monitors.closing.insert(peer, (session, reason));
+        }
+    }
+
+    /// Whether [`Table::monitor_page`] has something to return.
+    pub fn has_monitor_page(&self, id: MonitorId) -> bool {
+        self.monitors.by_id.get(&id).is_none_or(|monitor| match &monitor.state {
+            State::Sending(sending) => !sending.is_up_to_date(),
+            State::Evicted => true,
+        })
+    }
+
+    /// What a monitor holds; `None` if it is evicted or unknown.
+    pub fn monitor_counts(&self, id: MonitorId) -> Option<MonitorCounts> {
+        let monitor = self.monitors.by_id.get(&id)?;
+        let State::Sending(sending) = &monitor.state else { return None };
+        let peers = sending.peers.values().filter(|peer| peer.announced.is_some()).count();
+        Some(MonitorCounts { peers: u32::try_from(peers).unwrap_or(u32::MAX), ..monitor.counts })
+    }
+}
