@@ -9,6 +9,7 @@
 
 mod clock;
 mod flow;
+mod monitors;
 mod thread;
 mod timings;
 
@@ -19,11 +20,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use bgp_proto::bmp::DownReason;
 use bgp_proto::export::Reader;
 use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
-use bgp_proto::table::{LocalRoute, Offered, PeerRoutes, Table, TableConfig, TableEvent};
+use bgp_proto::table::{
+    LocalRoute, MonitorId, MonitorPage, MonitorParams, Offered, PeerRoutes, Table, TableConfig,
+    TableEvent,
+};
 use bgp_proto::types::{Family, FibChange, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
@@ -31,6 +36,7 @@ use tokio::time::timeout;
 
 pub use clock::Clock;
 pub use flow::{Counted, Credit, PeerCredit, Permit};
+pub use monitors::unix_secs;
 use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
 
@@ -131,6 +137,21 @@ enum Input {
         max: usize,
         reply: oneshot::Sender<Offers>,
     },
+    PeerClosing {
+        peer: PeerId,
+        session: SessionId,
+        reason: DownReason,
+    },
+    MonitorBegin {
+        monitor: MonitorId,
+        params: Arc<MonitorParams>,
+    },
+    MonitorStatistics(MonitorId),
+    MonitorPage {
+        monitor: MonitorId,
+        reply: oneshot::Sender<MonitorPage>,
+    },
+    MonitorEnd(MonitorId),
     Ask(Query),
     Wake,
     Stop,

@@ -18,6 +18,7 @@ use bgp_proto::table::{NextHopRequest, NextTurn, Pace, Table, TableConfig, Table
 use bgp_proto::types::{SessionId, Time};
 use tokio::sync::oneshot;
 
+use super::monitors::Waiting;
 use super::{Clock, Credit, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
 
@@ -118,6 +119,8 @@ pub(super) fn spawn(
         waker,
         pace: Pace::default(),
         replies: BTreeMap::new(),
+        monitors: Waiting::new(),
+        pages_left: false,
         work_left: false,
         has_stopped: false,
         offers_told: false,
@@ -188,6 +191,10 @@ struct State<S> {
     pace: Pace,
     /// Callers that wait for the readers of a session.
     replies: BTreeMap<SessionId, oneshot::Sender<Vec<Reader>>>,
+    /// Monitoring stations that wait for a page.
+    monitors: Waiting,
+    /// Others of them may be answered at once.
+    pages_left: bool,
     /// The last turn left work for another right after it.
     work_left: bool,
     has_stopped: bool,
@@ -219,7 +226,7 @@ impl<S: Sink> State<S> {
     fn look(&self) -> Look {
         let wakes_by = |at: Time| self.armed.is_some_and(|armed| armed <= at);
         let is_in_time = self.table.poll_timeout().is_none_or(wakes_by);
-        if self.work_left || self.has_stopped || !is_in_time {
+        if self.work_left || self.pages_left || self.has_stopped || !is_in_time {
             Look::Needed
         } else {
             Look::NotNeeded
@@ -235,7 +242,8 @@ impl<S: Sink> State<S> {
         let took = self.take_inputs();
         let now = self.common.clock.now();
         let is_due = self.table.poll_timeout().is_some_and(|at| at <= now);
-        if self.has_stopped || !(took || is_due || self.work_left) {
+        let is_due = is_due || self.work_left || self.pages_left;
+        if self.has_stopped || !(took || is_due) {
             return Turn::Idle;
         }
         let began = Instant::now();
@@ -308,6 +316,16 @@ impl<S: Sink> State<S> {
                 // The task that asked may have ended with the daemon.
                 let _ = reply.send(table.take_offers(max));
             }
+            Input::PeerClosing { peer, session, reason } => {
+                table.note_closing(peer, session, reason);
+            }
+            Input::MonitorBegin { monitor, params } => table.monitor_begin(monitor, params),
+            Input::MonitorStatistics(monitor) => table.monitor_statistics(monitor),
+            Input::MonitorPage { monitor, reply } => self.monitors.insert(monitor, reply),
+            Input::MonitorEnd(monitor) => {
+                self.monitors.remove(monitor);
+                table.monitor_end(monitor);
+            }
             Input::Ask(question) => question(table, now),
             Input::Wake => self.waker.pending.store(false, Ordering::Release),
             Input::Stop => return Next::Stop,
@@ -348,6 +366,9 @@ impl<S: Sink> State<S> {
                 event => Event::Table(event),
             });
         }
+        // Last: what peers, the kernel and the host get does not wait for it.
+        let budget = self.pace.budget();
+        self.pages_left = self.monitors.answer(&mut self.table, budget, self.work_left);
     }
 }
 

@@ -474,6 +474,7 @@ impl PeerTask {
                     } else {
                         Batch::OfThisSession
                     };
+                    self.stream.closing(&reason);
                     self.stream.down(keep, batch);
                     self.grace.keep_until(keep.map(|keep| self.now() + keep.longest()));
                     self.log_down(&reason, keep.as_ref());

@@ -8,10 +8,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bgp_proto::bmp::DownReason;
 use bgp_proto::export::Reader;
-use bgp_proto::session::{Keep, Negotiated};
+use bgp_proto::session::{Close, Keep, Negotiated};
 use bgp_proto::types::{PeerId, SessionId};
-use bgp_proto::wire::RouteBatch;
+use bgp_proto::wire::{Notification, RouteBatch};
 use tokio::sync::oneshot;
 
 use crate::engine::{Counted, Handle, PeerCredit, Permit};
@@ -148,6 +149,13 @@ impl Stream {
         }
     }
 
+    /// Why the session is about to end, for monitoring stations.
+    pub(super) fn closing(&self, reason: &Close) {
+        if let Some(Session { id, negotiated }) = &self.session {
+            self.table.peer_closing(self.peer, *id, down_reason(reason, negotiated));
+        }
+    }
+
     /// The peer's task has panicked: its unfinished batch is discarded, because it may be
     /// inconsistent. The session ends like one whose TCP connection is lost. Returns whether there
     /// was one.
@@ -157,6 +165,25 @@ impl Stream {
         let keep = session.negotiated.keep_if_lost();
         self.down(keep, Batch::OfThisSession);
         true
+    }
+}
+
+/// The reason as a Peer Down states it (RFC 7854 §4.9). Events of the FSM: RFC 4271 §8.1.
+fn down_reason(reason: &Close, negotiated: &Negotiated) -> DownReason {
+    let encoded = |notification: &Notification| {
+        let mut octets = Vec::new();
+        notification.encode(&mut octets);
+        octets
+    };
+    match reason {
+        Close::Received(notification) => DownReason::RemoteNotification(encoded(notification)),
+        Close::Transport { .. } => DownReason::RemoteClosed,
+        // 8: AutomaticStop. 29: SendHoldTimer_Expires (RFC 9687 §3).
+        Close::SendHoldTimerExpired => DownReason::LocalEvent(29),
+        other => match other.notification(Some(negotiated)) {
+            Some(notification) => DownReason::LocalNotification(encoded(&notification)),
+            None => DownReason::LocalEvent(8),
+        },
     }
 }
 
