@@ -207,6 +207,7 @@ fn bench(criterion: &mut Criterion) {
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,
+        bmp: Vec::new(),
     };
     let mut converter = Converter::default();
     let mut convert = |resolver: &mut Resolver| {

@@ -66,6 +66,8 @@ names! {
     OBJECTS_RESOLVED = "objects-resolved", "problems of Calico objects are resolved";
     MRT_FAILED = "mrt-failed", "MRT files cannot be written, and records are dropped";
     MRT_RESUMED = "mrt-resumed", "MRT files are written again";
+    STATION_UP = "station-up", "a monitoring station (BMP) is connected";
+    STATION_DOWN = "station-down", "the connection with a monitoring station (BMP) ended";
     LOG_LEVEL = "log-level", "the log level was changed";
     STARTED = "started", "the daemon started";
     STOPPING = "stopping", "the daemon stops";

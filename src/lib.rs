@@ -11,6 +11,7 @@
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`bfd`]: BFD sessions over real sockets, on their own thread.
 //! - [`discovery`]: neighbours on links without addresses, found by router advertisements.
+//! - [`bmp`]: monitoring stations (RFC 7854): connections, and what is sent on them.
 //! - [`mrt`]: messages of peers and changes of state in MRT files, written by a thread of its own.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`kernel`]: the kernel's routes: installed, watched, and imported.
@@ -54,6 +55,7 @@
 //! node         ← config, calico, datastore, event_names, liveness, replace_file, supervise
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
+//! bmp          ← config, engine, event_names, supervise
 //! mrt          ← event_names, supervise
 //! kernel       ← counts, event_names, liveness, metric_names, supervise
 //! net          ← engine, event_names, kernel, metric_names, mrt, supervise
@@ -63,13 +65,14 @@
 //! logging      ← config, event_names, events, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, simulate, net, node, doctor, kernel, plural, replace_file, supervise, version
-//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, net, discovery, kernel, ctl, http, logging, liveness, mrt, plural, replace_file, supervise, version
+//! daemon       ← config, calico, counts, event_names, events, node, datastore, engine, bfd, bmp, net, discovery, kernel, ctl, http, logging, liveness, mrt, plural, replace_file, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
 
 pub mod bfd;
+pub mod bmp;
 pub mod calico;
 pub mod cli;
 pub mod client_slots;

@@ -31,6 +31,11 @@ names! {
     LOG_LINES_DROPPED_TOTAL = "margay_log_lines_dropped_total";
     MRT_RECORDS_TOTAL = "margay_mrt_records_total";
     MRT_FILES_TOTAL = "margay_mrt_files_total";
+    BMP_STATION_UP = "margay_bmp_station_up";
+    BMP_CONNECTIONS_TOTAL = "margay_bmp_connections_total";
+    BMP_TOO_SLOW_TOTAL = "margay_bmp_too_slow_total";
+    BMP_REFUSED_TOTAL = "margay_bmp_refused_total";
+    BMP_SENT_BYTES_TOTAL = "margay_bmp_sent_bytes_total";
     CONTAINED_PANICS_TOTAL = "margay_contained_panics_total";
     PART_RESPONDING = "margay_part_responding";
     PEERS_WITH_SERIES = "margay_peers_with_series";

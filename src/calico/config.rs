@@ -471,6 +471,7 @@ mod tests {
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
             mrt: None,
+            bmp: Vec::new(),
         }
     }
 

@@ -174,6 +174,7 @@ fn is_paged(request: &Request) -> bool {
             | Request::ShowGroups
             | Request::ShowNexthops { .. }
             | Request::ShowBfd
+            | Request::ShowBmp
             | Request::ShowKeyChains
             | Request::ShowConfig
             | Request::Explain { .. }

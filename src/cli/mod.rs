@@ -333,6 +333,8 @@ pub enum Show {
     },
     /// The BFD sessions.
     Bfd,
+    /// The monitoring stations (BMP), and what each is sent.
+    Bmp,
     /// A policy: how many of the routes in the table each rule applies to, and decides.
     Policy {
         /// Its name.
@@ -508,6 +510,7 @@ impl Show {
             Show::Nexthops { vrf } => (Request::ShowNexthops { vrf }, Demand::Nothing),
             Show::Policy { name } => (Request::ShowPolicy { name }, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
+            Show::Bmp => (Request::ShowBmp, Demand::Nothing),
             Show::KeyChains => (Request::ShowKeyChains, Demand::Nothing),
             Show::Drain => (Request::ShowDrain, Demand::Nothing),
             Show::Announced => (Request::ShowAnnounced, Demand::Nothing),

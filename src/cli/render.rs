@@ -17,6 +17,7 @@ use crate::plural::counted;
 
 mod announced;
 mod bfd;
+mod bmp;
 mod configuration;
 mod debug;
 mod draining;
@@ -63,6 +64,7 @@ enum View {
     Groups(Table),
     NextHops(Table),
     Bfd(Table),
+    Bmp(Table),
     KeyChains(Table),
     Steered(Table),
     Announced(Table),
@@ -110,6 +112,7 @@ impl<W: Write> Renderer<W> {
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
             Request::ShowNexthops { .. } => View::NextHops(table(&next_hops::COLUMNS)),
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
+            Request::ShowBmp => View::Bmp(table(&bmp::COLUMNS)),
             Request::ShowKeyChains => View::KeyChains(table(&key_chains::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
@@ -152,6 +155,7 @@ impl<W: Write> Renderer<W> {
             View::Groups(table) => table.row(group_row(&read(item)?), out),
             View::NextHops(table) => table.row(next_hops::row(&read(item)?), out),
             View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
+            View::Bmp(table) => table.row(bmp::row(&read(item)?), out),
             View::KeyChains(table) => table.row(key_chains::row(&read(item)?), out),
             View::Announced(table) => table.row(announced::row(&read(item)?, look), out),
             View::AnnounceDone => out.write_all(announced::done(&read(item)?).as_bytes()),
@@ -190,6 +194,7 @@ impl<W: Write> Renderer<W> {
             | View::Groups(table)
             | View::NextHops(table)
             | View::Bfd(table)
+            | View::Bmp(table)
             | View::KeyChains(table)
             | View::Announced(table)
             | View::Steered(table) => table.flush(&mut self.out),

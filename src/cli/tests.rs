@@ -46,6 +46,7 @@ fn each_view_is_parsed_into_its_request() {
         ("margay show nexthops", Request::ShowNexthops { vrf: None }),
         ("margay show next-hops --vrf blue", Request::ShowNexthops { vrf: Some("blue".into()) }),
         ("margay show bfd", Request::ShowBfd),
+        ("margay show bmp", Request::ShowBmp),
         ("margay show key-chains", Request::ShowKeyChains),
         ("margay show drain", Request::ShowDrain),
     ] {

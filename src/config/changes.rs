@@ -73,6 +73,8 @@ pub struct Changes {
     pub log_level: Option<LogLevel>,
     /// Whether `[mrt]` differs.
     pub mrt_changed: bool,
+    /// Whether `[[bmp]]` differs.
+    pub bmp_changed: bool,
     /// Whether the settings differ that select peers with their own metric series.
     pub peer_series_changed: bool,
     /// Whether the status page is served, and to whom, changes.
@@ -174,6 +176,7 @@ impl Config {
         changes.log_level =
             (self.host.log.level != new.host.log.level).then_some(new.host.log.level);
         changes.mrt_changed = self.host.mrt != new.host.mrt;
+        changes.bmp_changed = self.host.bmp != new.host.bmp;
         changes.peer_series_changed =
             both(&self.host.http, &new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
         changes.status_page_changed = both(&self.host.http, &new.host.http)
@@ -468,6 +471,7 @@ impl Changes {
             (self.drain_changed, "drain by the node's object: changed"),
             (self.log_level.is_some(), "log level: changed"),
             (self.mrt_changed, "MRT files: changed"),
+            (self.bmp_changed, "monitoring stations: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
             (self.status_page_changed, "status page: changed"),
             (self.calico_changed, "calico: changed, objects are listed again"),

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bgp_proto::export::{AddPathSend, NextHopMode};
 use bgp_proto::session::{BfdMode, HoldExpiry, LocalIdentity, PeerConfig, RoleMode};
-use bgp_proto::table::{PeerRoutes, RouteLimits};
+use bgp_proto::table::{MonitoredPeers, PeerRoutes, RouteLimits};
 use bgp_proto::types::{Family, PeerType, off_interface};
 use bgp_proto::wire::AddPathMode;
 
 use super::vrf::default_listen;
 use super::{
-    Config, ControlSettings, DynamicPeers, Fallover, FibSettings, ImportVrf, MrtPeers, MrtSettings,
-    PageSettings, PeerEntry, PeerSeries, Vrf,
+    BMP_PORT, BmpSettings, BmpStation, Config, ControlSettings, DynamicPeers, Fallover,
+    FibSettings, ImportVrf, MrtPeers, MrtSettings, PageSettings, PeerEntry, PeerSeries, Vrf,
 };
 
 /// One key and its value.
@@ -90,7 +90,7 @@ pub(super) fn differences(old: &PeerEntry, new: &PeerEntry) -> Vec<Difference> {
 
 /// What is in force, in the order of the file's documentation, from the section with index `first`
 /// on: `[bgp]`, `[fib]`, `[control]`, `[http]`, `[log]`, `[mrt]`, every VRF, every peer, every range of dynamic
-/// peers and every vantage from which costs are stated.
+/// peers, every vantage from which costs are stated, and every monitoring station.
 pub fn sections(config: &Config, first: usize) -> impl Iterator<Item = Section> + '_ {
     (first..).map_while(|index| section_at(config, index))
 }
@@ -115,7 +115,7 @@ fn section_at(config: &Config, index: usize) -> Option<Section> {
             let Some(peer) = config.peers.get(index) else {
                 let index = index - config.peers.len();
                 let Some(range) = config.dynamic.get(index) else {
-                    return of_vantage(config, index - config.dynamic.len());
+                    return of_rest(config, index - config.dynamic.len());
                 };
                 return Some(of_range(range, identity));
             };
@@ -180,12 +180,63 @@ fn of_vrf(vrf: &Vrf) -> Section {
 }
 
 /// The costs that are stated from one vantage.
+/// What follows the peers.
+fn of_rest(config: &Config, index: usize) -> Option<Section> {
+    match index.checked_sub(config.table.vantages.stated.len()) {
+        None => of_vantage(config, index),
+        Some(index) => config.host.bmp.get(index).map(of_station),
+    }
+}
+
 fn of_vantage(config: &Config, index: usize) -> Option<Section> {
     let (name, costs) = config.table.vantages.stated.iter().nth(index)?;
     let costs: Vec<String> = costs.iter().map(|(to, cost)| format!("{to:?} = {cost}")).collect();
     let costs = Some(format!("{{ {} }}", costs.join(", ")));
     let list = section("bgp.vantages", vec![("name", text(name)), ("costs", costs)], Vec::new());
     Some(Section { is_list: true, ..list })
+}
+
+fn of_station(station: &BmpSettings) -> Section {
+    let words = |list: Vec<&str>| {
+        let quoted: Vec<String> = list.iter().map(|word| format!("{word:?}")).collect();
+        Some(format!("[{}]", quoted.join(", ")))
+    };
+    let (mut address, mut port, mut source, mut listen, mut from) = (None, None, None, None, None);
+    match &station.station {
+        BmpStation::Connect { to, source: own } => {
+            (address, port) = (text(to.ip()), number(to.port()));
+            source = own.and_then(text);
+        }
+        BmpStation::Listen { on, from: of } => {
+            listen = text(on);
+            let of: Vec<String> = of.iter().map(ToString::to_string).collect();
+            from = words(of.iter().map(String::as_str).collect());
+        }
+    }
+    let peers = match &station.peers {
+        MonitoredPeers::All => None,
+        MonitoredPeers::Named(names) => words(names.iter().map(|name| &**name).collect()),
+    };
+    let interval = station.statistics_interval.map_or_else(|| boolean(false), seconds);
+    let values = vec![
+        ("name", text(&station.name)),
+        ("address", address),
+        ("port", port),
+        ("source-address", source),
+        ("listen", listen),
+        ("from", from),
+        ("ribs", words(station.rib_names())),
+        ("peers", peers),
+        ("statistics-interval", interval),
+        ("memory-max", number(station.memory_max >> 20)),
+    ];
+    let defaults = vec![
+        ("port", number(BMP_PORT)),
+        ("ribs", words(vec!["loc-rib"])),
+        ("statistics-interval", number(60)),
+        ("memory-max", number(64)),
+    ];
+    Section { is_list: true, ..section("bmp", values, defaults) }
 }
 
 fn of_bgp(config: &Config) -> Values {

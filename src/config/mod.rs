@@ -13,6 +13,7 @@
 
 mod bfd;
 mod bgp;
+mod bmp;
 mod calico;
 mod changes;
 mod control;
@@ -48,6 +49,7 @@ use bgp_proto::types::{Asn, ClusterId, ExtCommunity, FibKind, Prefix, RouterId, 
 use bgp_proto::wire::Origin;
 
 pub use bfd::{BfdHops, BfdSettings, BfdTemplate};
+pub use bmp::{BMP_PORT, BMP_RIBS, BmpSettings, BmpStation};
 pub use calico::{
     CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, DrainBy,
     ENDPOINT_BANDWIDTH, EndpointWeights, StateFile,
@@ -117,6 +119,8 @@ pub struct HostSettings {
     pub log: LogSettings,
     /// MRT files; `None`, the default: none are written.
     pub mrt: Option<MrtSettings>,
+    /// Monitoring stations. Default: none.
+    pub bmp: Vec<BmpSettings>,
 }
 
 impl HostSettings {
@@ -127,6 +131,7 @@ impl HostSettings {
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
             mrt: None,
+            bmp: Vec::new(),
         }
     }
 }
@@ -611,6 +616,7 @@ fn read_host(root: &Table<'_>, base: &Path) -> HostSettings {
         http: http::read(root, base),
         log: host::read_log(root),
         mrt: mrt::read(root, base),
+        bmp: bmp::read(root),
     }
 }
 

@@ -108,6 +108,9 @@ impl fmt::Display for Config {
                 None => writeln!(f)?,
             }
         }
+        for station in &self.host.bmp {
+            writeln!(f, "monitoring station {station}")?;
+        }
         let needs = self.privileges();
         if !needs.is_empty() {
             writeln!(f, "needs {}", needs.join(", "))?;

@@ -9,6 +9,7 @@ use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::*;
 
+mod bmp;
 mod control;
 mod documents;
 mod faults;

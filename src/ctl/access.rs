@@ -21,6 +21,7 @@ impl Request {
             | Request::ShowGroups
             | Request::ShowNexthops { .. }
             | Request::ShowBfd
+            | Request::ShowBmp
             | Request::ShowKeyChains
             | Request::Health
             | Request::Explain { .. }

@@ -18,6 +18,7 @@ mod policy;
 mod probe;
 mod queues;
 mod rehearsed;
+mod station;
 
 use std::net::IpAddr;
 
@@ -45,6 +46,7 @@ pub use policy::{ExplainedPeer, PolicyHits, PolicyStep, PolicyTest, RuleHits, Se
 pub use probe::{ProbeStep, Probed};
 pub use queues::Queues;
 pub use rehearsed::{AttributeChange, RehearsedPeer, RehearsedRoute, RehearsedRoutes};
+pub use station::{MonitoredTable, Station};
 
 /// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -84,6 +84,8 @@ pub enum Request {
     },
     /// The BFD sessions: [`super::item::BfdSession`].
     ShowBfd,
+    /// The monitoring stations: [`super::item::Station`].
+    ShowBmp,
     /// The keys of TCP-AO: [`super::item::ChainKey`].
     ShowKeyChains,
     /// The results of both probes: one [`super::item::Health`].
@@ -379,7 +381,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 38] = [
+const REQUESTS: [&str; 39] = [
     "show-status",
     "show-peers",
     "show-overview",
@@ -395,6 +397,7 @@ const REQUESTS: [&str; 38] = [
     "show-nexthops",
     "show-key-chains",
     "show-bfd",
+    "show-bmp",
     "health",
     "explain",
     "log-level",

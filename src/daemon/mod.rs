@@ -8,6 +8,7 @@ mod answer;
 mod awaiting;
 mod bfd;
 mod bfd_status;
+mod bmp;
 mod closing;
 mod confirmation;
 mod convergence;
@@ -172,6 +173,7 @@ struct Daemon {
     path: Option<PathBuf>,
     config: Arc<Config>,
     mrt: Mrt,
+    stations: crate::bmp::Stations,
     confirmation: Confirmation,
     node: Option<Node>,
     convergence: Convergence,
@@ -305,6 +307,7 @@ impl Daemon {
             device: None,
         };
         let mut mrt = Mrt::start()?;
+        let mut stations = bmp::stations(table.clone(), vrfs.shown());
         let recorder = mrt.recorder().clone();
         let shared = Shared {
             shutdowns: shutdowns.clone(),
@@ -329,6 +332,7 @@ impl Daemon {
             log: log.clone(),
             liveness: liveness.clone(),
             recorder,
+            stations: stations.statuses(),
             orders: orders_sender,
             file: path.clone(),
         };
@@ -340,6 +344,7 @@ impl Daemon {
         let state = RunState::new(described, Arc::clone(&config), table.clock().now());
         let views = Views::new(parts, state);
         mrt.set(config.host.mrt.as_ref(), &views.dumps);
+        stations.set(&config.host.bmp);
         let node = settings.map(|settings| Node::start(*settings));
         let secret_watch = SecretWatch::start();
         if let Some(node) = &node {
@@ -394,6 +399,7 @@ impl Daemon {
             },
             secret_watch,
             mrt,
+            stations,
             bfd,
             neighbors: Neighbors::new(discovery),
             fallover: Fallover::default(),
@@ -745,6 +751,7 @@ impl Daemon {
         }
         let had_sessions = self.peers.registry().len() > 0;
         self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
+        self.stations.stop().await;
         let mut mrt = self.mrt;
         mrt.end_dumps();
         if leave == Leave::Withdraw && had_sessions {

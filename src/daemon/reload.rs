@@ -104,6 +104,9 @@ impl Daemon {
         if changes.mrt_changed {
             self.mrt.set(self.config.host.mrt.as_ref(), &self.views.dumps);
         }
+        if changes.bmp_changed {
+            self.stations.set(&self.config.host.bmp);
+        }
         self.views.publish(|state| state.config = Arc::clone(&self.config));
         Ok(changes)
     }
@@ -182,6 +185,9 @@ impl Daemon {
         }
         if changes.mrt_changed {
             self.mrt.set(settings.host.mrt.as_ref(), &self.views.dumps);
+        }
+        if changes.bmp_changed {
+            self.stations.set(&settings.host.bmp);
         }
         let Some(node) = &mut self.node else { return Changes::default() };
         node.follow_anew(settings);

@@ -27,8 +27,8 @@ use crate::version;
 
 pub use metrics::{
     BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, MrtMetrics,
-    PeerMetrics, PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics, TableMetrics,
-    Traffic, VrfMetrics,
+    PeerMetrics, PrefixCounts, RouterDiscoveryMetrics, SessionMetrics, SourceMetrics,
+    StationMetrics, TableMetrics, Traffic, VrfMetrics,
 };
 
 pub use page::{Answer, Failure, Question};

@@ -116,6 +116,12 @@ fn snapshot() -> MetricsSnapshot {
         reload_undone: false,
         log_lines_dropped: 17,
         mrt: Some(MrtMetrics { written: 11, dropped: 2, files: 3 }),
+        stations: vec![StationMetrics {
+            name: "noc".to_owned(),
+            is_up: true,
+            octets: 33,
+            ..StationMetrics::default()
+        }],
         contained_panics: 1,
         parts: vec![("table".to_owned(), true), ("fib".to_owned(), false)],
         sessions: sessions(),
@@ -241,6 +247,8 @@ fn every_value_is_exported_under_its_name() {
         "margay_mrt_records_total{result=\"written\"} 11",
         "margay_mrt_records_total{result=\"dropped\"} 2",
         "margay_mrt_files_total 3",
+        "margay_bmp_station_up{station=\"noc\"} 1",
+        "margay_bmp_sent_bytes_total{station=\"noc\"} 33",
         "margay_contained_panics_total 1",
         "margay_part_responding{part=\"table\"} 1",
         "margay_part_responding{part=\"fib\"} 0",

@@ -142,6 +142,7 @@ impl NodeSettings {
             http: read_http(env)?,
             log: LogSettings { level: read_level(env), format: read_log_format(env)? },
             mrt: None,
+            bmp: Vec::new(),
         };
         NodeSettings::from_file(CalicoSettings::default(), host, env)
     }

@@ -66,6 +66,7 @@ fn host() -> HostSettings {
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,
+        bmp: Vec::new(),
     }
 }
 

@@ -36,6 +36,7 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowGroups
                 | Request::ShowNexthops { .. }
                 | Request::ShowBfd
+                | Request::ShowBmp
                 | Request::ShowKeyChains
                 | Request::ShowConfig
                 | Request::Events { follow: false, .. }

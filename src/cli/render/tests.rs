@@ -49,7 +49,7 @@ fn fib() -> Request {
 
 #[test]
 fn json_is_a_list_or_a_single_value_by_request() {
-    for list in [routes(), Request::ShowBfd, Request::ShowKeyChains] {
+    for list in [routes(), Request::ShowBfd, Request::ShowBmp, Request::ShowKeyChains] {
         assert_eq!(json_of(&list, &[]), "[]\n");
         assert_eq!(json_of(&list, &["{\"b\":1}"]), "[\n{\"b\":1}\n]\n");
         assert_eq!(json_of(&list, &["1", "2"]), "[\n1,\n2\n]\n");

@@ -111,7 +111,7 @@ fn faults_of_the_process() {
     refused("[bpg]\n", "4:2: bpg: unknown key; did you mean \"bgp\"?");
     refused(
         "[zebra]\n",
-        "4:2: zebra: unknown key; known keys here: bgp, calico, control, fib, http, key-chains, log, mrt, originate, policy, redistribute, vrfs",
+        "4:2: zebra: unknown key; known keys here: bgp, bmp, calico, control, fib, http, key-chains, log, mrt, originate, policy, redistribute, vrfs",
     );
 }
 

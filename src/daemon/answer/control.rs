@@ -62,6 +62,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) prober: Prober,
     pub(super) rehearsals: Rehearsals,
     pub(super) recorder: Recorder,
+    pub(super) stations: crate::bmp::Statuses,
     pub(super) log: Log,
     pub(super) session_counters: SessionCounters,
 }
@@ -378,6 +379,7 @@ impl Backend for ControlView {
                 RoutesView { sources }.next_hops(vrf.as_deref(), cursor).await
             }
             Request::ShowBfd => self.bfd.sessions().await,
+            Request::ShowBmp => Page::last(super::bmp::stations(&self.stations).await),
             Request::ShowKeyChains => {
                 let (state, records) = (self.sources.state(), self.sources.registry.all());
                 Page::last(super::key_chains::keys(&state.config.key_chains, &records))

@@ -176,6 +176,7 @@ pub(super) struct MetricsView {
     pub(super) discovery: Statuses,
     pub(super) session_counters: SessionCounters,
     pub(super) recorder: Recorder,
+    pub(super) stations: crate::bmp::Statuses,
     pub(super) ranking: Ranking,
     pub(super) log: Log,
 }
@@ -233,6 +234,7 @@ impl MetricsView {
             reload_undone: matches!(state.unconfirmed, Some(Condition::Undone(_))),
             log_lines_dropped: self.log.dropped(),
             mrt: state.config.host.mrt.as_ref().map(|_| mrt_metrics(&self.recorder)),
+            stations: super::bmp::metrics(&self.stations),
             contained_panics: Supervisor::contained_panics(),
             parts: self
                 .liveness

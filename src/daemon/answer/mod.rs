@@ -7,6 +7,7 @@
 mod announcing;
 mod bfd;
 mod bird;
+mod bmp;
 mod calico;
 mod configuration;
 mod contested;
@@ -97,6 +98,8 @@ pub(super) struct Parts {
     /// The liveness of the daemon's loop.
     pub(super) liveness: Liveness,
     pub(super) recorder: Recorder,
+    /// Monitoring stations.
+    pub(super) stations: crate::bmp::Statuses,
     pub(super) orders: mpsc::Sender<Order>,
     /// The configuration file, if there is one.
     pub(super) file: Option<PathBuf>,
@@ -144,6 +147,7 @@ impl Views {
             discovery: parts.discovery,
             session_counters: parts.session_counters.clone(),
             recorder: parts.recorder.clone(),
+            stations: parts.stations.clone(),
             ranking: metrics::Ranking::default(),
             log: parts.log.clone(),
         };
@@ -181,6 +185,7 @@ impl Views {
             steering,
             drains,
             recorder: parts.recorder,
+            stations: parts.stations,
             log: parts.log,
             session_counters: parts.session_counters,
         });

@@ -53,6 +53,7 @@ fn running(plan: Plan) -> Wanted {
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,
+        bmp: Vec::new(),
     };
     let mut converter = Converter::new(CalicoLimits::default());
     let config = converter.convert(&plan, &Touched::All, &host);

@@ -10,6 +10,7 @@ mod families;
 mod host;
 pub(super) mod open_metrics;
 mod peers;
+mod stations;
 mod table;
 
 use prometheus::TextEncoder;
@@ -21,6 +22,7 @@ pub use bfd::BfdMetrics;
 pub use discovery::RouterDiscoveryMetrics;
 pub use host::{CalicoMetrics, FibMetrics, MrtMetrics, SourceMetrics};
 pub use peers::{PeerMetrics, PrefixCounts, SessionMetrics, Traffic};
+pub use stations::StationMetrics;
 pub use table::{GROUPS_MAX, GroupMetrics, TableMetrics};
 
 use crate::metric_names as names;
@@ -52,6 +54,8 @@ pub struct MetricsSnapshot {
     pub log_lines_dropped: u64,
     /// What is recorded in MRT files; `None`: nothing is configured.
     pub mrt: Option<MrtMetrics>,
+    /// Monitoring stations.
+    pub stations: Vec<StationMetrics>,
     /// Panics that ended only one session or one client.
     pub contained_panics: u64,
     /// The parts of the daemon, and whether each answered in time.
@@ -132,6 +136,7 @@ impl MetricsSnapshot {
         if let Some(mrt) = &self.mrt {
             mrt.collect(&mut families);
         }
+        self.stations.iter().for_each(|station| station.collect(&mut families));
         for (name, help, count) in [
             (
                 names::LOG_LINES_DROPPED_TOTAL,

@@ -28,6 +28,7 @@ fn rig_with(state_file: Option<PathBuf>, notes: Vec<Problem>) -> Rig {
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         mrt: None,
+        bmp: Vec::new(),
     };
     let ((etcd, first), (files, second)) = (outbox(), outbox());
     let feeds = vec![
