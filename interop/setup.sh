@@ -12,6 +12,7 @@
 #   interop/setup.sh page    Chromium, Node.js, and what drives and judges a page in it, for the status page
 #   interop/setup.sh instructions  valgrind, for benches/instructions
 #   interop/setup.sh mrt     bgpdump and mrtparse, which read MRT files
+#   interop/setup.sh bmp     pmacct's pmbmpd and tshark, which read BMP
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh tcp-ao  qemu, a kernel with TCP-AO for it, and BIRD 3
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
@@ -454,7 +455,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, instructions, vm, tcp-ao, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, bmp, instructions, vm, tcp-ao, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -467,6 +468,7 @@ for what; do
         instructions) install_packages valgrind ;;
         page) setup_page ;;
         mrt) setup_mrt ;;
+        bmp) install_packages pmacct tshark ;;
         vm) setup_vm ;;
         tcp-ao) setup_tcp_ao ;;
         package) setup_package ;;
@@ -474,6 +476,6 @@ for what; do
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, bmp, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

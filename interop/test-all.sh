@@ -42,7 +42,7 @@ fi
 
 [ "$(id -u)" = 0 ] || { echo "test-all: network namespaces need root" >&2; exit 1; }
 step "what is missing"
-interop/setup.sh build peers monitor page mrt vm
+interop/setup.sh build peers monitor page mrt bmp vm
 export PATH="$HOME/.cargo/bin:$PATH"
 
 if ! interop/setup.sh confd; then
