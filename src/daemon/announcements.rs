@@ -21,7 +21,7 @@ use tracing::info;
 
 use super::Daemon;
 use crate::config::{Config, Originate};
-use crate::ctl::{AnnounceOptions, ErrorKind, Refusal};
+use crate::ctl::{AnnounceOptions, ErrorKind, Refusal, rfc3339};
 use crate::engine::Handle;
 use crate::event_names::{ANNOUNCED, ANNOUNCEMENT_ENDED};
 
@@ -41,6 +41,25 @@ pub(super) struct Announcement {
     pub(super) options: AnnounceOptions,
     /// The attributes that follow from it, in canonical form.
     pub(super) attrs: Arc<[u8]>,
+}
+
+impl Announcement {
+    /// For how much longer it is announced; `None`: without end.
+    pub(super) fn seconds_left(&self) -> Option<u64> {
+        let left = self.ends?.saturating_duration_since(Instant::now());
+        // Rounded up: while it is announced, there is some left.
+        Some(left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+    }
+
+    /// In words, for `explain`.
+    pub(super) fn in_words(&self) -> String {
+        let since = rfc3339(self.since);
+        let until = match self.seconds_left() {
+            Some(left) => format!("for {left} s more"),
+            None => "until it is withdrawn or the daemon ends".to_owned(),
+        };
+        format!("announced by command (margay announce) since {since}, {until}")
+    }
 }
 
 impl Announcement {

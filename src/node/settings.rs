@@ -622,7 +622,7 @@ mod tests {
         let fault = from_env(&[NODE, ETCD, ("MARGAY_HTTP", "x")]).unwrap_err();
         assert!(fault.starts_with("MARGAY_HTTP is \"x\": write"), "{fault}");
         let fault = from_env(&[NODE, ETCD, ("MARGAY_LOG_FORMAT", "xml")]).unwrap_err();
-        assert_eq!(fault, "MARGAY_LOG_FORMAT is \"xml\": write text or json");
+        assert_eq!(fault, "MARGAY_LOG_FORMAT is \"xml\": write auto, text, json or journal");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bgp_proto::session::PeerConfig;
 use bgp_proto::table::{PeerRoutes, TableConfig, VantageCosts};
 use bgp_proto::types::{Asn, Family, FibKind, Prefix, RouterId};
 
-use super::spec::{End, PeerSpec, Refused, Role, Spec};
+use super::spec::{End, ForeignTable, PeerSpec, Refused, Role, Spec};
 use crate::calico::config::Converter;
 use crate::calico::plan::{Plan, PoolRoutes, SessionKind, Touched};
 use crate::calico::{Problem, RouterIdSource, Settings, Snapshot, resolve};
@@ -30,9 +30,6 @@ pub struct Input {
     /// address.
     pub tables: BTreeMap<IpAddr, ForeignTable>,
 }
-
-/// Routes from elsewhere: prefixes with canonical attributes.
-pub type ForeignTable = Arc<[(Prefix, Arc<[u8]>)]>;
 
 impl Input {
     /// Nodes.

@@ -34,11 +34,11 @@ mod world;
 
 use std::time::Duration;
 
-pub use build::{ForeignTable, Input};
+pub use build::Input;
 pub use cluster::Cluster;
 pub use report::{Gap, Lost, Path, Report, Scenario, SessionFault, State};
 pub use run::{Failure, Question, run};
-pub use spec::{Refused, Role};
+pub use spec::{ForeignTable, Refused, Role};
 
 /// How long a message takes from one speaker to another.
 pub const LATENCY: Duration = Duration::from_millis(1);

@@ -9,7 +9,8 @@ use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{FibKind, Prefix, RouterId};
 use serde::Serialize;
 
-use super::build::ForeignTable;
+/// Routes from elsewhere: prefixes with canonical attributes.
+pub type ForeignTable = Arc<[(Prefix, Arc<[u8]>)]>;
 
 /// Why objects cannot be simulated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

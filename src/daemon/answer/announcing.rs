@@ -62,17 +62,6 @@ impl ControlView {
     }
 }
 
-/// The announced route to a prefix, in words for `explain`.
-pub(super) fn in_words(sources: &Sources, vrf: Option<&str>, prefix: Prefix) -> Option<String> {
-    let entry = sources.announcements.get(vrf, prefix)?;
-    let since = rfc3339(entry.since);
-    let until = match seconds_left(&entry) {
-        Some(left) => format!("for {left} s more"),
-        None => "until it is withdrawn or the daemon ends".to_owned(),
-    };
-    Some(format!("announced by command (margay announce) since {since}, {until}"))
-}
-
 /// What is asked for, if it can be announced.
 fn announcement(prefix: Prefix, options: &AnnounceOptions) -> Result<Announcement, Refusal> {
     let bad = |text: String| Refusal { kind: ErrorKind::BadRequest, text };
@@ -135,12 +124,6 @@ async fn is_redistributed(sources: &Sources, prefix: Prefix) -> Result<bool, Ref
     sources.ask(found).await
 }
 
-fn seconds_left(entry: &Announcement) -> Option<u64> {
-    let left = entry.ends?.saturating_duration_since(Instant::now());
-    // Rounded up: while it is announced, there is some left.
-    Some(left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
-}
-
 fn shown((vrf, prefix): &Key, entry: &Announcement, effect: Option<&str>) -> item::Announced {
     let AnnounceOptions { next_hop, communities, local_pref, med, .. } = &entry.options;
     item::Announced {
@@ -148,7 +131,7 @@ fn shown((vrf, prefix): &Key, entry: &Announcement, effect: Option<&str>) -> ite
         vrf: vrf.as_ref().map(ToString::to_string),
         effect: effect.map(str::to_owned),
         since: rfc3339(entry.since),
-        seconds_left: seconds_left(entry),
+        seconds_left: entry.seconds_left(),
         next_hop: *next_hop,
         communities: communities.clone(),
         local_pref: *local_pref,
@@ -192,6 +175,6 @@ mod tests {
         refused("192.0.2.0/24", options, "at most 100 communities");
         let options = AnnounceOptions { seconds: Some(600), ..plain() };
         let entry = of("192.0.2.0/24", options).unwrap();
-        assert!(seconds_left(&entry).is_some_and(|left| (590..=600).contains(&left)));
+        assert!(entry.seconds_left().is_some_and(|left| (590..=600).contains(&left)));
     }
 }

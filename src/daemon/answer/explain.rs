@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use bgp_proto::table::{Explanation, HELD_BACK, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
-use super::announcing;
 use super::bfd::BfdView;
 use super::forwarding::kernel_answer;
 use super::policies;
@@ -89,10 +88,8 @@ pub(super) async fn explain(
             withheld.rule = format!("{HELD_BACK} {held}");
         }
     }
-    item.objects.extend(
-        announcing::in_words(sources, vrf, item.prefix)
-            .map(|said| format!("{}: {said}", item.prefix)),
-    );
+    let announced = sources.announcements.get(vrf, item.prefix);
+    item.objects.extend(announced.map(|entry| format!("{}: {}", item.prefix, entry.in_words())));
     match &mut item.fib {
         None => item.fib_absent = Some(why_absent(sources, &explanation).to_owned()),
         Some(fib) => {
