@@ -66,7 +66,7 @@ use crate::config::Config;
 use crate::ctl::ServerError;
 use crate::discovery::Discovery;
 use crate::engine::{Engine, Event};
-use crate::event_names::{LIMIT_WARNING, STARTED, STOPPING};
+use crate::event_names::{STARTED, STOPPING};
 use crate::kernel::{Fib, Leave};
 use crate::liveness::Liveness;
 use crate::logging::Log;
@@ -630,12 +630,7 @@ impl Daemon {
                 self.close_for_table(peer, session, reason);
             }
             Event::Table(TableEvent::PrefixWarning { peer, family, count, bound }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                warn!(
-                    event = LIMIT_WARNING,
-                    peer = %record.name,
-                    "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
-                );
+                self.peers.warn_of_limit(peer, family, count, bound);
             }
             // The engine reports this as `Event::EndOfRib`.
             Event::Table(TableEvent::EndOfRib { .. }) => {}

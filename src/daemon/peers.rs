@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, State};
 use bgp_proto::table::PeerRoutes;
-use bgp_proto::types::{PeerId, Prefix};
+use bgp_proto::types::{Family, PeerId, Prefix};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -16,6 +16,7 @@ use super::drains::{Drains, Scope};
 use super::registry::{Place, Presence, Record, Registry};
 use super::shutdowns::Shutdowns;
 use crate::config::{Changes, DynamicPeers, PeerEntry};
+use crate::event_names::LIMIT_WARNING;
 use crate::kernel::Link;
 use crate::mrt::Recorder;
 use crate::net::{
@@ -409,6 +410,18 @@ impl Peers {
             (entry.routes != record.routes).then_some((record.id, routes))
         });
         entries.collect()
+    }
+
+    /// A peer has come near the number of prefixes at which its session ends, or has more than a limit that
+    /// was lowered.
+    pub(super) fn warn_of_limit(&self, id: PeerId, family: Family, count: u32, bound: u32) {
+        let Some(record) = self.registry().get(id) else { return };
+        let beyond = if count > bound { "; the next new one ends the session" } else { "" };
+        warn!(
+            event = LIMIT_WARNING,
+            peer = %record.name,
+            "{count} {family} prefixes, the limit is {bound} (prefixes-max){beyond}"
+        );
     }
 
     /// A peer's task has ended: removes the peer.

@@ -186,9 +186,21 @@ impl Table {
         let ReflectionParams { client: _, cluster_id } = *reflection;
         let cluster_id_differs = cluster_id != routes.reflection.cluster_id;
         self.cluster_ids_differ |= cluster_id_differs;
+        let is_up = peer.session.is_some();
         for family in Family::ALL {
             let held = peer.family_mut(family);
             held.limited &= routes.limits.prefixes_max.is_some_and(|bound| held.counted() >= bound);
+            if before.limits == routes.limits {
+                continue;
+            }
+            // Otherwise a lowered limit would be silent until the next prefix, which may end the session.
+            let limit = routes.limits.prefixes_max.zip(routes.limits.warning_at());
+            let passed = limit.filter(|(_, warning)| held.counted() >= *warning);
+            held.warned = passed.is_some();
+            if let Some((bound, _)) = passed.filter(|_| is_up) {
+                let count = held.counted();
+                self.events.push_back(TableEvent::PrefixWarning { peer: id, family, count, bound });
+            }
         }
         if peer.session.is_none() {
             return;

@@ -287,3 +287,24 @@ fn every_cluster_id_of_ours_is_checked_for_loops() {
     settle(&mut table);
     assert_eq!(accepted(&table), 1);
 }
+
+/// A limit that is lowered below what a peer has sent already must not be silent until the next prefix.
+#[test]
+fn a_lowered_limit_warns_at_once_and_a_raised_one_does_not() {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    settle(&mut table);
+    let (peer, family) = (PeerId(2), Family::Ipv4);
+    let limit = |table: &mut Table, max| {
+        table.peer_configure(peer, Arc::new(PeerRoutes { limits: prefixes_max(max), ..routes(2) }));
+        settle(table);
+        table.poll_event()
+    };
+    assert_eq!(limit(&mut table, 100), None);
+    let warning = |bound| Some(TableEvent::PrefixWarning { peer, family, count: 3, bound });
+    assert_eq!(limit(&mut table, 2), warning(2));
+    assert_eq!(limit(&mut table, 2), None, "nothing has changed");
+    assert_eq!(limit(&mut table, 50), None);
+    assert_eq!(limit(&mut table, 3), warning(3));
+}
