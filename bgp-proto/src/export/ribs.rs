@@ -511,6 +511,10 @@ impl AdjRibsOut {
             self.transfer(source, family, into, rib);
         }
         self.unmerged.remove(&from);
+        // What it has flushed in this turn is a change for the members that it had.
+        for (group, _) in self.changed.iter_mut().filter(|(group, _)| *group == from) {
+            *group = into;
+        }
         self.drop_if_empty(from);
     }
 

@@ -38,6 +38,10 @@ impl Monitors {
                 for source in group.members.keys() {
                     let Some(peer) = source.peer() else { continue };
                     let Some(known) = sending.peers.get_mut(&peer) else { continue };
+                    // Of an initial state that was not begun no change is held.
+                    if !known.has_sent_advertised(group.key.family) {
+                        continue;
+                    }
                     marks += changes.len();
                     if marks > MARKS_MAX {
                         break;
@@ -64,6 +68,10 @@ impl Monitors {
 }
 
 impl MonitoredPeer {
+    fn has_sent_advertised(&self, family: Family) -> bool {
+        self.advertised.as_ref().is_some_and(|feeds| feeds[family].walk != Some(0))
+    }
+
     /// Marks what a member is sent differently, and what it is sent no longer.
     fn advertise(
         &mut self,

@@ -54,6 +54,8 @@ struct Page<'a> {
     scratch: Vec<u8>,
     messages: u64,
     left_out: u64,
+    /// Octets of attributes of the routes that were collected and not written yet.
+    gathered: usize,
     params: &'a MonitorParams,
 }
 
@@ -85,6 +87,17 @@ impl Direction {
 impl Page<'_> {
     fn is_full(&self) -> bool {
         self.meter.is_spent() || self.out.len() >= self.octets_max
+    }
+
+    /// Whether more routes may be encoded together with those that were collected.
+    fn has_room(&self) -> bool {
+        !self.meter.is_spent() && self.gathered < self.octets_max
+    }
+
+    /// Collects a route, whose attributes have this many octets.
+    fn collect(&mut self, of: &mut Routes, route: (Common, PathId, Prefix), attributes: usize) {
+        self.gathered += attributes;
+        of.announced.push(route);
     }
 
     /// Wraps the UPDATEs in `scratch`.
@@ -123,14 +136,20 @@ impl Page<'_> {
             }
         }
         let _ = writer.finish();
+        let mut refused = Vec::new();
         if !too_long.is_empty() {
             let format = about.format(EXTENDED_MAX_LEN);
             let mut writer = UpdateWriter::announce(&mut self.scratch, format, attrs, next_hop);
-            let refused = too_long.iter().filter(|(id, prefix)| writer.push(*id, *prefix).is_err());
-            self.left_out += refused.count() as u64;
+            refused = too_long;
+            refused.retain(|(id, prefix)| writer.push(*id, *prefix).is_err());
             let _ = writer.finish();
         }
         self.wrap(&about.header.of(rib, common.secs));
+        if !refused.is_empty() {
+            self.left_out += refused.len() as u64;
+            // The station may have an earlier version, which is no longer so.
+            self.withdraw(about, rib, &refused);
+        }
     }
 }
 
@@ -168,6 +187,7 @@ impl Table {
             scratch: Vec::new(),
             messages: 0,
             left_out: 0,
+            gathered: 0,
             params: &monitor.params,
         };
         self.write_page(sending, &mut page, secs);
@@ -281,8 +301,10 @@ impl Table {
                 routes.iter_mut().for_each(|(_, of)| of.withdrawn.push((PathId(path_id), prefix)));
             }
             let is_last_withdrawn = feed.withdrawn.is_empty();
+            page.gathered = 0;
             while is_last_withdrawn
                 && left > 0
+                && page.has_room()
                 && let Some(dest) = feed.pop_changed()
             {
                 left -= 1;
@@ -290,7 +312,7 @@ impl Table {
             }
             while is_last_withdrawn
                 && left > 0
-                && !page.meter.is_spent()
+                && page.has_room()
                 && let Some(at) = feed.walk
             {
                 let next = self.next_of_walk(about, at);
@@ -352,7 +374,10 @@ impl Table {
             page.meter.spend(ROUTE_WORK);
             let next_hop = self.dumped_next_hop(about.family, dest, best);
             let common = common(zero, best, best.attrs, next_hop);
-            routes.iter_mut().for_each(|(_, of)| of.announced.push((common, PathId(0), prefix)));
+            let octets = self.loc_rib.attrs.view(best.attrs).as_bytes().len();
+            routes
+                .iter_mut()
+                .for_each(|(_, of)| page.collect(of, (common, PathId(0), prefix), octets));
             return;
         }
         if about.direction == Direction::Advertised {
@@ -382,7 +407,8 @@ impl Table {
                 let Some(next_hop) = self.loc_rib.hops.hop(hop) else { continue };
                 let mut common = common(zero, path, attrs, next_hop);
                 common.long_lived &= *rib == Rib::AdjRibInPost;
-                of.announced.push((common, path_id, prefix));
+                let octets = self.loc_rib.attrs.view(attrs).as_bytes().len();
+                page.collect(of, (common, path_id, prefix), octets);
             }
         }
     }
@@ -404,7 +430,10 @@ impl Table {
             let (attrs, reflection) = (out.attrs, out.reflection);
             let common = Common { secs: 0, attrs, next_hop, long_lived: false, reflection };
             let path_id = path_id.unwrap_or_default();
-            routes.iter_mut().for_each(|(_, of)| of.announced.push((common, path_id, prefix)));
+            let octets = self.loc_rib.attrs.view(attrs).as_bytes().len();
+            routes
+                .iter_mut()
+                .for_each(|(_, of)| page.collect(of, (common, path_id, prefix), octets));
         }
     }
 

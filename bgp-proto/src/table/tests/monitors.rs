@@ -23,14 +23,40 @@ const PAGES_MAX: usize = 20_000;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Announce { peer: u32, first: u8, count: u8, path_id: u32, med: u32 },
-    Withdraw { peer: u32, first: u8, count: u8, path_id: u32 },
+    Announce {
+        peer: u32,
+        first: u8,
+        count: u8,
+        path_id: u32,
+        med: u32,
+    },
+    Withdraw {
+        peer: u32,
+        first: u8,
+        count: u8,
+        path_id: u32,
+    },
     Up(u32),
-    Down { peer: u32, keep: bool },
+    Down {
+        peer: u32,
+        keep: bool,
+    },
     EndOfRib(u32),
-    Policy { peer: u32, which: u8 },
+    Policy {
+        peer: u32,
+        which: u8,
+    },
+    /// Changes the export policy, so that update groups change, fork and merge.
+    Export {
+        peer: u32,
+        which: u8,
+    },
     Turn(u32),
-    Pull { station: usize, octets: usize, work: u32 },
+    Pull {
+        station: usize,
+        octets: usize,
+        work: u32,
+    },
     Statistics(usize),
 }
 
@@ -48,6 +74,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (peer(), any::<bool>()).prop_map(|(peer, keep)| Op::Down { peer, keep }),
         1 => peer().prop_map(Op::EndOfRib),
         1 => (peer(), 0_u8..3).prop_map(|(peer, which)| Op::Policy { peer, which }),
+        1 => (peer(), 0_u8..3).prop_map(|(peer, which)| Op::Export { peer, which }),
         3 => (1_u32..200).prop_map(Op::Turn),
         5 => (0_usize..2, 1_usize..2000, 1_u32..60).prop_map(|(station, octets, work)| {
             Op::Pull { station, octets, work }
@@ -198,6 +225,7 @@ impl Station {
 struct Model {
     up: BTreeMap<u32, BTreeMap<Key, u32>>,
     policies: BTreeMap<u32, u8>,
+    exports: BTreeMap<u32, u8>,
     sessions: BTreeMap<u32, SessionId>,
     latest: u64,
 }
@@ -256,6 +284,13 @@ impl Model {
         all
     }
 
+    fn configure(&self, table: &mut Table, peer: u32) {
+        let of = |policies: &BTreeMap<u32, u8>| policy(policies.get(&peer).copied().unwrap_or(0));
+        let export = ExportParams::new(of(&self.exports));
+        let routes = PeerRoutes { export, ..importing(peer, of(&self.policies)) };
+        table.peer_configure(PeerId(peer), Arc::new(routes));
+    }
+
     fn run(&mut self, table: &mut Table, op: &Op) {
         match *op {
             Op::Announce { peer, first, count, path_id, med } => {
@@ -298,7 +333,11 @@ impl Model {
             }
             Op::Policy { peer, which } => {
                 self.policies.insert(peer, which);
-                table.peer_configure(PeerId(peer), Arc::new(importing(peer, policy(which))));
+                self.configure(table, peer);
+            }
+            Op::Export { peer, which } => {
+                self.exports.insert(peer, which);
+                self.configure(table, peer);
             }
             Op::Turn(work) => {
                 let _ = table.turn(Time::ZERO, Work(work));
