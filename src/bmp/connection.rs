@@ -98,6 +98,16 @@ struct Connection<'a> {
     output: OwnedWriteHalf,
     monitors: BTreeMap<Arc<str>, Monitor>,
     pages: FuturesUnordered<NextPage>,
+    /// What was written last.
+    written: Written,
+}
+
+/// Whether a station has only complete messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Whole,
+    /// The beginning of a page: nothing else can follow.
+    Part,
 }
 
 /// Serves a station until the connection ends.
@@ -112,11 +122,14 @@ pub(super) async fn serve(
     let (input, output) = stream.into_split();
     let monitors = BTreeMap::new();
     let pages = FuturesUnordered::new();
-    let mut connection = Connection { status, instances, output, monitors, pages };
+    let written = Written::Whole;
+    let mut connection = Connection { status, instances, output, monitors, pages, written };
     let end = connection.run(input, stopped).await;
     connection.monitors.clear();
     status.update(|view| view.tables.clear());
-    if let Some(reason) = end.goodbye() {
+    // After a part of a message, the station would take the Termination for the rest of it.
+    let reason = end.goodbye().filter(|_| connection.written == Written::Whole);
+    if let Some(reason) = reason {
         let mut octets = Vec::new();
         encode_termination(&mut octets, reason, &end.text());
         // It may accept nothing any more.
@@ -199,6 +212,8 @@ impl Connection<'_> {
             match timeout(STALL_MAX, self.output.write(octets)).await {
                 Ok(Ok(written)) => {
                     octets = octets.get(written..).unwrap_or_default();
+                    // The future may be dropped before it goes on.
+                    self.written = if octets.is_empty() { Written::Whole } else { Written::Part };
                     self.status.update(|view| view.counts.octets += written as u64);
                 }
                 Ok(Err(error)) => return Err(End::Failed(format!("write: {error}"))),

@@ -87,16 +87,23 @@ impl Stations {
     /// From here on these are the stations. Connections to stations whose settings are the same go on.
     pub fn set(&mut self, stations: &[BmpSettings]) {
         let is_kept = |running: &Running| stations.contains(&running.settings);
-        let mut gone = BTreeMap::new();
+        let mut gone = Vec::new();
         for (name, running) in std::mem::take(&mut self.running) {
             if is_kept(&running) {
                 self.running.insert(name, running);
             } else {
                 let _ = running.stop.send(true);
                 self.statuses.set(&name, None);
-                gone.insert(name, running.task);
+                gone.push(running.task);
             }
         }
+        // The listening sockets of the last settings have to be closed first, and their connections to end.
+        let (ended, all_ended) = watch::channel(false);
+        tokio::spawn(async move {
+            let all = futures_util::future::join_all(gone);
+            let _ = tokio::time::timeout(STOP_MAX, all).await;
+            let _ = ended.send(true);
+        });
         for settings in stations {
             if self.running.contains_key(&settings.name) {
                 continue;
@@ -105,12 +112,9 @@ impl Stations {
             let status = Status::new(settings.clone());
             self.statuses.set(&settings.name, Some(status.clone()));
             let task = task::Station { status, instances: Arc::clone(&self.instances), stopped };
-            // The listening socket of the last settings has to be closed first.
-            let before = std::mem::take(&mut gone);
+            let mut all_ended = all_ended.clone();
             let run = async move {
-                for (_, task) in before {
-                    let _ = tokio::time::timeout(STOP_MAX, task).await;
-                }
+                let _ = all_ended.wait_for(|ended| *ended).await;
                 task.run().await;
             };
             let task = tokio::spawn(supervise::task("bmp", Ending::Allowed, run));

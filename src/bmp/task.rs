@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use bgp_proto::bmp::{TerminationReason, encode_termination};
 use bgp_proto::types::{Prefix, off_interface};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -27,6 +28,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 const PROBES: u32 = 3;
+/// Octets that are not acknowledged for this long end the connection: while there are any, TCP sends no
+/// keepalive probes.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 /// Refused connections that are logged: one in this time.
 const REFUSAL_LOG: Duration = Duration::from_secs(60);
 
@@ -109,13 +113,41 @@ impl Station {
                     self.refuse(remote, &mut refusals);
                     continue;
                 }
-                if self.serve(stream, remote).await == End::Stopped {
+                if self.serve_alone(stream, remote, &listener).await == End::Stopped {
                     return;
                 }
                 // A station that resets every second costs one initial state in that time.
                 self.status.enter(State::Waiting);
                 if self.pause(RETRY_MIN).await {
                     return;
+                }
+            }
+        }
+    }
+
+    /// Serves one connection, and refuses others meanwhile.
+    async fn serve_alone(
+        &mut self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        listener: &TcpListener,
+    ) -> End {
+        let status = self.status.clone();
+        let mut serving = std::pin::pin!(self.serve(stream, remote));
+        loop {
+            let other = tokio::select! {
+                biased;
+                end = &mut serving => return end,
+                other = listener.accept() => other,
+            };
+            match other {
+                Ok((stream, _)) => turn_away(&stream, &status),
+                // Out of descriptors, for example.
+                Err(_) => {
+                    tokio::select! {
+                        end = &mut serving => return end,
+                        () = sleep(RETRY_MIN) => {}
+                    }
                 }
             }
         }
@@ -170,6 +202,15 @@ impl Station {
     }
 }
 
+/// Ends a connection beside another one (RFC 7854 §4.5).
+fn turn_away(stream: &TcpStream, status: &Status) {
+    status.update(|view| view.counts.refused += 1);
+    let mut octets = Vec::new();
+    encode_termination(&mut octets, TerminationReason::RedundantConnection, "there is another");
+    // A new connection has room for it, or it is closed without a word.
+    let _ = stream.try_write(&octets);
+}
+
 async fn connect(to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source {
@@ -198,7 +239,9 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
         .with_time(PROBE_AFTER)
         .with_interval(PROBE_INTERVAL)
         .with_retries(PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&probes)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
 fn is_from(remote: IpAddr, from: &[Prefix]) -> bool {
