@@ -239,13 +239,8 @@ impl Config {
         table.backup_paths &= running.fib.next_hop_objects;
         self.host.control = running.host.control.clone();
         self.host.log.format = running.host.log.format;
-        // The page is for the address that it was configured with: another may be reached by others.
-        let new = self.host.http.take();
-        self.host.http = running.host.http.clone().map(|http| match new {
-            Some(new) if new.listen == http.listen => new,
-            Some(new) => HttpSettings { peers: new.peers, ..http },
-            None => http,
-        });
+        self.host.http =
+            HttpSettings::until_restart(self.host.http.as_ref(), running.host.http.as_ref());
     }
 }
 

@@ -30,6 +30,20 @@ impl HttpSettings {
     pub fn at(listen: SocketAddr) -> Self {
         HttpSettings { listen, peers: PeerSeries::default(), page: None }
     }
+
+    /// What is in force after a change to `new`, until a restart: the running address is served on. A page
+    /// is for the address that it was configured with, since another may be reached by others.
+    pub fn until_restart(
+        new: Option<&HttpSettings>,
+        running: Option<&HttpSettings>,
+    ) -> Option<HttpSettings> {
+        let running = running?;
+        Some(match new {
+            Some(new) if new.listen == running.listen => new.clone(),
+            Some(new) => HttpSettings { peers: new.peers, ..running.clone() },
+            None => running.clone(),
+        })
+    }
 }
 
 /// Who may see the status page.

@@ -15,7 +15,7 @@ use super::Daemon;
 use super::deferral::{self, FirstExport};
 use super::handover::Step;
 use crate::calico::Touched;
-use crate::config::{Config, PeerEntry, differing_peers};
+use crate::config::{Config, HttpSettings, PeerEntry, differing_peers};
 use crate::node::{Follower, NodeSettings, Update};
 use crate::plural::counted;
 
@@ -189,7 +189,8 @@ impl Daemon {
         let now = self.engine.handle().clock().now();
         added.into_iter().for_each(|peer| self.convergence.handover.handle_added(peer, now));
         self.views.publish(|state| {
-            (state.config, state.read_at) = (Arc::clone(&self.config), now);
+            let shown = with_running_http(&self.config, &state.config);
+            (state.config, state.read_at) = (shown, now);
             state.parting = parting;
         });
         // Bandwidths follow the endpoints of services: their lines would bury the others.
@@ -336,4 +337,17 @@ impl Daemon {
             .collect();
         self.engine.handle().tunnels(exists);
     }
+}
+
+/// A configuration as it is shown and served: HTTP has the address that is listened on, and what belongs to
+/// it.
+fn with_running_http(config: &Arc<Config>, running: &Config) -> Arc<Config> {
+    let (new, running) = (&config.host.http, &running.host.http);
+    let http = HttpSettings::until_restart(new.as_ref(), running.as_ref());
+    if *new == http {
+        return Arc::clone(config);
+    }
+    let mut shown = Config::clone(config);
+    shown.host.http = http;
+    Arc::new(shown)
 }

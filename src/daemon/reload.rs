@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::answer::ReloadRefused;
 use super::local_routes::{learn_rules, originated};
-use crate::config::{Changes, Config, Document, Vrf};
+use crate::config::{Changes, Config, Document, HttpSettings, Vrf};
 use crate::engine::Handle;
 use crate::event_names::{KEY_REFUSED, KEYS_SET, RELOAD_REFUSED, RELOADED};
 use crate::net::{KeyEntries, KeyFault};
@@ -190,8 +190,19 @@ impl Daemon {
             self.stations.set(&settings.host.bmp);
         }
         let Some(node) = &mut self.node else { return Changes::default() };
+        let http = settings.host.http.clone();
         node.follow_anew(settings);
         self.views.set_node(node.follower());
+        // A page that is closed, or a token that was changed, does not wait for the datastore.
+        self.views.publish(|state| {
+            let running = state.config.host.http.as_ref();
+            let http = HttpSettings::until_restart(http.as_ref(), running);
+            if http != state.config.host.http {
+                let mut shown = Config::clone(&state.config);
+                shown.host.http = http;
+                state.config = Arc::new(shown);
+            }
+        });
         info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));
         changes
     }
