@@ -24,6 +24,9 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// The pause between two rounds is at least this many times the CPU time of one: with thousands of
 /// peers the screen follows less often, and costs no more.
 const PAUSE_TO_WORK: u32 = 80;
+/// The pause after a round is at least this many times the time that its answers took: to select the first
+/// routes of a full table, the daemon walks over all of it.
+const PAUSE_TO_ANSWERS: u32 = 10;
 /// Most routes of a page. More cannot be read, and a full table takes minutes to list.
 const ROUTES_MAX: u32 = 1_000;
 /// Longest text of a page, in lines.
@@ -100,7 +103,7 @@ impl Feed {
         loop {
             let work = cpu_time();
             let (asked_at, answer) = (Instant::now(), self.round(&mut client, &wanted));
-            let at = began.elapsed();
+            let (at, took) = (began.elapsed(), asked_at.elapsed());
             let mut pause = self.interval;
             let news = answer.map(|news| stamped(news, at)).unwrap_or_else(|error| {
                 // The next round begins with a connection of its own.
@@ -112,7 +115,8 @@ impl Feed {
                 return;
             }
             let spent = cpu_time().saturating_sub(work).saturating_mul(PAUSE_TO_WORK);
-            wanted = self.desk.wait(&wanted, asked_at + pause.max(spent));
+            let rested = Instant::now() + took.saturating_mul(PAUSE_TO_ANSWERS);
+            wanted = self.desk.wait(&wanted, rested.max(asked_at + pause.max(spent)));
         }
     }
 
