@@ -41,8 +41,9 @@ use crate::net::PeerSnapshot;
 const DESCRIPTION: &str = "Connection to BGP peer";
 
 /// The protocols besides sessions, in BIRD's order.
-const OWN: [(ProtocolId, &str, Kind); 4] = [
+const OWN: [(ProtocolId, &str, Kind); 5] = [
     (ProtocolId::Own(Source::Static), "static1", Kind::Static),
+    (ProtocolId::Own(Source::Announced), "announced1", Kind::Static),
     (ProtocolId::Own(Source::Kernel), "kernel1", Kind::Kernel),
     (ProtocolId::Device, "device1", Kind::Device),
     (ProtocolId::Own(Source::Direct), "direct1", Kind::Direct),
@@ -92,8 +93,14 @@ impl Backend for BirdView {
         let recovering = startup.is_some_and(|startup| self.recovery(startup, family).is_some());
         let has_statics =
             state.config.originate.iter().any(|route| route.prefix.family() == family);
-        let own =
-            OWN.iter().filter(|(id, ..)| *id != ProtocolId::Own(Source::Static) || has_statics);
+        let announced = self.sources.announcements.all();
+        let has_announced =
+            announced.iter().any(|((vrf, prefix), _)| vrf.is_none() && prefix.family() == family);
+        let own = OWN.iter().filter(|(id, ..)| match id {
+            ProtocolId::Own(Source::Static) => has_statics,
+            ProtocolId::Own(Source::Announced) => has_announced,
+            _ => true,
+        });
         let own = own.map(|(id, name, kind)| Protocol {
             id: *id,
             name: Arc::from(*name),
@@ -616,7 +623,8 @@ impl<N: Names> Shown<'_, N> {
                 let address = path.next_hop.map_or(IpAddr::from([0; 4]), NextHop::addr);
                 (reader_name("", off_interface(address).0).into(), Kind::Bgp)
             }
-            (Source::Static | Source::Announced, _) => ("static1".into(), Kind::Static),
+            (Source::Static, _) => ("static1".into(), Kind::Static),
+            (Source::Announced, _) => ("announced1".into(), Kind::Static),
             (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
             (Source::Direct, _) => ("direct1".into(), Kind::Direct),
             (Source::Vrf, _) => ("pipe1".into(), Kind::Static),

@@ -234,7 +234,7 @@ impl MetricsSnapshot {
         families.fraction(
             names::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS,
             "When the configuration in force was read, in seconds since 1970: the last reload that was \
-             not refused, or the start.",
+             not refused, or the start. On a Calico node also when its objects changed it.",
             &[],
             self.config_read,
         );
