@@ -92,7 +92,8 @@ pub struct Top {
 }
 
 impl Top {
-    /// Starts it. The script writes the state of the terminal before and after, and the exit code.
+    /// Starts it. The script writes the state of the terminal before and after, and the exit code. A
+    /// backtrace would push what was on the screen out of it.
     ///
     /// # Errors
     /// When tmux cannot be started.
@@ -106,7 +107,7 @@ impl Top {
         let file = |what: &str| host.file(&format!("{name}.{what}")).display().to_string();
         let script = format!(
             "stty -a > {before}\necho on the screen before\n\
-             MARGAY_FAULT_FILE={fault} sh -c 'echo $$ > {pid}; exec {program} top --socket {socket} {args}'\n\
+             MARGAY_FAULT_FILE={fault} RUST_BACKTRACE=0 sh -c 'echo $$ > {pid}; exec {program} top --socket {socket} {args}'\n\
              echo $? > {code}.new; stty -a > {after}; mv {code}.new {code}\nexec cat\n",
             before = file("before"),
             fault = file("fault"),
