@@ -139,7 +139,9 @@ impl RouteMonitor {
     /// When `ip monitor` does not run.
     pub fn start(host: &Host) -> Result<Self> {
         let mut command = host.command("ip");
-        command.args(["-ts", "monitor", "route"]).env("TZ", "UTC");
+        // A table that is withdrawn comes faster than it is printed.
+        let buffer = ["-rcvbuf", "4194304"];
+        command.args(buffer).args(["-ts", "monitor", "route"]).env("TZ", "UTC");
         let daemon = Daemon::start(command, &host.file("monitor.log"))?;
         let monitor = Self { host: host.clone(), daemon, calls: Cell::new(0) };
         // It prints nothing at the start, and may not be listening yet.
