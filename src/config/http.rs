@@ -184,16 +184,14 @@ fn is_loopback(address: IpAddr) -> bool {
 
 fn read_token(value: &Value<'_>, folder: &Path) -> Option<Token> {
     let path = folder.join(value.text()?);
-    let octets = match value.read_secret(&path) {
-        Ok(octets) => octets,
+    let line = match value.read_secret(&path) {
+        Ok(line) => line,
         Err(error) => {
             let what = format_args!("{} cannot be read: {error}", path.display());
             value.fault(what, "name a readable file that holds the token");
             return None;
         }
     };
-    let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
     if !line.iter().all(u8::is_ascii_graphic) {
         let what = format_args!("{} holds more than one word of ASCII", path.display());
         value.fault(what, "write one token, for example from openssl rand -hex 32");

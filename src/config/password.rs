@@ -30,11 +30,7 @@ pub(super) fn read_secret<'a>(
         (None, Some(value)) => {
             let path = folder.join(value.text()?);
             match value.read_secret(&path) {
-                Ok(octets) => {
-                    let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
-                    let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
-                    Some((value, line))
-                }
+                Ok(octets) => Some((value, octets)),
                 Err(error) => {
                     value.fault(
                         format_args!("{} cannot be read: {error}", path.display()),

@@ -194,9 +194,12 @@ pub(super) struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The content of a file with a secret, which is followed for changes from then on.
+    /// The content of a file with a secret, without the line end at its end. The file is followed for
+    /// changes from then on.
     pub(super) fn read_secret(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        self.faults.secrets.read(path)
+        let octets = self.faults.secrets.read(path)?;
+        let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
+        Ok(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
     }
 
     /// Notes a fault of this value.
