@@ -4,15 +4,14 @@ use std::net::IpAddr;
 
 use clap::Args;
 
+use super::Output;
 use super::routes::read_community;
-use super::{Destination, Output, read_destination};
-use crate::ctl::{AnnounceOptions, Request};
+use crate::ctl::{AnnounceOptions, Destination, Request};
 
 /// The arguments of `announce`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct AnnounceArgs {
     /// The network to announce, such as 192.0.2.0/24; an address: the route to this host.
-    #[arg(value_parser = read_destination)]
     pub prefix: Destination,
     /// The next hop that peers are sent, instead of our own address; next-hop = "self" of a peer, and
     /// policies, come before it.
@@ -42,7 +41,7 @@ pub struct AnnounceArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct WithdrawArgs {
     /// The network that was announced.
-    #[arg(value_parser = read_destination, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub prefix: Option<Destination>,
     /// Everything that was announced in the VRF.
     #[arg(long)]

@@ -33,11 +33,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bgp_proto::types::Prefix;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{ControlSettings, Document};
-use crate::ctl::{Lookup, Request, RouteSelection, StopMode};
+use crate::ctl::{Destination, Request, RouteSelection, StopMode};
 use crate::node::{Environment, NodeSettings, Setup, Tried};
 use crate::version;
 
@@ -108,7 +107,6 @@ pub enum Command {
     #[command(after_help = examples::EXPLAIN)]
     Explain {
         /// The destination, such as 10.0.0.0/8; an address: the longest prefix that covers it.
-        #[arg(value_parser = read_destination)]
         prefix: Destination,
         /// As seen from a vantage, where peers are sent the path that is best from there.
         #[arg(long, value_name = "NAME")]
@@ -405,22 +403,6 @@ pub enum Shell {
     Bash,
     Zsh,
     Fish,
-}
-
-/// The destination that `explain` is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The prefix.
-    pub prefix: Prefix,
-    /// Whether exactly this prefix is meant, or the longest that covers it.
-    pub lookup: Lookup,
-}
-
-/// Parses a destination: a prefix means exactly that prefix, an address its longest match.
-fn read_destination(text: &str) -> Result<Destination, String> {
-    let prefix = text.parse()?;
-    let lookup = if text.contains('/') { Lookup::Exact } else { Lookup::Longest };
-    Ok(Destination { prefix, lookup })
 }
 
 /// How to stop.

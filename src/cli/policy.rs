@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use bgp_proto::types::Asn;
 use clap::{Args, Subcommand};
 
+use super::Output;
 use super::routes::read_community;
-use super::{Destination, Output, read_destination};
-use crate::ctl::{Request, TestRoute};
+use crate::ctl::{Destination, Request, TestRoute};
 
 /// What to do with policies.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -23,7 +23,6 @@ pub struct PolicyTestArgs {
     /// The policy's name.
     pub policy: String,
     /// The prefix of the routes, such as 10.0.0.0/8.
-    #[arg(value_parser = read_destination)]
     pub prefix: Destination,
     /// Only routes received from this peer, given by name or address.
     #[arg(long, value_name = "PEER")]

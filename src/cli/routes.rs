@@ -4,14 +4,12 @@ use bgp_proto::table::{AnyCommunity, AsPathPattern};
 use bgp_proto::types::Source;
 use clap::{Args, ValueEnum};
 
-use super::{Destination, read_destination};
-use crate::ctl::{Lookup, RouteSelection, Span};
+use crate::ctl::{Destination, Lookup, RouteSelection, Span};
 
 /// Which prefixes, and how many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct PrefixArgs {
     /// Only this destination; an address: the longest prefix that covers it.
-    #[arg(value_parser = read_destination)]
     pub prefix: Option<Destination>,
     /// Also prefixes that PREFIX contains.
     #[arg(long, requires = "prefix", conflicts_with = "lookup")]

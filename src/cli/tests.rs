@@ -1,7 +1,8 @@
+use bgp_proto::types::Prefix;
 use clap::CommandFactory as _;
 
 use super::*;
-use crate::ctl::{RouteSelection, Span};
+use crate::ctl::{Lookup, RouteSelection, Span};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())
@@ -237,7 +238,7 @@ fn an_address_is_explained_by_its_longest_match() {
         ("fd00::1", "fd00::1/128", Lookup::Longest),
     ] {
         let wanted = Destination { prefix: prefix.parse().unwrap(), lookup };
-        assert_eq!(read_destination(text), Ok(wanted));
+        assert_eq!(text.parse(), Ok(wanted));
     }
     let error = parse("margay explain 10.1.2.3/8").unwrap_err().to_string();
     assert!(error.contains("did you mean 10.0.0.0/8?"), "{error}");

@@ -13,6 +13,7 @@ mod access;
 mod announce;
 mod attributes;
 pub mod bird;
+mod destination;
 pub mod item;
 mod probe;
 mod protocol;
@@ -27,6 +28,7 @@ use std::future::Future;
 
 pub use announce::AnnounceOptions;
 pub use attributes::attribute_changes;
+pub use destination::Destination;
 pub use probe::{Password, ProbeOptions};
 pub use protocol::{
     Cursor, ErrorKind, EventCursor, Lookup, ObjectFile, Page, PrefixCursor, Refusal, Reply,

@@ -5,9 +5,8 @@ use std::time::Duration;
 use bgp_proto::types::Prefix;
 
 use super::sample::{Overview, Peer, Rates};
-use crate::cli::read_destination;
-use crate::ctl::Lookup;
 use crate::ctl::item::Status;
+use crate::ctl::{Destination, Lookup};
 
 /// Longest text of a filter, in characters.
 const FILTER_LEN_MAX: usize = 80;
@@ -266,7 +265,8 @@ impl State {
     pub(super) fn wanted(&self) -> Wanted {
         let is_routes =
             matches!(self.page, Page::Peer { tab: Tab::Received | Tab::Advertised, .. });
-        let asked = read_destination(self.route_filter.trim()).ok().filter(|_| is_routes);
+        let asked: Option<Destination> = self.route_filter.trim().parse().ok();
+        let asked = asked.filter(|_| is_routes);
         let prefix = asked.map(|asked| (asked.prefix, asked.lookup));
         Wanted { page: self.page.clone(), prefix, flow: self.flow }
     }

@@ -1,9 +1,8 @@
 //! Answers over HTTP.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::ParseError;
 
 use super::control::ControlView;
 use super::liveness::LivenessView;
@@ -11,7 +10,7 @@ use super::metrics::MetricsView;
 use super::rates::RateHistory;
 use super::readiness::ReadinessView;
 use crate::config::PageSettings;
-use crate::ctl::{Backend, ErrorKind, Lookup, Page, Refusal, Request};
+use crate::ctl::{Backend, Destination, ErrorKind, Page, Refusal, Request};
 use crate::http::{Answer, Failure, MetricsSnapshot, Question, Source};
 
 /// Events that the status page shows.
@@ -74,7 +73,7 @@ fn request(question: &Question) -> Result<Request, Failure> {
         }
         Question::Peer { name } => Request::ShowPeer { name: bounded(name)?.to_owned() },
         Question::Explain { destination, vrf } => {
-            let (prefix, lookup) = parse(bounded(destination)?)?;
+            let Destination { prefix, lookup } = parse(bounded(destination)?)?;
             if let Some(vrf) = vrf {
                 bounded(vrf)?;
             }
@@ -91,16 +90,8 @@ fn bounded(text: &str) -> Result<&str, Failure> {
     Ok(text)
 }
 
-/// As the command line reads a destination.
-fn parse(destination: &str) -> Result<(Prefix, Lookup), Failure> {
-    let destination = destination.trim();
-    if let Ok(address) = destination.parse::<IpAddr>() {
-        return Ok((Prefix::host(address), Lookup::Longest));
-    }
-    let prefix = destination.parse::<Prefix>();
-    prefix
-        .map(|prefix| (prefix, Lookup::Exact))
-        .map_err(|error| Failure::BadRequest(error.to_string()))
+fn parse(destination: &str) -> Result<Destination, Failure> {
+    destination.trim().parse().map_err(|error: ParseError| Failure::BadRequest(error.to_string()))
 }
 
 fn failure(refusal: Refusal) -> Failure {
@@ -126,10 +117,11 @@ fn list(page: &Page) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::Lookup;
 
     #[test]
     fn a_destination_is_read_as_by_the_command_line() {
-        let read = |text: &str| parse(text).map(|(prefix, lookup)| (prefix.to_string(), lookup));
+        let read = |text: &str| parse(text).map(|read| (read.prefix.to_string(), read.lookup));
         assert_eq!(read("10.0.0.0/8"), Ok(("10.0.0.0/8".into(), Lookup::Exact)));
         assert_eq!(read(" 10.1.2.3 "), Ok(("10.1.2.3/32".into(), Lookup::Longest)));
         assert_eq!(read("fd00::1"), Ok(("fd00::1/128".into(), Lookup::Longest)));
