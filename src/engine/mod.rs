@@ -36,7 +36,6 @@ use tokio::time::timeout;
 
 pub use clock::Clock;
 pub use flow::{Counted, Credit, PeerCredit, Permit};
-pub use monitors::unix_secs;
 use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
 

@@ -91,7 +91,7 @@ impl Waiting {
 }
 
 /// The present Unix time in seconds.
-pub fn unix_secs() -> u32 {
+fn unix_secs() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }

@@ -55,7 +55,7 @@ impl Monitors {
                     if !known.is_up_to_date() {
                         sending.pending.insert(peer);
                     }
-                    sending.octets = (sending.octets + after).saturating_sub(before);
+                    sending.grew(before, after);
                 }
             }
             if marks > MARKS_MAX {

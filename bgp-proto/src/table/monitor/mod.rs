@@ -181,7 +181,7 @@ impl MonitoredPeer {
 }
 
 impl Sending {
-    /// Notes that a peer has something to send, and how much more a feed of it holds.
+    /// Notes how much more a feed holds.
     fn grew(&mut self, before: u64, after: u64) {
         self.octets = (self.octets + after).saturating_sub(before);
     }
@@ -234,23 +234,7 @@ impl Monitors {
     #[cold]
     #[inline(never)]
     pub(super) fn announced(&mut self, peer: PeerId, family: Family, dests: &[DestId]) {
-        for monitor in self.by_id.values_mut() {
-            let State::Sending(sending) = &mut monitor.state else { continue };
-            let Some(known) = sending.peers.get_mut(&peer) else { continue };
-            if known.present.is_none() {
-                continue;
-            }
-            let Some(feeds) = &mut known.received else { continue };
-            let feed = &mut feeds[family];
-            let before = feed.octets();
-            dests.iter().for_each(|dest| feed.changed(*dest));
-            let after = feed.octets();
-            if !feed.is_up_to_date() {
-                sending.pending.insert(peer);
-            }
-            sending.grew(before, after);
-            monitor.check_bound();
-        }
+        self.received(peer, family, |feed| dests.iter().for_each(|dest| feed.changed(*dest)));
     }
 
     /// A path of a peer was withdrawn. `is_last`: the peer has no other path there.
@@ -263,6 +247,13 @@ impl Monitors {
         (prefix, path_id): (Prefix, u32),
         is_last: bool,
     ) {
+        self.received(peer, prefix.family(), |feed| {
+            feed.withdrawn(dest, prefix, path_id, is_last);
+        });
+    }
+
+    /// Notes a change of a peer's Adj-RIB-In with every monitor that is sent it.
+    fn received(&mut self, peer: PeerId, family: Family, note: impl Fn(&mut Feed)) {
         for monitor in self.by_id.values_mut() {
             let State::Sending(sending) = &mut monitor.state else { continue };
             let Some(known) = sending.peers.get_mut(&peer) else { continue };
@@ -270,11 +261,13 @@ impl Monitors {
                 continue;
             }
             let Some(feeds) = &mut known.received else { continue };
-            let feed = &mut feeds[prefix.family()];
+            let feed = &mut feeds[family];
             let before = feed.octets();
-            feed.withdrawn(dest, prefix, path_id, is_last);
+            note(feed);
             let after = feed.octets();
-            sending.pending.insert(peer);
+            if !feed.is_up_to_date() {
+                sending.pending.insert(peer);
+            }
             sending.grew(before, after);
             monitor.check_bound();
         }
