@@ -19,6 +19,7 @@ mod probe;
 mod queues;
 mod rehearsed;
 mod station;
+mod steered;
 
 use std::net::IpAddr;
 
@@ -47,6 +48,7 @@ pub use probe::{ProbeStep, Probed};
 pub use queues::Queues;
 pub use rehearsed::{AttributeChange, RehearsedPeer, RehearsedRoute, RehearsedRoutes};
 pub use station::{MonitoredTable, Station};
+pub use steered::{Shutdown, Steered};
 
 /// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -638,7 +640,7 @@ pub struct Path {
     /// Whether it is long-lived stale: the restart time of the peer is over (RFC 9494).
     #[serde(default)]
     pub long_lived: bool,
-    /// `bgp`, `static`, `kernel`, `direct` or `vrf`.
+    /// `bgp`, `static`, `announced`, `kernel`, `direct` or `vrf`.
     pub source: Source,
     /// The VRF from which it was imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -759,34 +761,6 @@ pub struct Group {
     /// How often a member was evicted from the log for reading too slowly, since the group was
     /// created.
     pub evictions: u64,
-}
-
-/// The shutdown of a peer by an operator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shutdown {
-    /// When it began, RFC 3339.
-    pub since: String,
-    /// The shutdown communication sent to the neighbour (RFC 9003).
-    pub message: Option<String>,
-    /// How long it lasts at most.
-    pub lasts: super::Lasts,
-}
-
-/// The result of a command for one peer, or what the result would be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Steered {
-    /// The peer's name.
-    pub name: String,
-    /// Its address; `null` if it does not exist at present.
-    pub address: Option<IpAddr>,
-    /// The FSM's state before the command.
-    pub state: Option<String>,
-    /// Whether the command was carried out.
-    pub done: bool,
-    /// The effect of the command, for the operator.
-    pub effect: Option<String>,
-    /// Why the command does not apply to this peer.
-    pub skipped: Option<String>,
 }
 
 /// The log level.
