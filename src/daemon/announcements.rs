@@ -28,6 +28,9 @@ use crate::event_names::{ANNOUNCED, ANNOUNCEMENT_ENDED};
 /// Most announced routes at once, of all VRFs together.
 const ANNOUNCED_MAX: usize = 1000;
 
+/// For how long a route without a time is announced.
+const WITHOUT_END: &str = "until it is withdrawn or the daemon ends";
+
 /// A VRF, or the default one, and a prefix.
 pub(super) type Key = (Option<Arc<str>>, Prefix);
 
@@ -56,13 +59,11 @@ impl Announcement {
         let since = rfc3339(self.since);
         let until = match self.seconds_left() {
             Some(left) => format!("for {left} s more"),
-            None => "until it is withdrawn or the daemon ends".to_owned(),
+            None => WITHOUT_END.to_owned(),
         };
         format!("announced by command (margay announce) since {since}, {until}")
     }
-}
 
-impl Announcement {
     fn route(&self) -> LocalRoute {
         LocalRoute {
             next_hop: self.options.next_hop,
@@ -174,19 +175,13 @@ impl Daemon {
         let route = entry.route();
         let lasts = match entry.options.seconds {
             Some(seconds) => format!("for {seconds} s"),
-            None => "until it is withdrawn or the daemon ends".to_owned(),
+            None => WITHOUT_END.to_owned(),
         };
         let effect = self.views.announcements.insert(key, entry).map_err(Refusal::failed)?;
         table.local(prefix, Source::Announced, Some(route));
         let place = place(vrf);
-        match effect {
-            Effect::Announced => {
-                info!(event = ANNOUNCED, %prefix, "announcing {prefix}{place} by command, {lasts}");
-            }
-            Effect::Replaced => {
-                info!(event = ANNOUNCED, %prefix, "announcing {prefix}{place} anew by command, {lasts}");
-            }
-        }
+        let anew = if effect == Effect::Replaced { " anew" } else { "" };
+        info!(event = ANNOUNCED, %prefix, "announcing {prefix}{place}{anew} by command, {lasts}");
         Ok(effect)
     }
 

@@ -189,7 +189,8 @@ impl Daemon {
         let now = self.engine.handle().clock().now();
         added.into_iter().for_each(|peer| self.convergence.handover.handle_added(peer, now));
         self.views.publish(|state| {
-            let shown = with_running_http(&self.config, &state.config);
+            let (new, running) = (&self.config.host.http, &state.config.host.http);
+            let shown = with_running_http(&self.config, new.as_ref(), running.as_ref());
             (state.config, state.read_at) = (shown, now);
             state.parting = parting;
         });
@@ -339,12 +340,15 @@ impl Daemon {
     }
 }
 
-/// A configuration as it is shown and served: HTTP has the address that is listened on, and what belongs to
-/// it.
-fn with_running_http(config: &Arc<Config>, running: &Config) -> Arc<Config> {
-    let (new, running) = (&config.host.http, &running.host.http);
-    let http = HttpSettings::until_restart(new.as_ref(), running.as_ref());
-    if *new == http {
+/// A configuration as it is shown and served, once `http` is configured: with the address that is listened
+/// on, and what belongs to it.
+pub(super) fn with_running_http(
+    config: &Arc<Config>,
+    http: Option<&HttpSettings>,
+    running: Option<&HttpSettings>,
+) -> Arc<Config> {
+    let http = HttpSettings::until_restart(http, running);
+    if config.host.http == http {
         return Arc::clone(config);
     }
     let mut shown = Config::clone(config);

@@ -11,7 +11,8 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::answer::ReloadRefused;
 use super::local_routes::{learn_rules, originated};
-use crate::config::{Changes, Config, Document, HttpSettings, Vrf};
+use super::node::with_running_http;
+use crate::config::{Changes, Config, Document, Vrf};
 use crate::engine::Handle;
 use crate::event_names::{KEY_REFUSED, KEYS_SET, RELOAD_REFUSED, RELOADED};
 use crate::net::{KeyEntries, KeyFault};
@@ -196,12 +197,7 @@ impl Daemon {
         // A page that is closed, or a token that was changed, does not wait for the datastore.
         self.views.publish(|state| {
             let running = state.config.host.http.as_ref();
-            let http = HttpSettings::until_restart(http.as_ref(), running);
-            if http != state.config.host.http {
-                let mut shown = Config::clone(&state.config);
-                shown.host.http = http;
-                state.config = Arc::new(shown);
-            }
+            state.config = with_running_http(&state.config, http.as_ref(), running);
         });
         info!(event = RELOADED, "configuration reloaded: {}", one_line(&changes));
         changes
