@@ -9,8 +9,8 @@ use interop::bird2::Bird2;
 use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Family, Kind, Origin, Speaker};
+use interop::matrix::{self, PEER_AS, SUBJECT_AS};
+use interop::speaker::{Family, Kind, Origin, Speaker};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::Value;
 
@@ -52,17 +52,11 @@ print(total)
 type Routes = BTreeMap<String, (String, String)>;
 
 fn bird(far: &Host, host: &Host) -> Result<Bird2> {
-    let mut neighbour = neighbor(host.v4(), far.v4(), SUBJECT_AS);
-    neighbour.families = vec![Family::V4, Family::V6];
-    let mut origins = vec![Origin::plain("2001:db8:1::/48"), Origin::plain("198.51.100.1/32")];
-    origins.extend((0..PLAIN).map(|n| Origin::plain(&format!("10.{}.{}.0/24", n / 10, n))));
-    let config = Config {
-        asn: PEER_AS,
-        router_id: far.router_id(),
-        port: PORT,
-        neighbors: vec![neighbour],
-        origins,
-    };
+    let origins = ["2001:db8:1::/48", "198.51.100.1/32"];
+    let mut config = matrix::config(far, PEER_AS, &[(host, SUBJECT_AS)], &origins);
+    let more = (0..PLAIN).map(|n| Origin::plain(&format!("10.{}.{}.0/24", n / 10, n)));
+    config.origins.extend(more);
+    config.neighbors.iter_mut().for_each(|n| n.families = vec![Family::V4, Family::V6]);
     Bird2::start(far, &config)
 }
 

@@ -9,9 +9,9 @@ use interop::bird2::Bird2;
 use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
+use interop::matrix::{self, PEER_AS, SUBJECT_AS};
 use interop::require;
-use interop::speaker::{Config, Family, Kind, Origin};
+use interop::speaker::{Family, Kind, Origin};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::Value;
 
@@ -70,23 +70,15 @@ fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
 }
 
 fn bird(far: &Host, host: &Host) -> Result<Bird2> {
-    let mut neighbour = neighbor(host.v4(), far.v4(), SUBJECT_AS);
-    neighbour.families = vec![Family::V4, Family::V6];
-    let mut origins = vec![
+    let origins = ["0.0.0.0/0", "198.51.100.1/32"];
+    let mut config = matrix::config(far, PEER_AS, &[(host, SUBJECT_AS)], &origins);
+    config.origins.extend([
         Origin::tagged("203.0.113.0/24", "65001:7", "4200000001:1:2"),
         Origin::tagged("2001:db8:1::/48", "65001:8", "4200000001:1:3"),
-        Origin::plain("0.0.0.0/0"),
-        Origin::plain("198.51.100.1/32"),
-    ];
+    ]);
     let more = (0..PLAIN).map(|n| Origin::plain(&format!("10.{}.{}.0/24", 100 + n / 100, n % 100)));
-    origins.extend(more);
-    let config = Config {
-        asn: PEER_AS,
-        router_id: far.router_id(),
-        port: PORT,
-        neighbors: vec![neighbour],
-        origins,
-    };
+    config.origins.extend(more);
+    config.neighbors.iter_mut().for_each(|n| n.families = vec![Family::V4, Family::V6]);
     Bird2::start(far, &config)
 }
 
