@@ -232,6 +232,23 @@ impl State {
         }
     }
 
+    /// Whether the table waits for what this member has read; then it waits no longer.
+    fn has_fed(&mut self, key: MemberKey) -> bool {
+        let Some(member) = self.members.get(&key) else { return false };
+        let unread = self.unread(member);
+        let is_awaited = |readers: &Readers| {
+            let window = self.starved[*readers as usize];
+            readers.include(member) && window.is_some_and(|window| unread < window)
+        };
+        let awaited = Readers::EACH.map(|readers| is_awaited(&readers));
+        for (window, is_awaited) in self.starved.iter_mut().zip(awaited) {
+            if is_awaited {
+                *window = None;
+            }
+        }
+        awaited.contains(&true)
+    }
+
     /// What the member has to be sent after it lost its position.
     fn backlog(member: &Member) -> Resync {
         match &member.resync {
@@ -524,36 +541,30 @@ impl Log {
     fn fetch(&self, key: MemberKey, budget: usize, out: &mut Vec<Piece>, waker: &Waker) -> Fetch {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(mut member) = state.members.remove(&key) else { return Fetch::Empty };
+        let (first, next, complete) = (state.first, state.next(), state.complete);
+        let Some(member) = state.members.get_mut(&key) else { return Fetch::Empty };
         if member.position != Position::Live {
             member.waker = Some(waker.clone());
-            let ask = member.position == Position::Evicted;
-            if ask {
+            if member.position == Position::Evicted {
                 member.position = Position::AwaitingResync;
-                state.events.push(MemberEvent::Rejoin(key, State::backlog(&member)));
+                state.events.push(MemberEvent::Rejoin(key, State::backlog(member)));
+                let caller = state.caller();
+                drop(guard);
+                caller.call();
             }
-            state.members.insert(key, member);
-            let caller = ask.then(|| state.caller());
-            drop(guard);
-            caller.into_iter().for_each(|caller| caller.call());
             return Fetch::Lagging;
         }
         let stood = member.chunk;
         let mut left = budget;
         let before = out.len();
-        while left > 0 && member.chunk < state.next() {
-            let held = &state.chunks[(member.chunk - state.first) as usize];
-            if read_chunk(&held.chunk, &mut member, &mut left, out) {
+        while left > 0 && member.chunk < next {
+            let held = &state.chunks[(member.chunk - first) as usize];
+            if read_chunk(&held.chunk, member, &mut left, out) {
                 member.pass(&held.chunk);
             }
         }
-        if member.chunk == state.next() {
-            member.settle(state.complete);
-        }
-        if member.chunk != stood {
-            state.leave(stood);
-            state.enter(member.chunk);
-            state.trim();
+        if member.chunk == next {
+            member.settle(complete);
         }
         let fetched = if out.len() > before { Fetch::Data } else { Fetch::Empty };
         member.waker = (fetched == Fetch::Empty).then(|| waker.clone());
@@ -564,15 +575,15 @@ impl Log {
             state.events.push(MemberEvent::Refresh(key, end));
             wake_table = true;
         }
-        for readers in Readers::EACH {
-            let awaited = state.starved[readers as usize];
-            let unread = state.unread(&member);
-            if readers.include(&member) && awaited.is_some_and(|window| unread < window) {
-                state.starved[readers as usize] = None;
-                wake_table = true;
-            }
+        let stands = member.chunk;
+        if stands != stood {
+            state.leave(stood);
+            state.enter(stands);
+            state.trim();
         }
-        state.members.insert(key, member);
+        if state.starved != [None; 2] && state.has_fed(key) {
+            wake_table = true;
+        }
         let caller = wake_table.then(|| state.caller());
         drop(guard);
         caller.into_iter().for_each(|caller| caller.call());
