@@ -9,6 +9,7 @@
 
 mod clock;
 mod flow;
+mod members;
 mod monitors;
 mod thread;
 mod timings;
@@ -36,6 +37,7 @@ use tokio::time::timeout;
 
 pub use clock::Clock;
 pub use flow::{Counted, Credit, PeerCredit, Permit};
+pub use members::{Member, serve_after_turn};
 use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
 

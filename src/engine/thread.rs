@@ -1,9 +1,10 @@
 //! The table's turns, and the thread that runs them.
 //!
 //! Most turns run on the thread. If a small batch finds the table idle, the sending task runs the
-//! turn itself: a change then reaches its receivers without waking one thread on the way in and
-//! another on the way out, which is most of the cost of a single change. The sending task holds the
-//! lock for one turn and never waits for it; only the thread waits.
+//! turn itself, and then writes to the sockets of the first few receivers ([`members`](super::members)):
+//! a change reaches them without waking one thread on the way in and another on the way out, which is
+//! most of the cost of a single change. The sending task holds the lock for one turn and never waits
+//! for it; only the thread waits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use bgp_proto::table::{NextHopRequest, NextTurn, Pace, Table, TableConfig, Table
 use bgp_proto::types::{SessionId, Time};
 use tokio::sync::oneshot;
 
+use super::members::Collected;
 use super::monitors::Waiting;
 use super::{Clock, Credit, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
@@ -173,9 +175,12 @@ impl<S: Sink> Turns for Shared<S> {
         let Ok(mut slot) = self.state.try_lock() else { return Look::Needed };
         let is_idle = |state: &mut Box<State<S>>| state.ended.elapsed() >= IDLE_AFTER;
         let Some(mut state) = slot.take_if(is_idle) else { return Look::Needed };
+        let members = Collected::begin();
         supervise::within(PART, || state.turn());
         let look = state.look();
         *slot = Some(state);
+        drop(slot);
+        members.serve();
         look
     }
 }

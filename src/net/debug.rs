@@ -55,7 +55,7 @@ impl DebugSwitch {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    fn is_on(&self, now: Time) -> bool {
+    pub(super) fn is_on(&self, now: Time) -> bool {
         self.0.until.load(Ordering::Relaxed) > now.as_micros()
     }
 }

@@ -12,10 +12,10 @@ use bgp_proto::session::{
 use bgp_proto::types::{Family, FamilySet, PeerId, SessionId, Time};
 use tokio::net::TcpStream;
 
-use super::conn::Sent;
 use super::debug::DebugSwitch;
 use super::key_chains::SignedConnection;
 use super::mailbox::Mailbox;
+use super::outlet::{Sent, SentTotals};
 use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
 use super::sockopt;
@@ -144,7 +144,7 @@ pub struct PeerSnapshot {
     pub fault: Option<LastError>,
     /// Message counters.
     pub stats: Stats,
-    /// Octets and UPDATEs written, over all connections.
+    /// Octets and UPDATEs written, over all connections. [`PeerHandle::snapshot`] sets it.
     pub sent: Sent,
     /// The connection of the session, or else the newest one.
     pub(super) connection: Weak<TcpStream>,
@@ -194,6 +194,7 @@ pub struct PeerHandle {
     pub id: PeerId,
     pub(super) mailbox: Arc<OwnedMailbox>,
     pub(super) snapshot: Arc<Mutex<PeerSnapshot>>,
+    pub(super) sent: Arc<SentTotals>,
     pub(super) debug: DebugSwitch,
 }
 
@@ -293,10 +294,10 @@ impl PeerHandle {
         self.lock().state
     }
 
-    /// The session's numbers at the end of the task's last turn.
+    /// The session's numbers at the end of the task's last turn, and what was written up to now.
     pub fn numbers(&self) -> PeerNumbers {
-        let PeerSnapshot { state, since, stats, sent, .. } = *self.lock();
-        PeerNumbers { state, since, stats, sent }
+        let PeerSnapshot { state, since, stats, .. } = *self.lock();
+        PeerNumbers { state, since, stats, sent: self.sent.get() }
     }
 
     /// Until when the peer's messages are logged.
@@ -325,9 +326,10 @@ impl PeerHandle {
         self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The session as it was at the end of the task's last turn.
+    /// The session as it was at the end of the task's last turn, and what was written up to now.
     pub fn snapshot(&self) -> PeerSnapshot {
         let mut snapshot = self.lock().clone();
+        snapshot.sent = self.sent.get();
         if let Some(fault) = snapshot.fault.take() {
             snapshot.last_error = Some(fault);
         }

@@ -19,6 +19,7 @@ mod listener;
 mod mailbox;
 mod meant;
 mod message_text;
+mod outlet;
 mod peer;
 mod probe;
 mod refusal_log;
@@ -32,7 +33,6 @@ mod stream;
 pub(crate) mod testing;
 
 pub use admission::Refusal;
-pub use conn::Sent;
 pub use debug::DebugSwitch;
 pub use handle::{
     FindOtherAddresses, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot,
@@ -41,6 +41,7 @@ pub use handle::{
 pub use key_chains::{ChainEntries, SignedAttempts, SignedConnection, try_key_chain, unix_now};
 pub use keys::{KeyFault, Md5Entries};
 pub use listener::{Accepted, Directory, KeyEntries, Listeners, Unbound};
+pub use outlet::Sent;
 pub use peer::spawn_peer;
 pub use probe::{Finding, Interface, Outcome, Probe, Step};
 pub(crate) use refusal_log::RefusalLog;

@@ -15,7 +15,6 @@ mod tests;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
-use std::task::Waker;
 use std::time::Duration;
 
 use bgp_proto::export::Reader;
@@ -29,7 +28,7 @@ use tracing::warn;
 
 use super::allowance::Allowance;
 use super::closers::Closers;
-use super::conn::{Conn, Sent, readable, writable};
+use super::conn::{Conn, readable, writable};
 use super::debug::Debug;
 use super::dial;
 use super::grace::Grace;
@@ -38,7 +37,7 @@ use super::handle::{
     RestartState,
 };
 use super::mailbox::{Mail, Mailbox, Orders};
-use super::session_counters::SessionCounters;
+use super::outlet::{Sent, SentTotals, Served};
 use super::shutdown::AdminShutdown;
 use super::signature_drops::SignatureDrops;
 use super::stream::{Batch, HandOver, Stream};
@@ -78,19 +77,24 @@ pub fn spawn_peer(
         sent: Sent::default(),
         connection: Weak::new(),
     }));
-    let log_ready = Arc::new(Notify::new());
+    let sent = Arc::new(SentTotals::default());
+    let served = Arc::new(Served {
+        ready: Notify::new(),
+        debug: spec.debug.clone(),
+        clock: table.clock(),
+        session_counters: spec.session_counters,
+        sent: Arc::clone(&sent),
+    });
     let mut task = PeerTask {
         id: spec.id,
         name: spec.name,
         lifetime: spec.lifetime,
         recovery: spec.recovery,
         beside: spec.beside,
-        session_counters: spec.session_counters,
         shutdown: spec.shutdown,
         debug: Debug::new(spec.debug.clone()),
         tap: Tap::new(spec.recorder),
         seed: spec.seed,
-        sent: Sent::default(),
         stats_before: Stats::default(),
         session,
         conns: [None, None, None],
@@ -103,8 +107,7 @@ pub fn spawn_peer(
         keys_fault: None,
         stream: Stream::new(spec.id, table),
         readers: None,
-        log_waker: Waker::from(Arc::new(NotifyWaker(Arc::clone(&log_ready)))),
-        log_ready,
+        served,
         mailbox: Arc::clone(&mailbox),
         events,
         snapshot: Arc::clone(&snapshot),
@@ -118,23 +121,10 @@ pub fn spawn_peer(
         timer: Box::pin(tokio::time::sleep(NO_DEADLINE)),
     };
     let mailbox = Arc::new(OwnedMailbox(mailbox));
-    let handle = PeerHandle { id: task.id, mailbox, snapshot, debug: spec.debug };
+    let handle = PeerHandle { id: task.id, mailbox, snapshot, sent, debug: spec.debug };
     // By reference: the future of an `async fn` that takes a value holds it twice.
     tokio::spawn(async move { task.live().await });
     handle
-}
-
-/// Wakes the peer's task when the update log has data for it.
-struct NotifyWaker(Arc<Notify>);
-
-impl std::task::Wake for NotifyWaker {
-    fn wake(self: Arc<Self>) {
-        self.0.notify_one();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.notify_one();
-    }
 }
 
 type Dial = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
@@ -145,14 +135,11 @@ struct PeerTask {
     lifetime: Lifetime,
     recovery: RestartState,
     beside: FindOtherAddresses,
-    session_counters: SessionCounters,
     shutdown: AdminShutdown,
     debug: Debug,
     /// Records its messages.
     tap: Tap,
     seed: u64,
-    /// The total of all connections.
-    sent: Sent,
     /// The counters of state machines that ended by a panic, so that no counter ever falls.
     stats_before: Stats,
     session: Peer,
@@ -172,8 +159,8 @@ struct PeerTask {
     keys_fault: Option<String>,
     stream: Stream,
     readers: Option<(Slot, oneshot::Receiver<Vec<Reader>>)>,
-    log_ready: Arc<Notify>,
-    log_waker: Waker,
+    /// What its connections share with threads that write for it.
+    served: Arc<Served>,
     mailbox: Arc<Mailbox>,
     events: mpsc::UnboundedSender<PeerEvent>,
     snapshot: Arc<Mutex<PeerSnapshot>>,
@@ -276,7 +263,7 @@ impl PeerTask {
             () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
             () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
             () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
-            () = self.log_ready.notified() => Wakeup::Log,
+            () = self.served.ready.notified() => Wakeup::Log,
         }
     }
 
@@ -425,8 +412,8 @@ impl PeerTask {
 
     fn on_readers(&mut self, readers: Result<Vec<Reader>, oneshot::error::RecvError>) {
         let Some((slot, _)) = self.readers.take() else { return };
-        if let (Ok(readers), Some(conn)) = (readers, self.conns[slot.index()].as_mut()) {
-            conn.readers = readers;
+        if let (Ok(readers), Some(conn)) = (readers, &self.conns[slot.index()]) {
+            conn.output().set_readers(readers);
         }
     }
 
@@ -466,9 +453,12 @@ impl PeerTask {
                 Action::Close { slot, abort } => self.close(slot, abort),
                 Action::Up { slot, negotiated } => self.on_up(slot, negotiated),
                 Action::Down { keep, reason } => {
-                    self.session_counters.session_ended(&reason);
+                    self.served.session_counters.session_ended(&reason);
                     self.readers = None;
-                    self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
+                    self.conns
+                        .iter()
+                        .flatten()
+                        .for_each(|conn| conn.output().set_readers(Vec::new()));
                     let batch = if last_up.is_some_and(|up| up > at) {
                         Batch::OfTheNext
                     } else {

@@ -1,6 +1,7 @@
 //! A peer's connections: octets to the FSM, octets to TCP, and closing.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Slot, State};
@@ -10,9 +11,10 @@ use tracing::debug;
 
 use super::recorded::{about, encoding};
 use super::{BATCH_MAX, Drained, PeerTask};
-use crate::net::conn::{Conn, Flush, Read, Written};
+use crate::net::conn::{Conn, Read};
 use crate::net::debug::Way;
 use crate::net::dial;
+use crate::net::outlet::{Flush, Progress, Written};
 use crate::net::stream::HandOver;
 
 /// Most octets to read from a connection that has failed: more than the kernel buffers by default.
@@ -34,7 +36,7 @@ impl PeerTask {
             Slot::Outgoing => Ok(()),
             Slot::Incoming | Slot::Reconnect => dial::adopt(&stream, self.session.config()),
         };
-        let conn = match prepared.and_then(|()| Conn::new(stream)) {
+        let conn = match prepared.and_then(|()| Conn::new(stream, Arc::clone(&self.served))) {
             Ok(conn) => Box::new(conn),
             Err(e) => {
                 debug!(peer = %self.name, "connection lost before it was accepted: {e}");
@@ -171,26 +173,28 @@ impl PeerTask {
     fn flush(&mut self, slot: Slot) -> Drained {
         let now = self.now();
         let context = self.debug.is_on(now).then(|| self.sending());
-        let Some(conn) = self.conns[slot.index()].as_mut() else { return Drained::Done };
-        let before = conn.control().len();
-        self.session.poll_transmit(slot, conn.control());
+        let Some(conn) = self.conns[slot.index()].as_ref() else { return Drained::Done };
+        let mut output = conn.output();
+        let before = output.control().len();
+        self.session.poll_transmit(slot, output.control());
         if let Some(context) = &context {
-            let added = conn.control().get(before..).unwrap_or_default();
+            let added = output.control().get(before..).unwrap_or_default();
             self.debug.log(now, &self.name, Way::Sent, added, context.as_ref());
         }
-        conn.written = context.is_some().then(Written::default);
+        output.written = context.is_some().then(Written::default);
         let began = std::time::Instant::now();
-        let outcome = conn.flush(&self.log_waker);
-        self.sent += conn.take_sent();
-        if let Some(Written { pieces, omitted }) = conn.written.take() {
+        let (outcome, progress) = output.flush();
+        let written = output.written.take();
+        drop(output);
+        if let Some(Written { pieces, omitted }) = written {
             let context = context.as_ref().and_then(Option::as_ref);
             for piece in pieces {
                 self.debug.log(now, &self.name, Way::Sent, piece.as_bytes(), context);
             }
             self.debug.omit(omitted);
         }
-        if std::mem::take(&mut conn.progressed) {
-            self.session_counters.flushed(began.elapsed());
+        if progress == Progress::Some {
+            self.served.session_counters.flushed(began.elapsed());
             self.session.handle_sent(now, slot);
         }
         self.blocked[slot.index()] = false;
@@ -228,22 +232,24 @@ impl PeerTask {
 
     /// Closes a connection. Its last control messages have a bounded time to be sent.
     pub(super) fn close(&mut self, slot: Slot, abort: bool) {
-        let Some(mut conn) = self.conns[slot.index()].take() else { return };
+        let Some(conn) = self.conns[slot.index()].take() else { return };
         self.blocked[slot.index()] = false;
-        conn.drop_updates();
+        let now = self.now();
+        let mut output = conn.output();
+        output.drop_updates();
         if abort {
             // Closing must not block, and queued octets are of no use to the peer (RFC 9687 §3).
             let _ = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO));
             return;
         }
-        let (now, before) = (self.now(), conn.control().len());
-        self.session.poll_transmit(slot, conn.control());
+        let before = output.control().len();
+        self.session.poll_transmit(slot, output.control());
         if self.debug.is_on(now) {
-            let added = conn.control().get(before..).unwrap_or_default();
+            let added = output.control().get(before..).unwrap_or_default();
             self.debug.log(now, &self.name, Way::Sent, added, None);
         }
-        let _ = conn.flush_control();
-        self.sent += conn.take_sent();
+        let _ = output.flush_control();
+        drop(output);
         self.closers.close(conn);
     }
 }

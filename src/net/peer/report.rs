@@ -125,7 +125,6 @@ impl PeerTask {
         }
         snapshot.stats = self.stats_before;
         snapshot.stats += self.session.stats();
-        snapshot.sent = self.sent;
         (before, errors_differ)
     }
 }

@@ -167,12 +167,19 @@ async fn stray_connections_do_not_affect_the_session() {
 #[tokio::test]
 async fn connections_that_are_being_closed_are_few() {
     let mut closers = Closers::default();
+    let served = Arc::new(Served {
+        ready: Notify::new(),
+        debug: crate::net::DebugSwitch::default(),
+        clock: crate::engine::Clock::start(),
+        session_counters: crate::net::SessionCounters::default(),
+        sent: Arc::default(),
+    });
     let wire = Wire::new();
     let mut clients = Vec::new();
     for _ in 0..100 {
         let (client, ours) = wire.connect(PEER);
         clients.push(client);
-        closers.close(Box::new(Conn::new(ours).unwrap()));
+        closers.close(Box::new(Conn::new(ours, Arc::clone(&served)).unwrap()));
         assert!(closers.len() <= 2);
         tokio::task::yield_now().await;
     }
