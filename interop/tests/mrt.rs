@@ -1,6 +1,6 @@
 //! MRT files: other people's readers find in them what margay shows, and so does margay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -13,7 +13,7 @@ use interop::matrix::{self, PEER_AS, SUBJECT_AS};
 use interop::require;
 use interop::speaker::{Family, Kind, Origin};
 use interop::wait::{PATIENCE, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PORT: u16 = 1790;
 /// Routes that BIRD announces besides those with communities.
@@ -408,6 +408,21 @@ fn what_a_peer_sends_is_recorded_and_a_reload_completes_the_file() -> Result<()>
         let shown: BTreeSet<String> = from_peer.map(|route| text(&route["prefix"])).collect();
         let differ: Vec<_> = announced.symmetric_difference(&shown).collect();
         ensure!(differ.is_empty(), "{differ:#?}");
+        // Replayed, they are the routes that the daemon has from the peer.
+        let by_prefix = |routes: &[Value]| -> BTreeMap<String, String> {
+            let path = |route: &Value| {
+                format!("{} {}", route["paths"][0]["as_path"], route["paths"][0]["next_hop"])
+            };
+            routes.iter().map(|route| (text(&route["prefix"]), path(route))).collect()
+        };
+        let of_daemon: Vec<Value> =
+            routes.iter().filter(|route| !route["paths"][0]["peer"].is_null()).cloned().collect();
+        let replayed = from_file(first, &[])?;
+        let replayed = replayed.as_array().context("no list")?;
+        ensure!(
+            by_prefix(replayed) == by_prefix(&of_daemon),
+            "{replayed:?} instead of {of_daemon:?}"
+        );
         ensure!(states.last().is_some_and(|last| last.ends_with(" 6")), "{states:?}");
 
         control.text(&["peer", "stop", "tor"])?;
@@ -422,6 +437,8 @@ fn what_a_peer_sends_is_recorded_and_a_reload_completes_the_file() -> Result<()>
         ensure!(second.extension().is_some_and(|end| end == "gz"), "{}", second.display());
         let (_, states) = messages(second, &far)?;
         ensure!(states.iter().any(|state| state == "6 1"), "{states:?}");
+        let replayed = from_file(second, &[])?;
+        ensure!(replayed == json!([]), "the session has ended: {replayed}");
         let problems = control.json(&["show", "status"])?["problems"].clone();
         ensure!(problems.as_array().is_some_and(Vec::is_empty), "{problems}");
         Ok(())

@@ -1,7 +1,10 @@
-//! Routes of an MRT file, shown as those of the daemon.
+//! Routes of an MRT file, shown as those of the daemon: of its last dump of a table, changed by the
+//! messages after it.
 //!
 //! Records are kept until the file ends, to be shown in the order of prefixes: the memory is that of the
 //! records that are selected.
+
+mod replay;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,8 +17,9 @@ use bgp_proto::mrt::{HEADER_LEN, Header, MrtError, Peer, Record, Rib};
 use bgp_proto::policy::Source;
 use bgp_proto::rib::Reason;
 use bgp_proto::table::{AnyCommunity, AsPathPattern, DestinationView, PathView, RouteFilter};
-use bgp_proto::types::{NextHop, ParseError, PathId, PeerId, Prefix};
+use bgp_proto::types::{NextHop, ParseError, PathId, PeerId, Prefix, RouterId};
 use flate2::bufread::MultiGzDecoder;
+use replay::{Replay, Speaker};
 use serde_json::value::RawValue;
 
 use super::ask::{Demand, print, report};
@@ -39,26 +43,33 @@ enum ReadError {
     Record { number: u64, error: MrtError },
     #[error("it ends within record {0}")]
     Cut(u64),
-    #[error("it has no dump of a table (TABLE_DUMP_V2); {0} other records")]
-    NoDump(u64),
+    #[error(
+        "it has neither a dump of a table (TABLE_DUMP_V2) nor messages (BGP4MP); {0} other records"
+    )]
+    NoRoutes(u64),
 }
 
-/// A dump of a table.
+/// A dump of a table, and the messages after it.
 #[derive(Default)]
 struct Saved {
+    /// Those of the dump, and those of messages that it does not have.
     peers: Vec<Peer>,
+    positions: BTreeMap<Speaker, u32>,
     ribs: Vec<SavedRib>,
+    replay: Replay,
     /// PEER_INDEX_TABLEs found.
     dumps: u64,
-    /// Records that are not part of a dump.
+    /// Records that are neither of a dump nor what a peer did.
     others: u64,
+    /// When the last record was made, in seconds of Unix time.
+    ended: u32,
 }
 
-/// A RIB record.
+/// A prefix that is shown.
 struct SavedRib {
     prefix: Prefix,
-    header: Header,
-    body: Box<[u8]>,
+    /// Its RIB record; `None`: only messages named it.
+    record: Option<(Header, Box<[u8]>)>,
 }
 
 /// Shows the routes of a file that `request`, a [`Request::ShowRoutes`], selects.
@@ -76,7 +87,13 @@ pub(super) fn show(file: &Path, request: &Request, output: &Output) -> ExitCode 
         eprintln!("margay: {} dumps in one file; the last one is shown", saved.dumps);
     }
     if saved.others > 0 {
-        eprintln!("margay: {} records are not of a table, and are left out", saved.others);
+        eprintln!(
+            "margay: {} records say nothing of what peers announce, and are left out",
+            saved.others
+        );
+    }
+    if saved.replay.malformed > 0 {
+        eprintln!("margay: {} messages are malformed, and are left out", saved.replay.malformed);
     }
     match saved.show(&select, request, output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,18 +104,12 @@ pub(super) fn show(file: &Path, request: &Request, output: &Output) -> ExitCode 
 /// The first path of each prefix in a file, its attributes in canonical form.
 ///
 /// # Errors
-/// The file cannot be read, or it has no dump of a table.
+/// The file cannot be read, or it has neither a dump of a table nor messages.
 pub(super) fn first_paths(file: &Path) -> Result<ForeignTable, String> {
     let saved = open(file)
         .and_then(|from| read(from, &RouteSelection::default()))
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let first = |saved: &SavedRib| match Record::decode(saved.header, &saved.body) {
-        Ok(Record::Rib(rib)) => {
-            rib.entries().next().map(|entry| (rib.prefix, Arc::from(entry.canonical().0)))
-        }
-        // It has been decoded before.
-        _ => None,
-    };
+    let first = |rib: &SavedRib| Some((rib.prefix, saved.paths(rib).next()?.attrs));
     Ok(saved.ribs.iter().filter_map(first).collect())
 }
 
@@ -112,7 +123,7 @@ fn open(file: &Path) -> Result<Box<dyn Read>, ReadError> {
     Ok(Box::new(plain))
 }
 
-/// Reads the last dump of a file, as far as its prefixes are selected.
+/// Reads the last dump of a file and the messages after it, as far as their prefixes are selected.
 fn read(mut from: impl Read, select: &RouteSelection) -> Result<Saved, ReadError> {
     let mut saved = Saved::default();
     let mut number = 0;
@@ -132,28 +143,16 @@ fn read(mut from: impl Read, select: &RouteSelection) -> Result<Saved, ReadError
         if (&mut from).take(bound).read_to_end(&mut body)? < header.len {
             return Err(ReadError::Cut(number));
         }
-        match Record::decode(header, &body).map_err(wrong)? {
-            Record::PeerIndex(index) => {
-                saved.peers = index.peers;
-                saved.ribs.clear();
-                saved.dumps += 1;
-            }
-            Record::Rib(rib) if is_selected(rib.prefix, select) => {
-                let body = body.as_slice().into();
-                saved.ribs.push(SavedRib { prefix: rib.prefix, header, body });
-            }
-            Record::Rib(_) => {}
-            Record::Message(_) | Record::StateChange(_) | Record::Other { .. } => saved.others += 1,
-        }
+        saved.take(header, &body, select).map_err(wrong)?;
     }
-    if saved.dumps == 0 {
-        return Err(ReadError::NoDump(saved.others));
+    if saved.dumps == 0 && saved.replay.is_empty() {
+        return Err(ReadError::NoRoutes(saved.others));
     }
+    saved.add_replayed();
     if select.span == Span::Lookup {
         let longest = saved.ribs.iter().map(|rib| rib.prefix.len()).max();
         saved.ribs.retain(|rib| Some(rib.prefix.len()) == longest);
     }
-    saved.ribs.sort_by_key(|rib| rib.prefix);
     Ok(saved)
 }
 
@@ -195,6 +194,65 @@ impl Names for Addresses {
 }
 
 impl Saved {
+    fn take(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        select: &RouteSelection,
+    ) -> Result<(), MrtError> {
+        match Record::decode(header, body)? {
+            Record::PeerIndex(index) => {
+                let speaker = |peer: &Peer| Speaker { address: peer.address, asn: peer.asn };
+                self.positions = index.peers.iter().map(speaker).zip(0..).collect();
+                self.peers = index.peers;
+                self.ribs.clear();
+                self.replay.restart();
+                self.dumps += 1;
+            }
+            Record::Rib(rib) if is_selected(rib.prefix, select) => {
+                self.ribs
+                    .push(SavedRib { prefix: rib.prefix, record: Some((header, body.into())) });
+            }
+            Record::Rib(_) => {}
+            Record::Message(message) if !message.is_local => {
+                let peer = self.position(message.session.into());
+                self.replay.message(peer, &message, |prefix| is_selected(prefix, select));
+            }
+            Record::StateChange(change) => {
+                let peer = self.position(change.session.into());
+                self.replay.state(peer, &change);
+            }
+            Record::Message(_) | Record::Other { .. } => self.others += 1,
+        }
+        self.ended = self.ended.max(header.secs);
+        Ok(())
+    }
+
+    /// The position of a peer, which is added if the dump does not have it.
+    fn position(&mut self, speaker: Speaker) -> u32 {
+        let next = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        *self.positions.entry(speaker).or_insert_with(|| {
+            let Speaker { address, asn } = speaker;
+            self.peers.push(Peer { router_id: RouterId(0), address, asn });
+            next
+        })
+    }
+
+    /// Adds the prefixes that only messages name, and puts all in order.
+    fn add_replayed(&mut self) {
+        self.ribs.sort_by_key(|rib| rib.prefix);
+        let is_new =
+            |prefix: &Prefix| self.ribs.binary_search_by_key(prefix, |rib| rib.prefix).is_err();
+        let new: Vec<Prefix> = self.replay.prefixes().filter(is_new).collect();
+        self.ribs.extend(new.into_iter().map(|prefix| SavedRib { prefix, record: None }));
+        self.ribs.sort_by_key(|rib| rib.prefix);
+        if !self.replay.is_empty() {
+            // A prefix all of whose paths were withdrawn must not hide a shorter one from a lookup.
+            let ribs = std::mem::take(&mut self.ribs);
+            self.ribs = ribs.into_iter().filter(|rib| self.paths(rib).next().is_some()).collect();
+        }
+    }
+
     fn show(
         &self,
         select: &RouteSelection,
@@ -246,41 +304,74 @@ impl Saved {
         })
     }
 
-    /// The paths of a record that match; `None` if none does.
+    /// The paths of a prefix that match; `None` if none does.
     fn view(&self, saved: &SavedRib, filter: &RouteFilter) -> Option<DestinationView> {
-        // It has been decoded before.
-        let Ok(Record::Rib(rib)) = Record::decode(saved.header, &saved.body) else { return None };
-        let paths = self.paths(&rib, saved.header.secs);
-        let paths: Vec<PathView> = paths.filter(|path| filter.matches(path)).collect();
-        (!paths.is_empty()).then_some(DestinationView { prefix: rib.prefix, paths })
+        let paths: Vec<PathView> = self.paths(saved).filter(|path| filter.matches(path)).collect();
+        (!paths.is_empty()).then_some(DestinationView { prefix: saved.prefix, paths })
     }
 
-    fn paths<'a>(&'a self, rib: &Rib<'a>, made: u32) -> impl Iterator<Item = PathView> + use<'a> {
-        rib.entries().map(move |entry| {
+    fn paths<'a>(&'a self, saved: &'a SavedRib) -> impl Iterator<Item = PathView> + use<'a> {
+        let dumped = saved.record.as_ref().and_then(|(header, body)| {
+            // It has been decoded before.
+            let Ok(Record::Rib(rib)) = Record::decode(*header, body) else { return None };
+            Some(self.dumped(rib, header.secs))
+        });
+        let replayed = self.replay.paths(saved.prefix).map(|(peer, path_id, path)| PathView {
+            next_hop: Some(path.next_hop),
+            attrs: Arc::clone(&path.attrs),
+            age_secs: u64::from(self.ended.saturating_sub(path.at)),
+            ..blank(Some(PeerId(peer)), path_id)
+        });
+        dumped.into_iter().flatten().chain(replayed)
+    }
+
+    /// The paths of a RIB record that messages left as they were.
+    fn dumped<'a>(&'a self, rib: Rib<'a>, made: u32) -> impl Iterator<Item = PathView> + use<'a> {
+        // Ages are those at the last record.
+        let made = if self.replay.is_empty() { made } else { self.ended };
+        let prefix = rib.prefix;
+        rib.entries().filter_map(move |entry| {
+            let (at, path_id) = (u32::from(entry.peer), entry.path_id.unwrap_or(PathId(0)));
+            if self.replay.replaces(prefix, at, path_id) {
+                return None;
+            }
             let (attrs, next_hop) = entry.canonical();
             let peer = self.peers.get(usize::from(entry.peer));
             let is_own = peer.is_some_and(|peer| peer.address.is_unspecified());
-            PathView {
-                best: false,
-                multipath: false,
-                stale: false,
-                long_lived: false,
-                unusable: None,
-                source: Source::Bgp,
-                preference: 0,
-                own: None,
-                peer: (!is_own).then_some(PeerId(u32::from(entry.peer))),
-                vantage: None,
-                cost: None,
-                path_id: entry.path_id.unwrap_or(PathId(0)),
+            Some(PathView {
                 next_hop: next_hop.filter(|hop: &NextHop| !hop.addr().is_unspecified()),
-                hops: Vec::new(),
-                igp_metric: None,
                 attrs: Arc::from(attrs),
                 age_secs: u64::from(made.saturating_sub(entry.originated)),
-                reason: Reason::OnlyPath,
-                import_rule: None,
-            }
+                ..blank((!is_own).then_some(PeerId(at)), path_id)
+            })
         })
     }
 }
+
+/// A path of which a file says nothing but this.
+fn blank(peer: Option<PeerId>, path_id: PathId) -> PathView {
+    PathView {
+        best: false,
+        multipath: false,
+        stale: false,
+        long_lived: false,
+        unusable: None,
+        source: Source::Bgp,
+        preference: 0,
+        own: None,
+        peer,
+        vantage: None,
+        cost: None,
+        path_id,
+        next_hop: None,
+        hops: Vec::new(),
+        igp_metric: None,
+        attrs: Arc::from([]),
+        age_secs: 0,
+        reason: Reason::OnlyPath,
+        import_rule: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
