@@ -209,7 +209,7 @@ fn try_ask(
     let mut client = Client::connect(&output.daemon.socket)?;
     let (mut unmet, mut items) = (Unmet::new(demand), 0);
     print(request, demand, output, |print| {
-        let reply = client.ask(request, |item| {
+        let reply = client.ask_in_runs(request, |item| {
             items += 1;
             unmet.look_at(item)?;
             if printed == Printed::Down {

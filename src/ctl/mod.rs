@@ -6,7 +6,7 @@
 //! at a time; and the client with its output for operators, which is part of the command line.
 //!
 //! An answer consists of any number of `{"item": …}` lines, followed by `{"done": …}` or
-//! `{"error": …}`. No complete answer is ever held in memory: the server requests the next page
+//! `{"error": …}`. A client may ask for routes as `{"run": …}` lines, each of which is many items. No complete answer is ever held in memory: the server requests the next page
 //! while the client reads the last one, and no page after that.
 
 mod access;
@@ -17,9 +17,11 @@ mod destination;
 pub mod item;
 mod probe;
 mod protocol;
+mod runs;
 mod selection;
 mod server;
 mod socket;
+mod sorted;
 mod steering;
 mod timestamp;
 mod view;
@@ -31,17 +33,19 @@ pub use attributes::attribute_changes;
 pub use destination::Destination;
 pub use probe::{Password, ProbeOptions};
 pub use protocol::{
-    Cursor, ErrorKind, EventCursor, Lookup, ObjectFile, Page, PrefixCursor, Refusal, Reply,
-    Request, StopMode, TestRoute, item_of,
+    Cursor, ErrorKind, EventCursor, Lookup, ObjectFile, Page, Refusal, Reply, Request, StopMode,
+    TestRoute, item_of,
 };
-pub use selection::{RouteSelection, Span};
+pub use runs::{Run, each_item, route_page, run_of};
+pub use selection::{RouteForm, RouteSelection, Span};
 pub use server::{REQUEST_LEN_MAX, Server};
 pub use socket::ServerError;
 pub(crate) use socket::connect;
+pub use sorted::{PrefixCursor, SortedPrefixes};
 pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selection};
 pub use timestamp::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use view::{
-    Names, PeerFacts, WallClock, explanation, group, next_hop, peer, route, route_page, state_name,
+    Names, PeerFacts, WallClock, explanation, group, next_hop, peer, route, state_name,
 };
 
 /// The source of all answers: the daemon.

@@ -328,6 +328,8 @@ pub enum StopMode {
 pub enum Reply {
     /// An item of the answer, as JSON.
     Item(Box<RawValue>),
+    /// Many items of an answer about routes, if they are asked for in this form.
+    Run(super::Run),
     /// There is nothing to report at present, and the answer goes on.
     Waiting {},
     /// The end of a complete answer.
@@ -463,7 +465,7 @@ pub enum Cursor {
     /// After this address.
     AfterAddress(IpAddr),
     /// After this many of these prefixes.
-    Prefixes(PrefixCursor),
+    Prefixes(super::PrefixCursor),
     /// After an event.
     Events(EventCursor),
     /// After this name.
@@ -482,19 +484,6 @@ pub struct EventCursor {
     /// The name of the peer whose events are listed; `None`: all. It may have been removed since the
     /// first page.
     pub peer: Option<std::sync::Arc<str>>,
-}
-
-/// A position in a sorted list of prefixes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrefixCursor {
-    /// A part of the list, sorted.
-    pub prefixes: std::sync::Arc<[Prefix]>,
-    /// How many of them have been shown.
-    pub at: usize,
-    /// Whether there may be more prefixes after the last one of the part.
-    pub has_more: bool,
-    /// How many prefixes may still be shown; `None`: any number.
-    pub left: Option<u32>,
 }
 
 /// A page of an answer, in the form in which it is sent: items are serialised once.
@@ -543,6 +532,18 @@ impl Page {
     /// The items, as JSON.
     pub fn items(&self) -> impl Iterator<Item = &str> {
         self.lines.split_inclusive(|octet| *octet == b'\n').filter_map(item_of)
+    }
+
+    /// Adds lines that are this many items; `reserved` is about how many octets they are.
+    pub(super) fn write(
+        &mut self,
+        items: usize,
+        reserved: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.lines.reserve(reserved);
+        write(&mut self.lines);
+        self.items += items as u64;
     }
 
     /// Its lines, how many items they are, and where the next page begins.

@@ -38,6 +38,27 @@ pub struct RouteSelection {
     /// Only their number: the answer is one [`super::item::RouteCount`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub count: bool,
+    /// How they are sent.
+    #[serde(skip_serializing_if = "RouteForm::is_items")]
+    pub form: RouteForm,
+}
+
+/// How routes are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteForm {
+    /// One [`super::Reply::Item`] for each.
+    #[default]
+    Items,
+    /// A [`super::Reply::Run`] for each run of prefixes with equal paths: a fraction of the octets, for
+    /// a client that makes the items itself.
+    Runs,
+}
+
+impl RouteForm {
+    fn is_items(&self) -> bool {
+        *self == RouteForm::Items
+    }
 }
 
 /// The prefixes that are meant by one.

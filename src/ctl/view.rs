@@ -8,18 +8,14 @@ use bgp_proto::table::{
     self, DestinationView, ExportCounts, GroupView, ImportCounts, NextHopView, PathView,
     PeerCounts, PeerRoutes,
 };
-use bgp_proto::types::{
-    Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Prefix, Time, off_interface,
-};
+use bgp_proto::types::{Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Time, off_interface};
 use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::item::{
     self, AsPathPart, Explanation, Gateway, Group, LastError, Messages, Path, Peer, PerFamily,
     PrefixCounts, Resolution, Retained, RetainedPhase, Route, Timers,
 };
-use super::protocol::unwritable;
-use super::{Cursor, Page, Refusal, rfc3339};
+use super::rfc3339;
 
 /// Names of peers and interfaces, which views identify by numbers.
 pub trait Names {
@@ -243,37 +239,7 @@ pub fn route(view: &DestinationView, names: &impl Names) -> Route {
     Route { prefix: view.prefix, paths: view.paths.iter().map(|p| path(p, names)).collect() }
 }
 
-/// [`Route`], whose paths are text already.
-#[derive(serde::Serialize)]
-struct WrittenRoute<'a> {
-    prefix: Prefix,
-    paths: &'a RawValue,
-}
-
-/// A page of routes. The paths of neighbouring prefixes are often equal in everything that is shown:
-/// they are written as text once.
-///
-/// # Errors
-/// A route cannot be serialised as JSON.
-pub fn route_page(
-    views: &[DestinationView],
-    names: &impl Names,
-    next: Option<Cursor>,
-) -> Result<Page, Refusal> {
-    let mut page = Page::new::<Route>([], next)?;
-    let mut last: Option<(&[PathView], Box<RawValue>)> = None;
-    for view in views {
-        let paths = match last.take().filter(|(paths, _)| *paths == view.paths) {
-            Some((_, text)) => text,
-            None => to_raw_value(&route(view, names).paths).map_err(|e| unwritable(&e))?,
-        };
-        page.push(&WrittenRoute { prefix: view.prefix, paths: &paths })?;
-        last = Some((&view.paths, paths));
-    }
-    Ok(page)
-}
-
-fn path(view: &PathView, names: &impl Names) -> Path {
+pub(super) fn path(view: &PathView, names: &impl Names) -> Path {
     let attrs = AttrView::new(&view.attrs);
     Path {
         best: view.best,

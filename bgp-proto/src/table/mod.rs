@@ -31,6 +31,7 @@ mod policies;
 mod refusals;
 mod rehearsal;
 mod retention;
+mod runs;
 mod schedule;
 mod select;
 mod sessions;
@@ -66,6 +67,7 @@ pub use rehearsal::{
     ImportDifference, Intended, PeerDifference, Rehearsal, Rehearsing, RouteDifference, SentRoute,
     Snapshot,
 };
+pub use runs::RouteRun;
 pub use schedule::{NextTurn, Progress, Work};
 pub use select::{AnyCommunity, AsPathPattern, PrefixPage};
 pub use sessions::Dependence;

@@ -13,7 +13,7 @@ use crate::wire::{AsPath, AttrView};
 
 /// Maximum number of paths examined in one call of [`Table::prefixes`], apart from those of the last
 /// destination. A destination that is not examined counts as one path.
-const LOOKED_AT_MAX: u32 = 1 << 13;
+const LOOKED_AT_MAX: u32 = 1 << 14;
 /// The same if what was advertised to a peer has to be found for each destination.
 const LOOKED_AT_MAX_ADVERTISED: u32 = 1 << 10;
 /// Longest pattern of an AS_PATH, in elements.

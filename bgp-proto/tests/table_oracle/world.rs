@@ -1,6 +1,7 @@
 //! The table under test, its host, its peers' receivers, and the model beside them.
 
 mod rehearsal;
+mod runs;
 mod stale;
 mod vantage;
 
@@ -720,6 +721,7 @@ impl World {
             assert_eq!(self.tracked, self.model.tracked());
         }
         let (all, _) = self.table.view(&RouteFilter::default(), 0, usize::MAX, self.now);
+        self.check_runs(&all);
         let shown = all.iter().flat_map(|destination| &destination.paths);
         let long_lived = self.model.received.values().filter(|route| route.long_lived);
         assert_eq!(shown.filter(|path| path.long_lived).count(), long_lived.count());

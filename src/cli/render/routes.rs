@@ -32,8 +32,18 @@ const PREFIX: usize = 1;
 /// often have the same paths: their rows are made once.
 pub(super) struct Routes {
     pub(super) table: Table,
-    /// The paths of the last route as they are in its item, and their rows without the prefix.
-    last: Option<(String, Vec<Vec<Cell>>)>,
+    /// The paths of the last route as they are in its item, and their rows.
+    last: Option<(String, LastRows)>,
+}
+
+/// The rows of the last route.
+#[derive(Default)]
+enum LastRows {
+    /// One: the table has it.
+    #[default]
+    One,
+    /// These, without the prefix.
+    Many(Vec<Vec<Cell>>),
 }
 
 impl Routes {
@@ -55,9 +65,9 @@ impl Routes {
         if let (Some((prefix, paths)), Some((last, rows))) = (parts, &self.last)
             && paths == last
         {
-            return match rows.as_slice() {
-                [_] => self.table.row_like_last(PREFIX, prefix, out),
-                _ => self.write(with_prefix(prefix, rows.clone()), out),
+            return match rows {
+                LastRows::One => self.table.row_like_last(PREFIX, prefix, out),
+                LastRows::Many(rows) => self.write(with_prefix(prefix, rows.clone()), out),
             }
             .map_err(ClientError::Output);
         }
@@ -67,7 +77,7 @@ impl Routes {
             let (text, kept) = self.last.get_or_insert_default();
             text.clear();
             text.push_str(paths);
-            kept.clone_from(&rows);
+            *kept = if rows.len() == 1 { LastRows::One } else { LastRows::Many(rows.clone()) };
         }
         self.write(with_prefix(&route.prefix.to_string(), rows), out).map_err(ClientError::Output)
     }

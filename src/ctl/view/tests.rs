@@ -5,12 +5,13 @@ use std::time::UNIX_EPOCH;
 use bgp_proto::policy::Source;
 use bgp_proto::rib::Reason;
 use bgp_proto::session::LocalIdentity;
-use bgp_proto::table::{AdvertisedTo, LocalRoute, PeerLimits, Unusable, Withheld};
+use bgp_proto::table::{AdvertisedTo, LocalRoute, PeerLimits, RouteRun, Unusable, Withheld};
 use bgp_proto::types::{Asn, FibChange, NextHop, PathId, RouterId};
 use bgp_proto::wire::{AttrEdit, Code, attr};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ctl::{Page, Reply, RouteForm, Run, each_item, item_of, route_page, run_of};
 
 struct TwoNames;
 
@@ -301,20 +302,52 @@ fn a_next_hop_says_how_it_is_resolved_and_why_not() {
     assert_eq!((item.gateways[0].interface.as_str(), item.metric), ("eth0", Some(20)));
 }
 
-/// Paths that are equal to those before are written as they were, and as others are.
+/// Runs are written as the items of their routes, and a client makes these of runs.
 #[test]
 fn a_page_of_routes_has_the_items_of_its_routes() {
     let one = destination();
     let mut other = destination();
     other.paths[0].age_secs += 1;
-    let at = |text: &str, view: &DestinationView| DestinationView {
-        prefix: text.parse().unwrap(),
-        ..view.clone()
+    let run = |prefixes: &[&str], view: &DestinationView| RouteRun {
+        prefixes: prefixes.iter().map(|text| text.parse().unwrap()).collect(),
+        paths: view.paths.clone(),
     };
-    let views = [at("10.0.0.0/24", &one), at("10.0.1.0/24", &one), at("10.0.2.0/24", &other), one];
-    let (lines, items, next) = route_page(&views, &TwoNames, None).unwrap().into_parts();
-    let routes = views.iter().map(|view| route(view, &TwoNames));
-    let (wanted, _, _) = Page::last(routes).unwrap().into_parts();
-    assert_eq!((items, next), (4, None));
-    assert_eq!(String::from_utf8(lines).unwrap(), String::from_utf8(wanted).unwrap());
+    let runs = [
+        run(&["0.0.0.0/0", "9.10.99.0/24", "100.109.110.255/32"], &one),
+        run(&["192.168.0.0/16"], &other),
+        run(&["::/0", "2001:db8::/32", "::ffff:10.0.0.1/128"], &one),
+    ];
+    let singly = runs.iter().flat_map(|run| {
+        let view = |prefix| DestinationView { prefix, paths: run.paths.clone() };
+        run.prefixes.iter().copied().map(view)
+    });
+    let wanted = Page::last(singly.map(|view| route(&view, &TwoNames))).unwrap().into_parts().0;
+    let page = |form| route_page(&runs, form, &TwoNames, None).unwrap().into_parts();
+    let (lines, items, next) = page(RouteForm::Items);
+    assert_eq!((items, next), (7, None));
+    assert_eq!(String::from_utf8(lines).unwrap(), String::from_utf8(wanted.clone()).unwrap());
+
+    let (lines, items, _) = page(RouteForm::Runs);
+    assert_eq!((items, lines.iter().filter(|octet| **octet == b'\n').count()), (7, 3));
+    let (mut fast, mut slow, mut made) = (String::new(), String::new(), String::new());
+    let add = |to: &mut String, item: &str| {
+        to.extend(["{\"item\":", item, "}\n"]);
+        Ok::<(), ()>(())
+    };
+    for line in lines.split_inclusive(|octet| *octet == b'\n') {
+        assert!(item_of(line).is_none());
+        let (prefixes, paths) = run_of(line).unwrap();
+        each_item(prefixes, paths, &mut made, |item| add(&mut fast, item)).unwrap();
+        let Reply::Run(Run { prefixes, paths }) = serde_json::from_slice(line).unwrap() else {
+            panic!("{line:?}")
+        };
+        each_item(prefixes, paths.get(), &mut made, |item| add(&mut slow, item)).unwrap();
+    }
+    assert_eq!(fast.as_bytes(), wanted);
+    assert_eq!(slow, fast);
+    for other in
+        [&b"{\"done\":{\"items\":3}}\n"[..], b"{\"run\":{\"prefixes\":[\"", b"{\"run\":0}\n"]
+    {
+        assert!(run_of(other).is_none());
+    }
 }

@@ -5,17 +5,26 @@
 //! examine a bounded number of destinations, so that no turn of the table waits for long. Routes
 //! that change meanwhile are shown as they are when their page is made.
 
-use bgp_proto::table::{AnyCommunity, AsPathPattern, DestinationView, RouteFilter};
-use bgp_proto::types::{ParseError, PeerId, Prefix};
+use bgp_proto::table::{AnyCommunity, AsPathPattern, RouteFilter, Table};
+use bgp_proto::types::{Family, ParseError, PeerId, Prefix};
 
 use super::sources::{PAGE, Sources, is_stopping};
 use crate::ctl::item::{NextHop, RouteCount};
-use crate::ctl::{self, Cursor, ErrorKind, Page, PrefixCursor, Refusal, RouteSelection, Span};
+use crate::ctl::{
+    self, Cursor, ErrorKind, Page, PrefixCursor, Refusal, RouteForm, RouteSelection,
+    SortedPrefixes, Span,
+};
 use crate::engine::Handle;
 use crate::kernel::FibView;
 
-/// Maximum number of prefixes of one sorted part.
-const PART_MAX: usize = 1 << 16;
+/// Maximum number of prefixes of one sorted part, of IPv4; it takes 2 MB. Each part is one search of the
+/// whole table.
+const PART_MAX: usize = 1 << 18;
+/// Most prefixes of a page of runs, whose octets follow from the number of different paths, which is
+/// bounded too ([`bgp_proto::table::Table::runs`]).
+const RUNS_PAGE: usize = 1 << 12;
+/// The same of the first part: the sooner it is sorted, the sooner there is something to read.
+const FIRST_PART_MAX: usize = 1 << 14;
 /// Maximum number of kernel routes examined for one page.
 const EXAMINED_MAX: usize = 1 << 14;
 
@@ -56,29 +65,23 @@ impl RoutesView {
             _ => self.part(&filter, None, select.limit).await?,
         };
         if place.at == place.prefixes.len() && place.has_more {
-            place = self.part(&filter, place.prefixes.last().copied(), place.left).await?;
+            place = self.part(&filter, place.prefixes.last(), place.left).await?;
         }
         let left = usize::try_from(place.left.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
-        let end = place.prefixes.len().min(place.at.saturating_add(PAGE.min(left)));
-        let prefixes = place.prefixes.get(place.at..end).unwrap_or_default().to_vec();
-        let views = self
-            .sources
-            .ask(move |table, now| {
-                let mut exact = filter;
-                let mut views: Vec<DestinationView> = Vec::with_capacity(prefixes.len());
-                for prefix in prefixes {
-                    exact.exact = Some(prefix);
-                    views.extend(table.view(&exact, 0, 1, now).0);
-                }
-                views
-            })
-            .await?;
-        let shown = u32::try_from(end - place.at).unwrap_or(u32::MAX);
+        let most = match select.form {
+            RouteForm::Items => PAGE,
+            RouteForm::Runs => RUNS_PAGE,
+        };
+        let prefixes = place.prefixes.page(place.at, most.min(left));
+        let ask = move |table: &Table, now| table.runs(&filter, &prefixes, now);
+        let (runs, done) = self.sources.ask(ask).await?;
+        let shown = u32::try_from(done).unwrap_or(u32::MAX);
         place.left = place.left.map(|left| left.saturating_sub(shown));
-        place.at = end;
-        let is_over = (end == place.prefixes.len() && !place.has_more) || place.left == Some(0);
+        place.at += done;
+        let is_over =
+            (place.at == place.prefixes.len() && !place.has_more) || place.left == Some(0);
         let next = (!is_over).then_some(Cursor::Prefixes(place));
-        ctl::route_page(&views, &self.sources.names(), next)
+        ctl::route_page(&runs, select.form, &self.sources.names(), next)
     }
 
     fn filter(&self, listed: Listed, select: &RouteSelection) -> Result<RouteFilter, Refusal> {
@@ -141,7 +144,7 @@ impl RoutesView {
         let mut at = Some(0);
         while let Some(from) = at {
             let filter = filter.clone();
-            let ask = move |table: &bgp_proto::table::Table, _| table.prefixes(&filter, from);
+            let ask = move |table: &Table, _| table.prefixes(&filter, from);
             let page = self.sources.ask(ask).await?;
             count.prefixes += page.prefixes.len() as u64;
             count.paths += page.paths;
@@ -156,7 +159,8 @@ impl RoutesView {
         after: Option<Prefix>,
         left: Option<u32>,
     ) -> Result<PrefixCursor, Refusal> {
-        let part = part(&self.sources.table, filter, after, left, PART_MAX).await;
+        let max = if after.is_some() { PART_MAX } else { FIRST_PART_MAX };
+        let part = part(&self.sources.table, filter, after, left, max).await;
         part.ok_or_else(is_stopping)
     }
 
@@ -241,7 +245,7 @@ impl RoutesView {
     ) -> Result<Page, Refusal> {
         let kernel = &self.sources.kernel;
         let (mut after, mut left) = match cursor {
-            Some(Cursor::Prefixes(place)) => (place.prefixes.last().copied(), place.left),
+            Some(Cursor::Prefixes(place)) => (place.prefixes.last(), place.left),
             _ => (None, limit),
         };
         let mut routes: Vec<FibView> = Vec::new();
@@ -269,9 +273,11 @@ impl RoutesView {
             *left -= u32::try_from(routes.len()).unwrap_or(*left);
             is_over |= *left == 0;
         }
-        let prefixes = after.into_iter().collect();
-        let place = PrefixCursor { prefixes, at: 0, has_more: true, left };
-        Page::new(routes, (!is_over).then_some(Cursor::Prefixes(place)))
+        let next = after.filter(|_| !is_over).map(|after| {
+            let prefixes = SortedPrefixes::one(after);
+            Cursor::Prefixes(PrefixCursor { prefixes, at: 0, has_more: true, left })
+        });
+        Page::new(routes, next)
     }
 }
 
@@ -283,7 +289,8 @@ fn kernel_one(found: Option<FibView>, count: bool) -> Result<Page, Refusal> {
     Page::last(found)
 }
 
-/// The first prefixes after `after`, sorted, at most `max`. `None`: the table has ended.
+/// The first prefixes of one family after `after`, sorted, at most `max` of IPv4, or a quarter as many of
+/// IPv6. `None`: the table has ended.
 async fn part(
     table: &Handle,
     filter: &RouteFilter,
@@ -292,35 +299,59 @@ async fn part(
     max: usize,
 ) -> Option<PrefixCursor> {
     let wanted = usize::try_from(left.unwrap_or(u32::MAX)).unwrap_or(usize::MAX);
-    let mut first = First::new(max.min(wanted));
+    let of_family = |family| RouteFilter { family: Some(family), after, ..filter.clone() };
+    let asked = filter.family.or(filter.within.map(Prefix::family));
+    let is_asked = |family| asked.is_none_or(|asked| asked == family);
+    // IPv4 is first in the order of prefixes.
+    if is_asked(Family::Ipv4) && after.is_none_or(|after| after.family() == Family::Ipv4) {
+        let of_v4 = |prefix| if let Prefix::V4(v4) = prefix { Some(v4) } else { None };
+        let first = First::new(max.min(wanted));
+        let (v4, has_more) = find(table, &of_family(Family::Ipv4), first, of_v4).await?;
+        if !v4.is_empty() || !is_asked(Family::Ipv6) {
+            let has_more = has_more || is_asked(Family::Ipv6);
+            let prefixes = SortedPrefixes::V4(v4.into());
+            return Some(PrefixCursor { prefixes, at: 0, has_more, left });
+        }
+    }
+    let of_v6 = |prefix| if let Prefix::V6(v6) = prefix { Some(v6) } else { None };
+    let first = First::new(max.div_ceil(4).min(wanted));
+    let (v6, has_more) = find(table, &of_family(Family::Ipv6), first, of_v6).await?;
+    Some(PrefixCursor { prefixes: SortedPrefixes::V6(v6.into()), at: 0, has_more, left })
+}
+
+/// Searches the table; see [`First::sorted`].
+async fn find<P: Copy + Ord + Into<Prefix>>(
+    table: &Handle,
+    filter: &RouteFilter,
+    mut first: First<P>,
+    of_family: impl Fn(Prefix) -> Option<P>,
+) -> Option<(Vec<P>, bool)> {
     let mut at = Some(0);
     while let Some(from) = at {
         // Prefixes that the part will not have are not evaluated.
-        let filter = RouteFilter { after, up_to: first.bound, ..filter.clone() };
-        let ask = move |table: &bgp_proto::table::Table, _| table.prefixes(&filter, from);
-        let page = table.ask(ask).await?;
-        first.extend(page.prefixes.into_iter());
+        let filter = RouteFilter { up_to: first.bound.map(Into::into), ..filter.clone() };
+        let page = table.ask(move |table, _| table.prefixes(&filter, from)).await?;
+        first.extend(page.prefixes.into_iter().filter_map(&of_family));
         at = page.next;
     }
-    let (prefixes, has_more) = first.sorted();
-    Some(PrefixCursor { prefixes: prefixes.into(), at: 0, has_more, left })
+    Some(first.sorted())
 }
 
 /// The first prefixes, in order, of those that come in any order.
-struct First {
+struct First<P> {
     max: usize,
-    kept: Vec<Prefix>,
+    kept: Vec<P>,
     /// The last one that may still be among the first; `None`: any.
-    bound: Option<Prefix>,
+    bound: Option<P>,
     has_dropped: bool,
 }
 
-impl First {
+impl<P: Copy + Ord> First<P> {
     fn new(max: usize) -> Self {
         First { max, kept: Vec::new(), bound: None, has_dropped: false }
     }
 
-    fn extend(&mut self, prefixes: impl Iterator<Item = Prefix>) {
+    fn extend(&mut self, prefixes: impl Iterator<Item = P>) {
         for prefix in prefixes {
             if self.bound.is_some_and(|bound| prefix > bound) {
                 self.has_dropped = true;
@@ -345,7 +376,7 @@ impl First {
     }
 
     /// The prefixes, and whether others were dropped.
-    fn sorted(mut self) -> (Vec<Prefix>, bool) {
+    fn sorted(mut self) -> (Vec<P>, bool) {
         self.shrink();
         self.kept.sort_unstable();
         (self.kept, self.has_dropped)
@@ -392,16 +423,18 @@ mod tests {
         loop {
             let part = part(table, &all, after, None, 100).await.unwrap();
             assert!(part.prefixes.len() <= 100);
-            found.extend(part.prefixes.iter().copied());
-            (after, parts) = (part.prefixes.last().copied(), parts + 1);
+            found.extend(part.prefixes.page(0, 100));
+            (after, parts) = (part.prefixes.last(), parts + 1);
             if !part.has_more {
                 break;
             }
         }
-        assert_eq!((found, parts), (wanted, 10));
+        // 750 of IPv4, and 250 of IPv6.
+        assert_eq!((found, parts), (wanted, 8 + 10));
         let within = RouteFilter { within: Some("10.0.0.0/16".parse().unwrap()), ..all };
         let part = part(table, &within, None, Some(7), 100).await.unwrap();
-        assert!(part.prefixes.len() == 7 && part.has_more && part.prefixes.is_sorted());
+        assert!(part.prefixes.len() == 7 && part.has_more);
+        assert!(part.prefixes.page(0, 100).is_sorted());
         engine.stop();
     }
 
@@ -410,7 +443,7 @@ mod tests {
         let prefix = |n: u32| Prefix::new(std::net::Ipv4Addr::from_bits(n << 8).into(), 24);
         // A permutation of 0..10_000.
         let mut mixed = (0..10_000_u32).map(|n| prefix(n * 7919 % 10_000));
-        let mut first = First::new(100);
+        let mut first: First<Prefix> = First::new(100);
         loop {
             let some: Vec<Prefix> = mixed.by_ref().take(64).collect();
             if some.is_empty() {

@@ -65,16 +65,44 @@ fn prefixes_are_those_of_the_views() {
     let mut counts = Vec::new();
     for filter in filters {
         let (mut shown, mut paths, mut at) = (BTreeSet::new(), 0, Some(0));
+        let mut every = Vec::new();
         while let Some(from) = at {
             let (views, next) = table.view(&filter, from, 500, Time::ZERO);
+            every.extend(views.iter().cloned());
             paths += views.iter().map(|view| view.paths.len() as u64).sum::<u64>();
             shown.extend(views.into_iter().map(|view| view.prefix));
             at = next;
         }
         assert_eq!(prefixes(&table, &filter), (shown, paths), "{filter:?}");
+        // The runs of a sorted list are its views; most prefixes have the paths of the one before.
+        every.sort_by_key(|view| view.prefix);
+        let (singly, runs) = runs(&table, &filter, every.iter().map(|view| view.prefix));
+        assert!(singly == every, "{filter:?}");
+        assert!(every.len() < 9_000 || runs < 100, "{runs} runs: {filter:?}");
         counts.push(paths);
     }
     let [_, usable, unusable, refused, of_4, ..] = counts[..] else { panic!("{counts:?}") };
     assert_eq!((usable, unusable, refused, of_4), (10_002, 2, 2, 2), "{counts:?}");
     assert_eq!((counts[6], counts[8], counts[9], counts[11]), (2, 0, 0, 0), "{counts:?}");
+}
+
+/// The views of prefixes as the table makes them together, and how many runs these are.
+fn runs(
+    table: &Table,
+    filter: &RouteFilter,
+    prefixes: impl Iterator<Item = Prefix>,
+) -> (Vec<DestinationView>, usize) {
+    let all: Vec<Prefix> = prefixes.collect();
+    let (mut views, mut count, mut left) = (Vec::new(), 0, &all[..]);
+    while !left.is_empty() {
+        let (runs, done) = table.runs(filter, left, Time::ZERO);
+        assert!((1..=5_000).contains(&done), "bounded, and never stuck: {done}");
+        count += runs.len();
+        for run in runs {
+            let view = |prefix| DestinationView { prefix, paths: run.paths.clone() };
+            views.extend(run.prefixes.iter().copied().map(view));
+        }
+        left = &left[done..];
+    }
+    (views, count)
 }
