@@ -177,6 +177,48 @@ fn an_unconfirmed_reload_is_undone_and_a_confirmed_one_stays() {
     assert!(!folder.path().join("a.unconfirmed").exists());
 }
 
+/// What operators announce (`margay announce`) ends if a reload comes to originate it, and is back after
+/// an undo, but for what would have ended since, and what was announced anew.
+#[test]
+fn an_undo_brings_announcements_back() {
+    let folder = TempDir::new().unwrap();
+    let (a, b) = pair(&folder, 126, NO_RULES);
+    let announced = || {
+        let all = json(&a, &["show", "announced"]);
+        let prefixes = all.as_array().unwrap().iter().map(|one| one["prefix"].to_string());
+        prefixes.collect::<Vec<_>>().join(" ")
+    };
+    let tagged = || routes(&b, &["--community", "64512:66"]);
+    for arguments in [
+        &["announce", "10.66.0.0/16", "--community", "64512:66"][..],
+        &["announce", "10.67.0.0/16", "--for", "2s"],
+        &["announce", "10.68.0.0/16"],
+    ] {
+        assert!(a.ask(arguments).status.success());
+    }
+    wait("the announced routes", || routes(&b, &[]) == 23 && tagged() == 1);
+
+    let file = folder.path().join("a.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let own = |n: u8| format!("[[originate]]\nprefix = \"10.{n}.0.0/16\"\nkind = \"none\"\n");
+    let more: String = [66, 67].map(own).concat();
+    std::fs::write(&file, before.clone() + &more).unwrap();
+    assert!(a.ask(&["reload", "--confirm", "3"]).status.success());
+    assert_eq!(announced(), "\"10.68.0.0/16\"");
+    wait("the originated route", || tagged() == 0);
+    wait("the undo", || json(&a, &["show", "status"])["reload_unconfirmed"]["undone"] == true);
+    assert_eq!(announced(), "\"10.66.0.0/16\" \"10.68.0.0/16\"");
+    wait("the announced route", || tagged() == 1 && routes(&b, &[]) == 22);
+
+    // One that was confirmed brings nothing back.
+    assert!(a.ask(&["reload", "--confirm", "1m"]).status.success());
+    assert!(a.ask(&["confirm"]).status.success());
+    std::fs::write(&file, before).unwrap();
+    assert!(a.ask(&["reload", "--confirm", "1"]).status.success());
+    wait("the undo", || json(&a, &["show", "status"])["reload_unconfirmed"]["undone"] == true);
+    assert_eq!(announced(), "\"10.68.0.0/16\"");
+}
+
 /// Ends a speaker as a crash would, and starts it again.
 fn crash(folder: &TempDir, a: &mut Running) {
     a.child.kill().unwrap();

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{Prefix, Source};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Daemon;
 use crate::config::{Config, Originate};
@@ -26,7 +26,7 @@ use crate::engine::Handle;
 use crate::event_names::{ANNOUNCED, ANNOUNCEMENT_ENDED};
 
 /// Most announced routes at once, of all VRFs together.
-const ANNOUNCED_MAX: usize = 1000;
+pub(super) const ANNOUNCED_MAX: usize = 1000;
 
 /// For how long a route without a time is announced.
 const WITHOUT_END: &str = "until it is withdrawn or the daemon ends";
@@ -237,6 +237,38 @@ impl Daemon {
         self.withdraw_ended(&originated, "the configuration originates it");
         let gone = self.views.announcements.take(|key, _| is_gone(key));
         self.withdraw_ended(&gone, "its VRF is not configured any more");
+        self.confirmation.note_ended(originated.into_iter().chain(gone));
+    }
+
+    /// A reload was undone: what it ended is announced again, unless its time is over or an operator has
+    /// announced it anew meanwhile.
+    pub(super) fn announce_again(&mut self) {
+        let now = Instant::now();
+        for (key, entry) in self.confirmation.take_ended() {
+            let (vrf, prefix) = (key.0.clone(), key.1);
+            let is_known = |vrf: &Arc<str>| self.config.vrfs.iter().any(|known| known.name == *vrf);
+            if entry.ends.is_some_and(|end| end <= now)
+                || contested(&self.config, &key).is_some()
+                || !vrf.as_ref().is_none_or(is_known)
+                || self.views.announcements.get(vrf.as_deref(), prefix).is_some()
+            {
+                continue;
+            }
+            let (route, place) = (entry.route(), place(vrf.as_deref()));
+            if let Err(text) = self.views.announcements.insert(key, entry) {
+                warn!(%prefix, reason = text, "{prefix}{place} is not announced again: {text}");
+                continue;
+            }
+            // In a VRF that does not run at present, it is announced when the VRF comes back.
+            if let Some(table) = self.table_in(vrf.as_deref()) {
+                table.local(prefix, Source::Announced, Some(route));
+            }
+            info!(
+                event = ANNOUNCED,
+                %prefix,
+                "announcing {prefix}{place} again by command: the reload that ended it was undone"
+            );
+        }
     }
 
     fn withdraw_ended(&self, ended: &[(Key, Announcement)], why: &str) {

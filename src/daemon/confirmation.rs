@@ -12,6 +12,7 @@
 //! A reload while a confirmation is awaited applies the file as it is then, and what an undo returns to
 //! stays the same: the last configuration that was in force without a condition.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Daemon;
+use super::announcements::{ANNOUNCED_MAX, Announcement, Key};
 use super::own_file::OwnFile;
 use crate::config::{Changes, Document, Secrets};
 use crate::event_names::{RELOAD_CONFIRMED, RELOAD_REFUSED, RELOAD_UNCONFIRMED, RELOAD_UNDONE};
@@ -66,6 +68,9 @@ pub(super) struct Confirmation {
     fault: Option<String>,
     /// When [`Daemon::check_confirmation`] is next due.
     due: Option<Instant>,
+    /// Announcements of operators that ended since the reload because of the configuration, at most
+    /// [`ANNOUNCED_MAX`]: as they were first, for an undo.
+    ended: BTreeMap<Key, Announcement>,
 }
 
 impl Confirmation {
@@ -77,8 +82,14 @@ impl Confirmation {
             warn!("{}: cannot be read: {error}", file.path.display());
             None
         });
-        let mut confirmation =
-            Confirmation { file, in_force, unconfirmed: None, fault: None, due: None };
+        let mut confirmation = Confirmation {
+            file,
+            in_force,
+            unconfirmed: None,
+            fault: None,
+            due: None,
+            ended: BTreeMap::new(),
+        };
         let Some((left, text)) = left.zip(confirmation.in_force.clone()) else {
             return (confirmation, None);
         };
@@ -153,8 +164,26 @@ impl Confirmation {
         };
     }
 
+    /// Remembers announcements that the configuration ended, while an undo may bring them back.
+    pub(super) fn note_ended(&mut self, ended: impl Iterator<Item = (Key, Announcement)>) {
+        if !matches!(self.condition(), Some(Condition::Until(_))) {
+            return;
+        }
+        for (key, entry) in ended {
+            if self.ended.len() < ANNOUNCED_MAX {
+                self.ended.entry(key).or_insert(entry);
+            }
+        }
+    }
+
+    /// The announcements that an undo brings back.
+    pub(super) fn take_ended(&mut self) -> BTreeMap<Key, Announcement> {
+        std::mem::take(&mut self.ended)
+    }
+
     fn forget(&mut self) {
         (self.unconfirmed, self.fault, self.due) = (None, None, None);
+        self.ended.clear();
         if let Err(error) = self.file.remove() {
             warn!("{}: cannot be removed: {error}", self.file.path.display());
         }
@@ -296,6 +325,7 @@ impl Daemon {
                     "the reload was not confirmed in time: undone, {changes} changes; the file still \
                      has it"
                 );
+                self.announce_again();
                 self.confirmation.in_force = Some(unconfirmed.previous.clone());
                 // What is in the file now is what the next start must not apply.
                 let there = self.path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
