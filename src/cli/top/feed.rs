@@ -36,45 +36,54 @@ const LINES_MAX: usize = 5_000;
 /// asked for.
 #[derive(Clone)]
 pub(super) struct Desk {
-    shared: Arc<(Mutex<Wanted>, Condvar)>,
+    shared: Arc<(Mutex<Order>, Condvar)>,
+}
+
+/// What is wanted, and the how manieth page that was opened it is: a page that is left and opened again is
+/// asked for again, although it is the same one.
+#[derive(Clone)]
+struct Order {
+    wanted: Wanted,
+    opened: u64,
 }
 
 impl Desk {
     pub(super) fn new(wanted: Wanted) -> Self {
-        Desk { shared: Arc::new((Mutex::new(wanted), Condvar::new())) }
+        let order = Order { wanted, opened: 0 };
+        Desk { shared: Arc::new((Mutex::new(order), Condvar::new())) }
     }
 
     /// Replaces what is wanted; another page is asked for at once.
     pub(super) fn want(&self, wanted: Wanted) {
         let (lock, changed) = &*self.shared;
         let mut current = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if *current != wanted {
-            *current = wanted;
+        if current.wanted != wanted {
+            current.opened += u64::from(current.wanted.page != wanted.page);
+            current.wanted = wanted;
             changed.notify_one();
         }
     }
 
-    fn current(&self) -> MutexGuard<'_, Wanted> {
+    fn current(&self) -> MutexGuard<'_, Order> {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it is time for the next round, or something else is wanted than was `asked` last.
-    fn wait(&self, asked: &Wanted, until: Instant) -> Wanted {
+    fn wait(&self, asked: &Order, until: Instant) -> Order {
         let mut current = self.current();
         loop {
-            let is_due = match (
-                current.flow,
-                current.page == asked.page && current.prefix == asked.prefix,
-            ) {
-                // A pause keeps the list, and fetches a page that is opened once.
-                (Flow::Paused, same) => !same && current.page != Page::Peers,
+            let is_same =
+                current.opened == asked.opened && current.wanted.prefix == asked.wanted.prefix;
+            let is_due = match (current.wanted.flow, is_same) {
+                // A pause keeps the list, and fetches a page once whenever it is opened.
+                (Flow::Paused, same) => !same && current.wanted.page != Page::Peers,
                 (Flow::Live, false) => true,
                 (Flow::Live, true) => Instant::now() >= until,
             };
             if is_due {
                 return current.clone();
             }
-            let left = match current.flow {
+            let left = match current.wanted.flow {
                 Flow::Live => until.saturating_duration_since(Instant::now()),
                 // Until something changes; the time only bounds the wait.
                 Flow::Paused => Duration::from_secs(3600),
@@ -99,10 +108,10 @@ impl Feed {
     pub(super) fn run(self) {
         let began = Instant::now();
         let mut client = None;
-        let mut wanted = self.desk.current().clone();
+        let mut order = self.desk.current().clone();
         loop {
             let work = cpu_time();
-            let (asked_at, answer) = (Instant::now(), self.round(&mut client, &wanted));
+            let (asked_at, answer) = (Instant::now(), self.round(&mut client, &order.wanted));
             let (at, took) = (began.elapsed(), asked_at.elapsed());
             let mut pause = self.interval;
             let news = answer.map(|news| stamped(news, at)).unwrap_or_else(|error| {
@@ -116,7 +125,7 @@ impl Feed {
             }
             let spent = cpu_time().saturating_sub(work).saturating_mul(PAUSE_TO_WORK);
             let rested = Instant::now() + took.saturating_mul(PAUSE_TO_ANSWERS);
-            wanted = self.desk.wait(&wanted, rested.max(asked_at + pause.max(spent)));
+            order = self.desk.wait(&order, rested.max(asked_at + pause.max(spent)));
         }
     }
 
@@ -226,4 +235,39 @@ fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// A page that is opened during a pause is asked for, also if it is the one that was open before:
+    /// the session of its peer may have begun anew since.
+    #[test]
+    fn a_pause_asks_once_for_each_page_that_is_opened() {
+        let page = |name: &str| Page::Peer { name: name.into(), tab: Tab::Summary };
+        let paused = |page| Wanted { page, prefix: None, flow: Flow::Paused };
+        let desk = Desk::new(paused(page("a")));
+        let (asked, orders) = channel();
+        let waiting = desk.clone();
+        std::thread::spawn(move || {
+            let mut order = waiting.current().clone();
+            loop {
+                order = waiting.wait(&order, Instant::now());
+                if asked.send(order.wanted.page.clone()).is_err() {
+                    return;
+                }
+            }
+        });
+        let next = || orders.recv_timeout(Duration::from_secs(20)).unwrap();
+        for name in ["a", "a", "b"] {
+            desk.want(paused(Page::Peers));
+            desk.want(paused(page(name)));
+            assert_eq!(next(), page(name), "neither the list nor nothing");
+        }
+        // Nothing else was asked for.
+        assert!(orders.try_recv().is_err());
+    }
 }
