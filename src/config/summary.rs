@@ -9,8 +9,8 @@ use bgp_proto::table::{MultipathWeights, PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
-    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, FibSettings, MrtPeers,
-    Originate, ReadOnlySocket, Redistribute, RedistributeFrom,
+    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, FibSettings,
+    OpenedServices, OpenedSockets, Originate, Redistribute, RedistributeFrom,
 };
 
 /// A summary, one line for each thing that would run. It says where passwords are used, and never
@@ -71,46 +71,14 @@ impl fmt::Display for Config {
             write_local(f, Some(&vrf.name), &vrf.originate, &vrf.redistribute)?;
         }
         write_fib(f, &self.fib)?;
-        let control = &self.host.control;
-        let of_group = |group: &Option<String>| {
-            group.as_ref().map(|group| format!(", for group {group}")).unwrap_or_default()
-        };
-        writeln!(f, "control socket {}{}", control.socket.display(), of_group(&control.group))?;
-        if let Some(ReadOnlySocket { socket, group }) = &control.read_only {
-            let whose = match group {
-                Some(_) => of_group(group),
-                None => ", for every user".to_owned(),
-            };
-            writeln!(f, "read-only socket {}{whose}", socket.display())?;
-        }
+        write!(f, "{}", OpenedSockets(&self.host.control))?;
         if let Some(BirdPaths { ipv4, ipv6 }) =
             self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths)
         {
             writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
         }
         write_memory_max(f, self.bgp.memory_max, "bgp.memory-max")?;
-        if let Some(http) = &self.host.http {
-            writeln!(f, "metrics and health on http://{}", http.listen)?;
-            if let Some(page) = &http.page {
-                let to = if page.token.is_some() { "who has the token" } else { "this machine" };
-                writeln!(f, "status page on http://{}/status/ for {to}", http.listen)?;
-            }
-        }
-        if let Some(mrt) = &self.host.mrt {
-            let of = match &mrt.updates {
-                MrtPeers::None => "of no peer".to_owned(),
-                MrtPeers::All => "of all peers".to_owned(),
-                MrtPeers::Named(names) => format!("of {}", names.join(", ")),
-            };
-            write!(f, "MRT files in {}: messages {of}", mrt.directory.display())?;
-            match mrt.table_interval {
-                Some(interval) => writeln!(f, ", tables every {} s", interval.as_secs())?,
-                None => writeln!(f)?,
-            }
-        }
-        for station in &self.host.bmp {
-            writeln!(f, "monitoring station {station}")?;
-        }
+        write!(f, "{}", OpenedServices(&self.host))?;
         let needs = self.privileges();
         if !needs.is_empty() {
             writeln!(f, "needs {}", needs.join(", "))?;

@@ -11,7 +11,7 @@ use crate::calico::{Problem, RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
     CalicoSettings, ControlSettings, DrainBy, EndpointWeights, FibSettings, HostSettings,
-    HttpSettings, LogFormat, LogLevel, LogSettings, StateFile,
+    HttpSettings, LogFormat, LogLevel, LogSettings, OpenedServices, OpenedSockets, StateFile,
 };
 use crate::datastore::{
     ApiConfig, ApiEnvError, Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Group,
@@ -512,17 +512,14 @@ impl fmt::Display for NodeSettings {
         let FibSettings { table, protocol, .. } = FibSettings::calico();
         writeln!(f, "writes routes to kernel table {table} as protocol {protocol}")?;
         write!(f, "{}", self.limits)?;
-        writeln!(f, "control socket {}", self.host.control.socket.display())?;
+        write!(f, "{}", OpenedSockets(&self.host.control))?;
         match self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths) {
             Some(BirdPaths { ipv4, ipv6 }) => {
                 writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
             }
             None => writeln!(f, "no BIRD's sockets (bird-sockets)")?,
         }
-        if let Some(http) = &self.host.http {
-            writeln!(f, "metrics and health on http://{}", http.listen)?;
-        }
-        Ok(())
+        write!(f, "{}", OpenedServices(&self.host))
     }
 }
 
@@ -690,6 +687,26 @@ mod tests {
             Some(BirdSockets::Off),
             "the file takes precedence"
         );
+    }
+
+    #[test]
+    fn what_is_opened_is_listed() {
+        let text = "[calico]\nnode = \"n1\"\ndatastore = \"files\"\npath = [\"/objects\"]\n\
+                    [control]\nread-only-socket = \"/ro.sock\"\n\
+                    [http]\nlisten = \"127.0.0.1:9479\"\nstatus-page = true\n\
+                    [[bmp]]\nname = \"noc\"\naddress = \"192.0.2.9\"\n";
+        let read = crate::config::Document::parse(Path::new("m.toml"), text);
+        let Ok(crate::config::Document::Calico { calico, host }) = read else { panic!("{read:?}") };
+        let shown = NodeSettings::from_file(*calico, *host, &env(&[])).unwrap().unwrap();
+        let shown = shown.to_string();
+        for line in [
+            "read-only socket /ro.sock, for every user",
+            "metrics and health on http://127.0.0.1:9479",
+            "status page on http://127.0.0.1:9479/status/ for this machine",
+            "monitoring station noc",
+        ] {
+            assert!(shown.lines().any(|l| l.starts_with(line)), "{line}: {shown}");
+        }
     }
 
     const POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.96.0.1");
