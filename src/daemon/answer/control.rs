@@ -76,8 +76,7 @@ impl ControlView {
     async fn status(&self) -> Result<Page, Refusal> {
         let totals = self.sources.ask(|table, _| table.totals()).await?;
         let peers = self.sources.registry.all();
-        let established =
-            peers.iter().filter(|r| r.handle.snapshot().state == State::Established).count();
+        let established = peers.iter().filter(|r| r.handle.state() == State::Established).count();
         let clock = self.sources.table.clock();
         let kernel = self.sources.kernel.counters();
         let state = self.sources.state();
