@@ -40,6 +40,14 @@ def namespaces(tag):
     return names
 
 
+def in_namespace(name):
+    """Moves this process there, and what it starts from now on."""
+    with open(f"/run/netns/{name}") as namespace:
+        # os.setns came with Python 3.12.
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
 def message(kind, body):
     return b"\xff" * 16 + struct.pack(">HB", 19 + len(body), kind) + body
 
@@ -333,10 +341,7 @@ def main():
     names = namespaces(os.getpid() % 100_000)
     try:
         # This process speaks from the second namespace; threads and children are in it too.
-        with open(f"/run/netns/{names[1]}") as namespace:
-            # os.setns came with Python 3.12.
-            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0x40000000) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+        in_namespace(names[1])
         measures = (loads,) if arguments.loads > 0 else (routes,) if arguments.only else (sessions, routes)
         for measure in measures:
             place = tempfile.mkdtemp(dir=folder)
@@ -347,4 +352,5 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
