@@ -691,7 +691,7 @@ mod tests {
 
     #[test]
     fn what_is_opened_is_listed() {
-        let text = "[calico]\nnode = \"n1\"\ndatastore = \"files\"\npath = [\"/objects\"]\n\
+        let text = "[calico]\nnode = \"n1\"\ndatastore = \"file\"\npath = [\"/objects\"]\n\
                     [control]\nread-only-socket = \"/ro.sock\"\n\
                     [http]\nlisten = \"127.0.0.1:9479\"\nstatus-page = true\n\
                     [[bmp]]\nname = \"noc\"\naddress = \"192.0.2.9\"\n";

@@ -251,9 +251,8 @@ mod tests {
         let paused = |page| Wanted { page, prefix: None, flow: Flow::Paused };
         let desk = Desk::new(paused(page("a")));
         let (asked, orders) = channel();
-        let waiting = desk.clone();
+        let (waiting, mut order) = (desk.clone(), desk.current().clone());
         std::thread::spawn(move || {
-            let mut order = waiting.current().clone();
             loop {
                 order = waiting.wait(&order, Instant::now());
                 if asked.send(order.wanted.page.clone()).is_err() {
