@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::margay::{self, Links, Policy};
 use crate::process::Daemon;
 use crate::programs::Programs;
 
@@ -62,12 +63,18 @@ pub(crate) struct Setup {
     pub(crate) dir: PathBuf,
     /// Where the programs are.
     pub(crate) programs: Programs,
+    /// Update groups of the clients; 1 unless the daemon is margay.
+    pub(crate) groups: usize,
+    /// What routes pass through; none unless the daemon is margay.
+    pub(crate) policy: Policy,
+    /// LOCAL_PREF that a policy gives all routes to the clients; none unless the daemon is margay.
+    pub(crate) local_pref: Option<u32>,
 }
 
 /// The listening address of the daemon under test.
 pub(crate) const LISTEN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1790);
 /// The address range of the clients.
-const CLIENTS: &str = "10.0.0.0/9";
+pub(crate) const CLIENTS: &str = "10.0.0.0/9";
 /// The connected network of next hops.
 pub(crate) const HOPS: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 /// The daemon's address on the second interface, `w0`, a /24.
@@ -97,6 +104,11 @@ impl Kind {
         let dir = &setup.dir;
         let log = dir.join(format!("{}.log", self.name()));
         let config = dir.join(format!("{}.conf", self.name()));
+        let is_plain =
+            setup.groups <= 1 && setup.policy == Policy::None && setup.local_pref.is_none();
+        if self != Self::Margay && !is_plain {
+            bail!("policies and update groups are for margay: --daemons margay");
+        }
         let command = match self {
             Self::Writer => bail!("the writer is a floor of the kernel scenario only"),
             Self::Relay | Self::Null => {
@@ -105,7 +117,7 @@ impl Kind {
                 command
             }
             Self::Margay => {
-                write(&config, &margay_config(setup))?;
+                write(&config, &margay::config(setup, LISTEN, &Links::default(), "margay"))?;
                 let mut command = setup.programs.command(self, "")?;
                 command.args(["run", "--config"]).arg(&config);
                 command
@@ -141,6 +153,28 @@ impl Kind {
     }
 }
 
+/// Writes the configuration that a SIGHUP makes the margay of [`Kind::start`] read.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn reconfigure_margay(setup: &Setup) -> anyhow::Result<()> {
+    let config = setup.dir.join("margay.conf");
+    write(&config, &margay::config(setup, LISTEN, &Links::default(), "margay"))
+}
+
+/// Starts one margay of a tree of reflectors.
+///
+/// # Errors
+/// The configuration cannot be written or the program cannot be started.
+pub(crate) fn start_margay(setup: &Setup, number: usize, links: &Links) -> anyhow::Result<Daemon> {
+    let name = format!("margay-{number}");
+    let config = setup.dir.join(format!("{name}.conf"));
+    write(&config, &margay::config(setup, margay::listen(number), links, &name))?;
+    let mut command = setup.programs.command(Kind::Margay, "")?;
+    command.args(["run", "--config"]).arg(&config);
+    Daemon::start(command, &setup.dir.join(format!("{name}.log")))
+}
+
 /// `None` if unknown.
 fn cores() -> Option<usize> {
     std::thread::available_parallelism().ok().map(usize::from)
@@ -155,32 +189,6 @@ fn restrict(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         .context("restrict the configuration")
-}
-
-fn margay_config(setup: &Setup) -> String {
-    let Setup { asn, fib, dir, .. } = setup;
-    let fib = *fib != Fib::Off;
-    format!(
-        r#"[bgp]
-asn = {asn}
-router-id = "{address}"
-listen = ["{LISTEN}"]
-
-[[bgp.dynamic-peers]]
-prefix = "{CLIENTS}"
-remote-asn = {asn}
-peers-max = 10000
-route-reflector-client = true
-
-[fib]
-enabled = {fib}
-
-[control]
-socket = "{socket}"
-"#,
-        address = LISTEN.ip(),
-        socket = dir.join("margay.sock").display(),
-    )
 }
 
 fn bird_config(setup: &Setup) -> String {

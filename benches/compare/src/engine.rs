@@ -72,7 +72,12 @@ impl Engine {
 
     /// Adds a session and returns its index.
     pub(crate) fn add(&mut self, source: Ipv4Addr) -> usize {
-        self.sessions.push(Session::new(source));
+        self.add_to(source, self.to)
+    }
+
+    /// Adds a session that will connect to `to`.
+    pub(crate) fn add_to(&mut self, source: Ipv4Addr, to: SocketAddrV4) -> usize {
+        self.sessions.push(Session::new(source, to));
         self.sessions.len() - 1
     }
 
@@ -147,10 +152,10 @@ impl Engine {
     pub(crate) fn dial(&mut self, id: usize) -> anyhow::Result<()> {
         let session = &mut self.sessions[id];
         let open = wire::open(self.asn, self.hold_time_secs, session.source);
-        let source = session.source;
+        let (source, to) = (session.source, session.to);
         let stream = session
-            .dial(self.to, open.into(), Instant::now())
-            .with_context(|| format!("dial {} from {source}", self.to))?;
+            .dial(open.into(), Instant::now())
+            .with_context(|| format!("dial {to} from {source}"))?;
         self.poll.registry().register(
             stream,
             Token(id),

@@ -131,6 +131,43 @@ pub(crate) fn probe(number: u32, version: u32, next_hop: Ipv4Addr) -> (Key, Vec<
     (wire::key_v4(address, 32), out)
 }
 
+/// Whether the prefix is that of a [`probe`]. Probes have attributes of their own, so that no UPDATE
+/// announces one together with others.
+pub(crate) fn is_probe(key: Key) -> bool {
+    key >> 32 == 32 && key as u32 >> 17 == u32::from(Ipv4Addr::new(198, 18, 0, 0)) >> 17
+}
+
+/// The stream of `feed` with another next hop.
+///
+/// # Errors
+/// See [`table_after`].
+pub(crate) fn with_next_hop(feed: &Feed, next_hop: Ipv4Addr) -> anyhow::Result<Vec<u8>> {
+    with_attribute(feed, NEXT_HOP, next_hop.octets())
+}
+
+/// The stream of `feed` with another LOCAL_PREF.
+///
+/// # Errors
+/// See [`table_after`].
+pub(crate) fn with_local_pref(feed: &Feed, value: u32) -> anyhow::Result<Vec<u8>> {
+    const LOCAL_PREF: u8 = 5;
+    with_attribute(feed, LOCAL_PREF, value.to_be_bytes())
+}
+
+/// The stream with this value of an attribute of four octets, which every UPDATE must have.
+fn with_attribute(feed: &Feed, kind: u8, value: [u8; 4]) -> anyhow::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(feed.bytes.len());
+    each_update(&feed.bytes, |body| {
+        let mut body = body.to_vec();
+        let (from, to) = attributes_of(&body).ok_or("an UPDATE without attributes")?;
+        let attributes = body.get_mut(from..to).unwrap_or(&mut []);
+        *value_of(attributes, kind).ok_or("an UPDATE without the attribute")? = value;
+        wire::push_message(&mut out, 2, |out| out.extend_from_slice(&body));
+        Ok(())
+    })?;
+    Ok(out)
+}
+
 /// The UPDATEs of an MRT file of BGP4MP records, octet for octet, with these exceptions:
 ///
 /// - Withdrawals are left out: in a table transfer they withdraw nothing.
@@ -179,7 +216,7 @@ pub(crate) fn mrt_transfer(
         .map_err(anyhow::Error::msg)?;
         let mut body = body.to_vec();
         let (from, to) = attributes_of(&body).context("an UPDATE without attributes")?;
-        if let Some(next_hop) = next_hop_of(body.get_mut(from..to).unwrap_or(&mut [])) {
+        if let Some(next_hop) = value_of(body.get_mut(from..to).unwrap_or(&mut []), NEXT_HOP) {
             let number = hops.len();
             let number = *hops.entry(*next_hop).or_insert(number);
             *next_hop = hop(number).octets();
@@ -236,19 +273,21 @@ const AS_PATH: u8 = 2;
 const AS_SET: u8 = 1;
 const AGGREGATOR: u8 = 7;
 
-fn next_hop_of(attributes: &mut [u8]) -> Option<&mut [u8; 4]> {
-    const NEXT_HOP: u8 = 3;
+/// The value of the attribute `wanted`, of four octets.
+fn value_of(attributes: &mut [u8], wanted: u8) -> Option<&mut [u8; 4]> {
     let mut at = 0;
     loop {
         let rest = attributes.get(at..)?;
         let (kind, value, after) = wire::attribute(rest)?;
         let end = attributes.len() - after.len();
-        if kind == NEXT_HOP {
+        if kind == wanted {
             return attributes.get_mut(end - value.len()..end)?.first_chunk_mut();
         }
         at = end;
     }
 }
+
+const NEXT_HOP: u8 = 3;
 
 fn mrt_updates(mut rest: &[u8]) -> anyhow::Result<Vec<&[u8]>> {
     const BGP4MP_ET: u16 = 17;
@@ -324,11 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn one_attribute_is_replaced_in_every_update() {
+        let feed = Feed::new(node_blocks(7, 3, Ipv4Addr::LOCALHOST)).unwrap();
+        let other = Feed::new(with_local_pref(&feed, 200).unwrap()).unwrap();
+        assert!(feed.sums.same_prefixes(&other.sums));
+        assert_ne!(feed.sums.routes, other.sums.routes);
+        assert_eq!(with_local_pref(&other, 100).unwrap(), &*feed.bytes);
+        let moved = Ipv4Addr::new(10, 0, 0, 7);
+        assert_eq!(with_next_hop(&feed, moved).unwrap(), node_blocks(7, 3, moved));
+    }
+
+    #[test]
     fn probes_and_blocks_are_distinct() {
         let (a, bytes) = probe(1, 1, Ipv4Addr::LOCALHOST);
         let (b, _) = probe(2, 1, Ipv4Addr::LOCALHOST);
         assert_ne!(a, b);
         assert!(table_after(&bytes).unwrap().contains_key(&a));
+        assert!(is_probe(a) && is_probe(b) && !is_probe(wire::key_v4(100 << 24, 26)));
         let all: std::collections::HashSet<Prefix> =
             (0..5000).flat_map(|node| block_prefixes(node, 3)).collect();
         assert_eq!(all.len(), 15_000);

@@ -8,12 +8,15 @@
 mod daemon;
 mod engine;
 mod feed;
+mod fit;
+mod margay;
 mod netns;
 mod options;
 mod process;
 mod programs;
 mod relay;
 mod report;
+mod scale;
 mod scenario;
 mod session;
 mod synth;
@@ -30,7 +33,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 
 use crate::daemon::Kind;
-use crate::options::Options;
+use crate::options::{Options, Scenario};
 use crate::report::Row;
 
 #[derive(Debug, clap::Parser)]
@@ -110,6 +113,14 @@ fn run_outside(options: &Options, interrupted: &AtomicBool) -> anyhow::Result<bo
     raise_descriptor_limit();
     let kinds = options.contestants();
     print_facts(options, &kinds);
+    if options.scenario == Scenario::Scale {
+        let measure = |arguments: &[String], number| {
+            run_one(options, Kind::Margay, number, arguments, interrupted)
+        };
+        let rows = scale::run(options, measure)?;
+        return save(options, &rows).map(|()| true);
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut rows: Vec<Row> = Vec::new();
     for number in 0..options.runs.max(1) {
         for &kind in &kinds {
@@ -117,25 +128,30 @@ fn run_outside(options: &Options, interrupted: &AtomicBool) -> anyhow::Result<bo
                 bail!("interrupted");
             }
             eprintln!("run {}: {} ...", number + 1, kind.name());
-            rows.push(run_one(options, kind, number, interrupted)?);
+            rows.push(run_one(options, kind, number, &arguments, interrupted)?);
         }
     }
     let of_kind = |kind: Kind| rows.iter().filter(|row| row.kind == kind).collect::<Vec<_>>();
     let medians: Vec<Row> =
         kinds.iter().filter_map(|&kind| report::median(&of_kind(kind))).collect();
     report::print(&medians, options.limit);
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_string_pretty(&rows)?)
-            .with_context(|| format!("write {}", path.display()))?;
-    }
+    save(options, &rows)?;
     let done = |row: &Row| row.metrics.first().is_some_and(|metric| metric.value.is_some());
     Ok(medians.iter().all(done))
 }
 
+fn save(options: &Options, rows: &[Row]) -> anyhow::Result<()> {
+    let Some(path) = &options.json else { return Ok(()) };
+    std::fs::write(path, serde_json::to_string_pretty(rows)?)
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// Runs this program with `arguments` in a namespace, with one daemon.
 fn run_one(
     options: &Options,
     kind: Kind,
     number: usize,
+    arguments: &[String],
     interrupted: &AtomicBool,
 ) -> anyhow::Result<Row> {
     let id = format!("mgc{}-{}{number}", std::process::id(), kind.name());
@@ -143,7 +159,7 @@ fn run_one(
     let namespace = netns::Namespace::create(id)?;
     let mut command = namespace.command(&std::env::current_exe()?);
     command
-        .args(std::env::args_os().skip(1))
+        .args(arguments)
         .args(["--inside", kind.name(), "--dir"])
         .arg(&dir.path);
     let mut child = command.spawn().context("run ip netns exec")?;

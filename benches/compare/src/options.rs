@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::daemon::Kind;
+use crate::margay::{GROUPS_MAX, Policy};
 use crate::programs::Programs;
 use crate::synth::Profile;
 
@@ -15,6 +16,16 @@ pub(crate) enum Scenario {
     Reflect,
     /// Every client announces a few blocks and receives those of all others.
     K8s,
+    /// The same through one, two or three layers of reflectors, then single changes: processor time
+    /// of the table's thread and of all others, memory and messages of each reflector.
+    Tree,
+    /// `tree` at many sizes, and the formulas that fit: benches/SCALE.md.
+    Scale,
+    /// Every client announces prefixes of its own, and one that only receives is the clock: bgperf2's
+    /// shape and columns.
+    Bgperf,
+    /// All routes are evaluated anew after a change of policy: how long the clients wait, and until when.
+    Reload,
     /// A client connects after the table has settled.
     Join,
     /// Single changes: the time until every receiver has the change, idle and under load.
@@ -58,7 +69,7 @@ pub(crate) struct Options {
     pub(crate) margay: Option<PathBuf>,
     /// Another program for a daemon: DAEMON=PATH, FRR=FOLDER. May be repeated
     #[arg(long = "program", value_name = "DAEMON=PATH", value_parser = Programs::parse)]
-    pub(crate) given: Vec<(Kind, PathBuf)>,
+    pub(crate) named: Vec<(Kind, PathBuf)>,
     /// Today's BIRD 3, FRR, GoBGP and OpenBGPD, from the root that interop/setup.sh current makes
     #[arg(long)]
     pub(crate) current: bool,
@@ -86,6 +97,18 @@ pub(crate) struct Options {
     /// Blocks of each client (k8s, idle)
     #[arg(long, default_value_t = 3)]
     pub(crate) blocks: usize,
+    /// Update groups of the clients, by export policy (margay)
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=GROUPS_MAX as u64))]
+    pub(crate) groups: usize,
+    /// What routes pass through (margay)
+    #[arg(long, value_enum, default_value_t = Policy::None)]
+    pub(crate) policy: Policy,
+    /// Layers of reflectors (tree)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub(crate) layers: u8,
+    /// Every client announces the same prefixes, with paths of its own (bgperf)
+    #[arg(long)]
+    pub(crate) same: bool,
     /// Measured seconds (idle)
     #[arg(long, default_value_t = 30)]
     pub(crate) seconds: u64,
@@ -105,6 +128,9 @@ pub(crate) struct Options {
     /// A tiny run of margay and the relay that proves the tool works
     #[arg(long)]
     pub(crate) quick: bool,
+    /// The results of an earlier run that `--json` wrote, instead of measuring (scale)
+    #[arg(long)]
+    pub(crate) given: Option<PathBuf>,
     /// Also write the results as JSON to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -139,6 +165,7 @@ impl Options {
         }
         let all: &[Kind] = match (self.quick, self.scenario) {
             (true, Scenario::Kernel | Scenario::Failover) => &[Margay],
+            (_, Scenario::Tree | Scenario::Scale | Scenario::Reload) => &[Margay],
             (true, _) => &[Margay, Relay],
             (_, Scenario::Kernel) => &[Writer, Margay, Bird2, Bird3, Frr],
             (_, Scenario::Failover) => &[Margay, Bird2, Bird3, Frr],
@@ -153,7 +180,7 @@ impl Options {
 
     /// Where the programs are.
     pub(crate) fn programs(&self) -> Programs {
-        Programs::new(self.margay_path(), &self.given, self.current)
+        Programs::new(self.margay_path(), &self.named, self.current)
     }
 
     /// The margay binary to run, `None` when there is none.

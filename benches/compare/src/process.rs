@@ -21,6 +21,15 @@ pub(crate) struct Usage {
     pub(crate) peak_kb: u64,
 }
 
+/// Processor time of the threads of one process, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Threads {
+    /// Those named `table`.
+    pub(crate) table: f64,
+    /// All others that still exist.
+    pub(crate) others: f64,
+}
+
 /// A daemon under test. Dropping it terminates the process and its descendants.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -45,6 +54,27 @@ impl Daemon {
     pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten()?;
         Some(format!("{} ended: {status}", self.name))
+    }
+
+    /// Sends SIGHUP: a daemon reads its configuration again.
+    pub(crate) fn hang_up(&self) {
+        signal(self.child.id(), Signal::HUP);
+    }
+
+    /// Processor time so far, by thread. Descendants do not count.
+    pub(crate) fn threads(&self) -> Threads {
+        let mut threads = Threads::default();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        for task in tasks.into_iter().flatten().flatten() {
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let ran = read("schedstat").split(' ').next().and_then(|text| text.parse::<u64>().ok());
+            let secs = ran.unwrap_or(0) as f64 / 1e9;
+            match read("comm").trim() {
+                "table" => threads.table += secs,
+                _ => threads.others += secs,
+            }
+        }
+        threads
     }
 
     /// Resource usage so far.
@@ -132,6 +162,11 @@ fn cpu_secs(pid: u32) -> f64 {
     let fine: u64 = tasks.filter_map(|task| run(task.path().join("schedstat"))).sum();
     let fine = fine as f64 / 1e9;
     if (coarse - fine).abs() <= TICKS_DOUBT { fine } else { coarse }
+}
+
+/// VmHWM of this process: of the load generator, kB.
+pub(crate) fn own_peak_kb() -> u64 {
+    status_kb(std::process::id(), "VmHWM:")
 }
 
 /// The largest difference between both counts for the same threads, seconds.

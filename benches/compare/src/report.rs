@@ -11,6 +11,37 @@ pub(crate) struct Metric {
     pub(crate) value: Option<f64>,
 }
 
+/// What one reflector of a tree cost.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Reflector {
+    /// `only`, `top`, `middle` or `bottom`.
+    pub(crate) role: String,
+    /// Nodes of the cluster.
+    pub(crate) nodes: usize,
+    /// Layers of reflectors.
+    pub(crate) layers: u8,
+    /// Its sessions: clients, and the reflector above it.
+    pub(crate) members: usize,
+    /// Nodes that announce.
+    pub(crate) origins: usize,
+    /// Prefixes in its table.
+    pub(crate) prefixes: usize,
+    /// Update groups of its clients.
+    pub(crate) groups: usize,
+    /// Processor time while its sessions were established, all threads, milliseconds.
+    pub(crate) open_ms: f64,
+    /// Processor time of the table's thread for the load, milliseconds.
+    pub(crate) table_ms: f64,
+    /// Processor time of all other threads for the load, milliseconds.
+    pub(crate) sockets_ms: f64,
+    /// Processor time of all threads for a single change, microseconds.
+    pub(crate) change_us: f64,
+    /// Growth of resident memory from before the sessions to after the load, kB.
+    pub(crate) peer_kb: f64,
+    /// Resident memory before the sessions, kB.
+    pub(crate) start_kb: f64,
+}
+
 /// The result of one run of one daemon.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Row {
@@ -21,12 +52,15 @@ pub(crate) struct Row {
     pub(crate) metrics: Vec<Metric>,
     /// The result of the verification, and anything unusual.
     pub(crate) notes: Vec<String>,
+    /// Of a tree of reflectors, each.
+    #[serde(default)]
+    pub(crate) reflectors: Vec<Reflector>,
 }
 
 impl Row {
     /// An empty result.
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, metrics: Vec::new(), notes: Vec::new() }
+        Self { kind, metrics: Vec::new(), notes: Vec::new(), reflectors: Vec::new() }
     }
 
     /// Adds a value.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::feed;
 use crate::wire::{self, Event, Key, MESSAGE_LEN_MAX, Message, Sums, Tally};
 
 /// Octets read or written with one call.
@@ -81,6 +82,8 @@ pub(crate) struct Marks {
 pub(crate) struct Session {
     /// Local address, also the BGP Identifier.
     pub(crate) source: Ipv4Addr,
+    /// Where it connects to.
+    pub(crate) to: SocketAddrV4,
     /// State.
     pub(crate) state: State,
     /// Time of the last connection attempt.
@@ -104,6 +107,8 @@ pub(crate) struct Session {
     pub(crate) marks: Marks,
     /// A prefix to watch for, and the time at which it was announced.
     pub(crate) probe: Option<(Key, Option<Instant>)>,
+    /// Whether UPDATEs with [`crate::feed::probe`]s are left out of the tally.
+    pub(crate) leaves_probes_out: bool,
     /// A copy of all received UPDATEs, for a comparison after the clock has stopped.
     pub(crate) capture: Option<Vec<u8>>,
     stream: Option<TcpStream>,
@@ -122,9 +127,10 @@ pub(crate) enum Turn {
 
 impl Session {
     /// A session that has not connected yet.
-    pub(crate) fn new(source: Ipv4Addr) -> Self {
+    pub(crate) fn new(source: Ipv4Addr, to: SocketAddrV4) -> Self {
         Self {
             source,
+            to,
             state: State::Idle,
             dialled: None,
             up: None,
@@ -136,6 +142,7 @@ impl Session {
             goal: None,
             marks: Marks::default(),
             probe: None,
+            leaves_probes_out: false,
             capture: None,
             stream: None,
             partial: Vec::new(),
@@ -150,7 +157,6 @@ impl Session {
     /// descriptor or the address is not local.
     pub(crate) fn dial(
         &mut self,
-        to: SocketAddrV4,
         open: Arc<[u8]>,
         now: Instant,
     ) -> std::io::Result<&mut TcpStream> {
@@ -158,7 +164,7 @@ impl Session {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.bind(&SocketAddr::from((self.source, 0)).into())?;
-        match socket.connect(&SocketAddr::V4(to).into()) {
+        match socket.connect(&SocketAddr::V4(self.to).into()) {
             Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
             _ => {}
         }
@@ -305,6 +311,15 @@ impl Session {
                 Event::Announce(announced, _) if announced == *key => *seen = Some(now),
                 _ => {}
             })?;
+        }
+        if self.leaves_probes_out {
+            let mut is_probe = false;
+            wire::walk_update(body, |event| {
+                is_probe |= matches!(event, Event::Announce(key, _) if feed::is_probe(key));
+            })?;
+            if is_probe {
+                return Ok(());
+            }
         }
         let before = self.tally.announced.count + self.tally.withdrawn.count;
         wire::tally_update(&mut self.tally, body)?;

@@ -26,7 +26,7 @@ pub(super) fn join(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
         lab.engine.arm(id, None);
     }
     let before = lab.usage();
-    let id = lab.engine.add(client_address(clients));
+    let id = lab.engine.add(client_address(clients, lab.groups));
     lab.engine.arm(id, Some(goal_of(total(&feeds), Default::default())));
     let start = Instant::now();
     lab.engine.dial(id)?;

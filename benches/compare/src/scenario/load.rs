@@ -7,6 +7,7 @@ use anyhow::Context;
 use crate::daemon::{Fib, Kind};
 use crate::feed::{self, Feed};
 use crate::options::{Input, shared};
+use crate::process;
 use crate::report::Row;
 use crate::session::{Reading, State};
 use crate::synth;
@@ -14,7 +15,7 @@ use crate::synth;
 use super::{ASN, Lab, Place, client_address, goal_of, hop_address, total, verify, verify_capture};
 
 /// Idle time before the settled memory is read.
-const REST: Duration = Duration::from_secs(2);
+pub(super) const REST: Duration = Duration::from_secs(2);
 
 /// Synthetic feeds with disjoint prefixes, `each` per feeder.
 pub(super) fn synthetic(
@@ -95,10 +96,11 @@ pub(super) fn table(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     verify_capture(&lab.engine.sessions[*receiver], &feeds, row)
 }
 
-fn memory(lab: &Lab, growth: Option<(u64, u64)>, row: &mut Row) {
+pub(super) fn memory(lab: &Lab, growth: Option<(u64, u64)>, row: &mut Row) {
     let usage = lab.usage();
     row.push("peak MB", usage.peak_kb as f64 / 1024.0);
     row.push("settled MB", usage.rss_kb as f64 / 1024.0);
+    row.push("with load MB", (usage.peak_kb + process::own_peak_kb()) as f64 / 1024.0);
     if let Some((before_kb, prefixes)) = growth {
         row.push(
             "B/prefix",
@@ -215,7 +217,9 @@ fn at_once(place: &Place<'_>, feeds: &[Feed], row: &mut Row) -> anyhow::Result<(
         lab.engine.sessions[id].capture = Some(Vec::new());
     }
     let before = lab.usage();
-    let ids: Vec<usize> = (1..=feeds.len()).map(|n| lab.engine.add(client_address(n))).collect();
+    let groups = lab.groups;
+    let ids: Vec<usize> =
+        (1..=feeds.len()).map(|n| lab.engine.add(client_address(n, groups))).collect();
     for (&id, feed) in ids.iter().zip(feeds) {
         lab.engine.arm(id, Some(goal_of(sum, feed.sums)));
         lab.engine.sessions[id].greeting = Some(feed.bytes.clone());

@@ -6,6 +6,8 @@ mod failover;
 mod kernel;
 mod load;
 mod quiet;
+mod shapes;
+mod tree;
 mod writer;
 
 use std::net::Ipv4Addr;
@@ -19,6 +21,7 @@ use anyhow::Context;
 use crate::daemon::{Fib, HOPS, Kind, LISTEN, Setup};
 use crate::engine::{Engine, HOLD_TIME_SECS};
 use crate::feed::Feed;
+use crate::margay::client_address;
 use crate::options::{Options, Scenario};
 use crate::process::{Daemon, Usage};
 use crate::report::Row;
@@ -57,6 +60,10 @@ pub(crate) fn run(
         Scenario::Latency => change::latency(&place, row),
         Scenario::Idle => quiet::idle(&place, row),
         Scenario::Kernel => kernel::kernel(&place, row),
+        Scenario::Tree => tree::tree(&place, row),
+        Scenario::Bgperf => shapes::bgperf(&place, row),
+        Scenario::Reload => shapes::reload(&place, row),
+        Scenario::Scale => anyhow::bail!("runs `tree` at many sizes"),
         Scenario::Failover => failover::failover(&place, row),
     }
 }
@@ -74,6 +81,8 @@ struct Lab {
     engine: Engine,
     daemons: Vec<Daemon>,
     limit: Duration,
+    /// Among which clients are distributed.
+    groups: usize,
 }
 
 impl Place<'_> {
@@ -82,16 +91,24 @@ impl Place<'_> {
     }
 
     fn start_with(&self, asn: u32, fib: Fib, hold_time_secs: u16) -> anyhow::Result<Lab> {
-        let setup = Setup { asn, fib, dir: self.dir.to_owned(), programs: self.options.programs() };
+        let setup = self.setup(asn, fib);
         let daemons = self.kind.start(&setup)?;
         let engine = Engine::new(LISTEN, asn, hold_time_secs, self.interrupted.clone())?;
-        Ok(Lab { engine, daemons, limit: self.options.limit() })
+        let Options { groups, .. } = *self.options;
+        Ok(Lab { engine, daemons, limit: self.options.limit(), groups })
     }
-}
 
-/// The address of client `number`.
-fn client_address(number: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + 1 + number as u32)
+    fn setup(&self, asn: u32, fib: Fib) -> Setup {
+        Setup {
+            asn,
+            fib,
+            dir: self.dir.to_owned(),
+            programs: self.options.programs(),
+            groups: self.options.groups,
+            policy: self.options.policy,
+            local_pref: None,
+        }
+    }
 }
 
 /// The next hop that client `number` announces: on link for the daemon, one per client.
@@ -104,7 +121,7 @@ impl Lab {
     fn open(&mut self, count: usize) -> anyhow::Result<Vec<usize>> {
         let first = self.engine.sessions.len();
         let ids: Vec<usize> =
-            (first..first + count).map(|n| self.engine.add(client_address(n))).collect();
+            (first..first + count).map(|n| self.engine.add(client_address(n, self.groups))).collect();
         let result = self.engine.establish(&ids, IN_FLIGHT, self.limit);
         self.check_daemons()?;
         result?;
