@@ -158,10 +158,7 @@ fn run_one(
     let dir = RunDir::create(std::env::temp_dir().join(&id), options.keep)?;
     let namespace = netns::Namespace::create(id)?;
     let mut command = namespace.command(&std::env::current_exe()?);
-    command
-        .args(arguments)
-        .args(["--inside", kind.name(), "--dir"])
-        .arg(&dir.path);
+    command.args(arguments).args(["--inside", kind.name(), "--dir"]).arg(&dir.path);
     let mut child = command.spawn().context("run ip netns exec")?;
     let status = loop {
         if let Some(status) = child.try_wait()? {

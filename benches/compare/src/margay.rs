@@ -119,9 +119,8 @@ fn policies_of(policy: Policy, groups: usize, local_pref: Option<u32>) -> String
         Policy::Filter => rule("filter", &filtered(), "reject"),
         Policy::Calico => calico_export(),
     };
-    let preferred = local_pref.map(|value| {
-        rule("preference", &format!("set.local-pref = {value}\n"), "next")
-    });
+    let preferred =
+        local_pref.map(|value| rule("preference", &format!("set.local-pref = {value}\n"), "next"));
     let common = preferred.unwrap_or_default() + &common;
     for group in 0..groups.max(1) {
         let own = format!("match.prefixes = [\"203.0.113.{group}/32\"]\n");
@@ -153,21 +152,31 @@ fn calico_export() -> String {
     let ours = "match.any = [{ source = [\"static\", \"kernel\", \"direct\"] }]\n";
     let prefixes = |list: &str| format!("match.prefixes = [{list}]\n");
     let rules = [
-        ("metric from LOCAL_PREF", "match.source = \"bgp\"\nset.metric = 1024\n".to_owned(), "next"),
+        (
+            "metric from LOCAL_PREF",
+            "match.source = \"bgp\"\nset.metric = 1024\n".to_owned(),
+            "next",
+        ),
         ("ordinary metric", format!("{ours}set.metric = 1024\n"), "next"),
         ("LOCAL_PREF from metric", format!("{ours}set.local-pref = 2147482623\n"), "next"),
         ("pool with disableBGPExport", prefixes("\"203.0.113.0/24 or-longer\""), "reject"),
-        ("overlay interface", "match.interface = [\"*.cali\", \"*.calico\"]\n".to_owned(), "reject"),
+        (
+            "overlay interface",
+            "match.interface = [\"*.cali\", \"*.calico\"]\n".to_owned(),
+            "reject",
+        ),
         (
             "another node's block, written by Felix",
-            "match = { source = [\"kernel\"], prefixes = [\"100.64.0.0/10 or-longer\"] }\n".to_owned(),
+            "match = { source = [\"kernel\"], prefixes = [\"100.64.0.0/10 or-longer\"] }\n"
+                .to_owned(),
             "reject",
         ),
         ("BPF interface", "match.interface = [\"bpf*.cali\"]\n".to_owned(), "reject"),
         ("own block", prefixes("\"203.0.113.0/26\", \"203.0.113.64/26\""), "accept"),
         (
             "elevated route in own block",
-            "match = { prefixes = [\"203.0.113.0/26 or-longer\"], metric = \"0-1023\" }\n".to_owned(),
+            "match = { prefixes = [\"203.0.113.0/26 or-longer\"], metric = \"0-1023\" }\n"
+                .to_owned(),
             "accept",
         ),
         ("part of own block", prefixes("\"203.0.113.0/26 or-longer\""), "reject"),

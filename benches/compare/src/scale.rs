@@ -53,7 +53,7 @@ const QUANTITIES: &[Quantity] = &[
     Quantity {
         name: "sessions established, all threads",
         unit: "ms",
-        terms: &[MEMBER],
+        terms: &[MEMBER, ("session²", |s| s.members * s.members)],
         of: |r| r.open_ms,
     },
     Quantity {
@@ -63,6 +63,7 @@ const QUANTITIES: &[Quantity] = &[
             MEMBER,
             ORIGIN,
             PREFIX,
+            ("origin × session", |s| s.origins * s.members),
             ("origin × group", |s| s.origins * s.groups),
             ("prefix × group", |s| s.prefixes * s.groups),
         ],
@@ -73,6 +74,7 @@ const QUANTITIES: &[Quantity] = &[
         unit: "ms",
         terms: &[
             MEMBER,
+            ORIGIN,
             PREFIX,
             ("origin × session", |s| s.origins * s.members),
             ("prefix × session", |s| s.prefixes * s.members),
@@ -88,11 +90,20 @@ const QUANTITIES: &[Quantity] = &[
     Quantity {
         name: "memory beyond that of a daemon without sessions",
         unit: "kB",
-        terms: &[ONE, MEMBER, ORIGIN, PREFIX, ("prefix × group", |s| s.prefixes * s.groups)],
+        terms: &[
+            ONE,
+            MEMBER,
+            ORIGIN,
+            PREFIX,
+            ("origin × session", |s| s.origins * s.members),
+            ("prefix × group", |s| s.prefixes * s.groups),
+        ],
         of: |r| r.peer_kb,
     },
 ];
 
+/// Trees of so many nodes are not fitted: they show what the formulas are worth.
+const FORETOLD: usize = 4_000;
 /// Clients of one reflector where there is more than one layer, in what is extrapolated.
 const CLIENTS_EACH: usize = 1_000;
 /// Reflectors below one of the middle layer.
@@ -101,17 +112,36 @@ const BELOW_EACH: usize = 10;
 const BLOCKS: usize = 3;
 
 fn clusters(quick: bool) -> Vec<Cluster> {
-    let of = |nodes, feeders, blocks, groups, layers| Cluster { nodes, feeders, blocks, groups, layers };
+    let of =
+        |nodes, feeders, blocks, groups, layers| Cluster { nodes, feeders, blocks, groups, layers };
     if quick {
-        let sizes = [(20, 20, 1, 1), (40, 40, 3, 1), (40, 10, 3, 2), (60, 60, 6, 1), (80, 20, 1, 4), (80, 80, 3, 2)];
+        let sizes = [
+            (20, 20, 1, 1),
+            (40, 40, 3, 1),
+            (40, 10, 3, 2),
+            (60, 60, 6, 1),
+            (80, 20, 1, 4),
+            (80, 80, 3, 2),
+        ];
         let mut all: Vec<Cluster> = sizes.map(|(n, f, b, g)| of(n, f, b, g, 1)).into();
         all.push(of(40, 40, 3, 1, 2));
         return all;
     }
     let sizes = [
-        (250, 250, 3, 1), (500, 500, 3, 1), (1_000, 1_000, 3, 1), (2_000, 2_000, 3, 1), (4_000, 4_000, 3, 1),
-        (4_000, 500, 3, 1), (2_000, 250, 30, 1), (1_000, 1_000, 1, 1), (1_000, 1_000, 10, 1), (1_000, 1_000, 40, 1),
-        (1_000, 1_000, 3, 8), (1_000, 1_000, 3, 32), (2_000, 2_000, 3, 16), (1_000, 1_000, 10, 32),
+        (250, 250, 3, 1),
+        (500, 500, 3, 1),
+        (1_000, 1_000, 3, 1),
+        (2_000, 2_000, 3, 1),
+        (4_000, 4_000, 3, 1),
+        (4_000, 500, 3, 1),
+        (2_000, 250, 30, 1),
+        (1_000, 1_000, 1, 1),
+        (1_000, 1_000, 10, 1),
+        (1_000, 1_000, 40, 1),
+        (1_000, 1_000, 3, 8),
+        (1_000, 1_000, 3, 32),
+        (2_000, 2_000, 3, 16),
+        (1_000, 1_000, 10, 32),
         (500, 500, 3, 64),
     ];
     let mut all: Vec<Cluster> = sizes.map(|(n, f, b, g)| of(n, f, b, g, 1)).into();
@@ -142,7 +172,8 @@ pub(crate) fn run(
             let arguments = arguments(options, cluster);
             eprintln!("run {} of {}: {} ...", number + 1, options.runs, arguments.join(" "));
             let row = measure(&arguments, number * clusters.len() + at)?;
-            let exact = row.notes.iter().any(|note| *note == format!("receivers: {} exact", cluster.nodes));
+            let exact =
+                row.notes.iter().any(|note| *note == format!("receivers: {} exact", cluster.nodes));
             ensure!(exact && !row.reflectors.is_empty(), "{cluster:?}: {}", row.notes.join("; "));
             rows.push(row);
         }
@@ -206,7 +237,7 @@ fn middle(runs: &[&Reflector], of: fn(&Reflector) -> f64) -> (f64, f64, f64) {
 fn print(rows: &[Row]) -> anyhow::Result<()> {
     let all = measured(rows);
     let (fitted, predicted): (Measured<'_>, Measured<'_>) =
-        all.into_iter().partition(|runs| runs[0].layers == 1);
+        all.into_iter().partition(|runs| runs[0].layers == 1 || runs[0].nodes < FORETOLD);
     ensure!(fitted.len() > 5, "too few sizes for the formulas");
     let mut formulas = Vec::new();
     for quantity in QUANTITIES {
@@ -220,7 +251,8 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
     println!("\n### The formulas\n");
     println!("| quantity | formula | residuals: median, largest |\n|---|---|---|");
     for (quantity, formula) in QUANTITIES.iter().zip(&formulas) {
-        let mut off: Vec<f64> = fitted.iter().map(|runs| residual(quantity, formula, runs).abs()).collect();
+        let mut off: Vec<f64> =
+            fitted.iter().map(|runs| residual(quantity, formula, runs).abs()).collect();
         off.sort_by(f64::total_cmp);
         println!(
             "| {} | {} | {:.0} %, {:.0} % |",
@@ -230,8 +262,13 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
             off[off.len() - 1] * 100.0
         );
     }
-    print_measured("### Measured, one layer: what was fitted", &fitted, &formulas);
-    print_measured("### Measured, two and three layers: not fitted, foretold", &predicted, &formulas);
+    print_measured("### Measured and fitted", &fitted, &formulas);
+    print_measured(
+        "### Measured and not fitted: what the formulas are worth",
+        &predicted,
+        &formulas,
+    );
+    print_messages(rows)?;
     print_margins(&formulas);
     print_extrapolated(&formulas, middle(&fitted[0], |r| r.start_kb).0);
     Ok(())
@@ -272,8 +309,12 @@ fn residual(quantity: &Quantity, formula: &[f64], runs: &[&Reflector]) -> f64 {
 }
 
 fn print_measured(title: &str, all: &Measured<'_>, formulas: &[Vec<f64>]) {
-    println!("\n{title}\n\nMedian (least to most) of the runs, and how far the median is from the formula.\n");
-    println!("| nodes, layers | reflector | sessions | origins | prefixes | groups | runs | open ms | table ms | others ms | change µs | kB |");
+    println!(
+        "\n{title}\n\nMedian (least to most) of the runs, and how far the median is from the formula.\n"
+    );
+    println!(
+        "| nodes, layers | reflector | sessions | origins | prefixes | groups | runs | open ms | table ms | others ms | change µs | kB |"
+    );
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for runs in all {
         let r = runs[0];
@@ -288,9 +329,40 @@ fn print_measured(title: &str, all: &Measured<'_>, formulas: &[Vec<f64>]) {
             .collect();
         println!(
             "| {}, {} | {} | {} | {} | {} | {} | {} | {} |",
-            r.nodes, r.layers, r.role, r.members, r.origins, r.prefixes, r.groups, runs.len(), cells.join(" | ")
+            r.nodes,
+            r.layers,
+            r.role,
+            r.members,
+            r.origins,
+            r.prefixes,
+            r.groups,
+            runs.len(),
+            cells.join(" | ")
         );
     }
+}
+
+/// UPDATEs that nodes received, which are counted and not fitted.
+fn print_messages(rows: &[Row]) -> anyhow::Result<()> {
+    let value = |row: &Row, name: &str| row.metrics.iter().find(|m| m.name == name)?.value;
+    let (mut loads, mut changes): (Vec<f64>, Vec<f64>) = Default::default();
+    for row in rows {
+        let reflector = row.reflectors.first().context("a run without reflectors")?;
+        let (nodes, origins) = (reflector.nodes as f64, reflector.origins as f64);
+        // Each node that announces is not sent its own.
+        let expected = nodes * origins - origins;
+        loads.push(value(row, "UPDATEs received").unwrap_or_default() / expected);
+        changes.push(value(row, "of each change").unwrap_or_default() / (nodes - 1.0));
+    }
+    let range = |of: &[f64]| {
+        let least = of.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = of.iter().copied().fold(0.0, f64::max);
+        format!("{least:.3} to {most:.3}")
+    };
+    println!("\n### Messages\n");
+    println!("UPDATEs that a node receives for each other node that announces: {}.", range(&loads));
+    println!("For a single change, for each node but its own: {}.", range(&changes));
+    Ok(())
 }
 
 /// A cluster with one reflector.
@@ -299,8 +371,12 @@ fn single(nodes: f64, prefixes: f64, groups: f64) -> Size {
 }
 
 fn print_margins(formulas: &[Vec<f64>]) {
-    println!("\n### One more, with one reflector\n\nBy the formulas, {BLOCKS} blocks a node, one update group.\n");
-    println!("| nodes | one more | table µs | others µs | a change, µs | kB |\n|---|---|--:|--:|--:|--:|");
+    println!(
+        "\n### One more, with one reflector\n\nBy the formulas, {BLOCKS} blocks a node, one update group.\n"
+    );
+    println!(
+        "| nodes | one more | table µs | others µs | a change, µs | kB |\n|---|---|--:|--:|--:|--:|"
+    );
     for nodes in [1_000.0, 10_000.0, 50_000.0] {
         let prefixes = nodes * BLOCKS as f64;
         let now = single(nodes, prefixes, 1.0);
@@ -346,7 +422,9 @@ fn print_extrapolated(formulas: &[Vec<f64>], start_kb: f64) {
         "{BLOCKS} blocks a node, one update group; with layers, {CLIENTS_EACH} nodes to a reflector and \
          {BELOW_EACH} reflectors to one of the middle layer. Seconds are processor time of the whole load."
     );
-    println!("\n| nodes | layers | reflectors | one of | sessions | open s | table s | others s | a change, ms | MB | UPDATEs sent for a change, all |");
+    println!(
+        "\n| nodes | layers | reflectors | one of | sessions | open s | table s | others s | a change, ms | MB | UPDATEs sent for a change, all |"
+    );
     println!("|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|");
     for nodes in [1_000, 2_000, 5_000, 10_000, 20_000, 50_000] {
         for layers in 1..=3 {
@@ -354,7 +432,8 @@ fn print_extrapolated(formulas: &[Vec<f64>], start_kb: f64) {
             let reflectors: usize = layout.iter().map(|(_, count, _)| count).sum();
             for (role, _, members) in &layout {
                 let prefixes = (nodes * BLOCKS) as f64;
-                let size = Size { members: *members as f64, origins: nodes as f64, prefixes, groups: 1.0 };
+                let size =
+                    Size { members: *members as f64, origins: nodes as f64, prefixes, groups: 1.0 };
                 let of = |at: usize| foretold(&QUANTITIES[at], &formulas[at], size);
                 println!(
                     "| {nodes} | {layers} | {reflectors} | {role} | {members} | {:.2} | {:.3} | {:.2} | {:.2} | {:.0} | {} |",

@@ -8,6 +8,7 @@ use super::{
     Audience, CHUNK_MAX, CoveredRanges, Except, ExportId, ExportState, ExportTable, Frame,
     GroupKey, Reflection,
 };
+use crate::policy::PrefixClass;
 use crate::rib::{AttrTable, DestId, NextHops, Version};
 use crate::types::{Family, PathId};
 use crate::wire::{AttrEdit, UpdateWriter};
@@ -56,8 +57,9 @@ pub(crate) struct Memo {
     latest: Option<(MemoKey, Option<ExportId>)>,
 }
 
-/// Attributes, next hop and source of a path, and whether it is long-lived stale.
-pub(crate) type MemoKey = (u32, u32, u16, bool);
+/// Attributes, next hop and source of a path, whether it is long-lived stale, and what the policy sees
+/// of its prefix.
+pub(crate) type MemoKey = (u32, u32, u16, bool, PrefixClass);
 
 impl Memo {
     /// Whether the results hold for a group with this key.

@@ -22,9 +22,9 @@ use super::batch::{Batch, Encoded};
 use super::{
     AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, Except, ExportId, ExportState,
     ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, NOTES_MAX, Readers, Resync,
-    ResyncEnd, Resyncing, Withholding, evaluate_export, is_memoisable,
+    ResyncEnd, Resyncing, Withholding, evaluate_export, memo_class,
 };
-use crate::policy::Weight;
+use crate::policy::Prepared;
 use crate::rib::{
     DestId, Destinations, IdSet, LocRib, LocalAttrs, Meter, Path, PathFlags, RUN_MAX, SourceCounts,
     SourceId, Version, WorkSet,
@@ -96,7 +96,7 @@ pub(crate) struct Group {
     pub(crate) id: u32,
     pub(crate) key: GroupKey,
     /// Cost of evaluating the export policy.
-    weight: Weight,
+    policy: Prepared,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
     advertised_paths: AdjRibOut,
@@ -161,7 +161,7 @@ impl Group {
         let advertised_paths = AdjRibOut::new(key.add_path.is_some(), seed);
         Group {
             id,
-            weight: key.export.weight(),
+            policy: Prepared::new(&key.export),
             key,
             log,
             members: BTreeMap::new(),
@@ -261,7 +261,7 @@ impl Group {
 
     /// Replaces the key; the caller must follow with [`Group::mark_all`].
     pub(super) fn set_key(&mut self, key: GroupKey) -> GroupKey {
-        self.weight = key.export.weight();
+        self.policy = Prepared::new(&key.export);
         std::mem::replace(&mut self.key, key)
     }
 
@@ -634,18 +634,16 @@ impl Group {
     ) -> ExportId {
         batch.work += WORK_KNOWN;
         let source = path.source.source();
-        let memo_key = is_memoisable(&self.key, source).then_some((
-            path.attrs.0,
-            path.next_hop.0,
-            path.source.0,
-            path.flags.has(PathFlags::LONG_LIVED),
-        ));
+        let is_stale = path.flags.has(PathFlags::LONG_LIVED);
+        let memo_key = memo_class(source, &self.policy, || state.dests.prefix(dest))
+            .map(|class| (path.attrs.0, path.next_hop.0, path.source.0, is_stale, class));
         if let Some(found) = memo_key.and_then(|key| batch.memo.get(&key)) {
             let out = found.unwrap_or_default();
             state.outs.retain(out);
             return out;
         }
-        batch.work += WORK_RULES + self.weight.work(state.attrs.view(path.attrs).as_bytes().len());
+        batch.work +=
+            WORK_RULES + self.policy.weight.work(state.attrs.view(path.attrs).as_bytes().len());
         let out = match self.evaluate(dest, path, state) {
             Ok(exported) => {
                 let attrs = match exported.attrs {

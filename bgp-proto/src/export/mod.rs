@@ -31,7 +31,8 @@ pub(crate) use log::{MemberEvent, MemberKey, Readers, Subscription};
 pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
 pub(crate) use ribs::{AdjRibsOut, Merging};
 pub(crate) use rules::{
-    Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable, trace_policy,
+    Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable, memo_class,
+    trace_policy,
 };
 pub(crate) use state::{
     ExportState, ExportView, NOTES_MAX, evaluate_export, evaluate_path, trace_export,

@@ -6,9 +6,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::policy::{Change, Decision, Policy, RouteRef, Source, Verdict};
+use crate::policy::{Change, Decision, Policy, PrefixClass, Prepared, RouteRef, Source, Verdict};
 use crate::rib::{AttrKey, SourceFacts, Vantage};
-use crate::types::{Asn, ClusterId, Community, Family, NextHop, PeerType, Role, RouterId};
+use crate::types::{Asn, ClusterId, Community, Family, NextHop, PeerType, Prefix, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
 use super::{AddPathSend, Drain, LongLived, NextHopMode};
@@ -319,6 +319,17 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
 /// Whether the result depends only on a route's attributes, next hop and source.
 pub(crate) fn is_memoisable(group: &GroupKey, source: Source) -> bool {
     source == Source::Bgp && group.export.is_prefix_independent()
+}
+
+/// What the result depends on besides a route's attributes, next hop and source; `None`: on more than
+/// the prefix. Valid while no next hop changes.
+#[inline]
+pub(crate) fn memo_class(
+    source: Source,
+    policy: &Prepared,
+    prefix: impl FnOnce() -> Prefix,
+) -> Option<PrefixClass> {
+    if source == Source::Bgp { policy.class(prefix) } else { None }
 }
 
 fn check_communities(group: &GroupKey, key: &AttrKey) -> Result<(), Withholding> {

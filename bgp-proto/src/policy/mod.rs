@@ -9,6 +9,7 @@
 //! rules match against the changed route. Nothing is allocated unless a change alters attributes.
 
 mod action;
+mod classes;
 mod matcher;
 mod prefix_set;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use crate::types::Source;
+pub(crate) use classes::{PrefixClass, Prepared};
 pub use matcher::glob_matches;
 pub use prefix_set::{PrefixMatch, PrefixSet};
 

@@ -749,6 +749,22 @@ proptest! {
     }
 
     #[test]
+    fn prefixes_of_one_class_have_one_verdict(
+        model in model(), prefixes in prop::collection::vec(prefix(), 2..9), policy in any_policy(),
+    ) {
+        let known = Prepared::new(&policy);
+        let seen = prefixes.into_iter().map(|prefix| {
+            let class = known.class(|| prefix).expect("few conditions");
+            let verdict = policy.evaluate(&Model { prefix, ..model.clone() }.route().borrow());
+            (prefix.family(), class, verdict)
+        });
+        let seen: Vec<_> = seen.collect();
+        for (a, b) in seen.iter().zip(&seen[1..]).filter(|(a, b)| (a.0, a.1) == (b.0, b.1)) {
+            prop_assert_eq!(&a.2, &b.2);
+        }
+    }
+
+    #[test]
     fn unconditional_changes_are_idempotent_unless_they_read_the_route(
         model in model(), changes in prop::collection::vec(change(), 0..6),
     ) {

@@ -1,18 +1,21 @@
 //! Import: loop detection, import policy, storing and withdrawing paths (RFC 4271 §9.1.1).
 
+mod context;
+
 use std::slice;
 use std::sync::Arc;
+
+pub(super) use context::ImportContext;
 
 use super::inputs::Taken;
 use super::peer::{Pass, QueuedBatch};
 use super::refusals::{RefusalId, Refusals};
-use super::{CloseReason, Drain, ImportCounts, PeerRoutes, Table, TableEvent};
-use crate::policy::{Decision, RouteRef, Source, Weight};
+use super::{CloseReason, Drain, ImportCounts, Table, TableEvent};
+use crate::policy::{Decision, Prepared, Source};
 use crate::rib::{
-    AttrId, AttrKey, DestId, LocRib, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags,
-    Probe, Refusal, SourceId, Stamp, Stored, default_preference,
+    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags, Probe,
+    Refusal, SourceId, Stamp, Stored, default_preference,
 };
-use crate::session::Negotiated;
 use crate::types::{Family, FamilyMap, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
 use crate::wire::{AttrEdit, Origin, RouteAction, RouteBatch, RouteEntry};
 
@@ -65,37 +68,6 @@ impl Imported {
             flags.set(PathFlags::LONG_LIVED);
         }
         Path { attrs: self.attrs, next_hop: self.next_hop, flags, ..*path }
-    }
-}
-
-/// What import needs to know about the sender.
-pub(super) struct ImportContext {
-    pub(super) source: SourceId,
-    pub(super) routes: Arc<PeerRoutes>,
-    pub(super) session: Arc<Negotiated>,
-    /// Cost of evaluating the import policy.
-    pub(super) weight: Weight,
-}
-
-impl ImportContext {
-    /// A received route as the import policy sees it.
-    #[inline]
-    pub(super) fn route<'a>(
-        &self,
-        loc_rib: &'a LocRib,
-        prefix: Prefix,
-        (attrs, hop): (AttrId, NextHopId),
-    ) -> RouteRef<'a> {
-        RouteRef {
-            prefix,
-            attrs: loc_rib.attrs.view(attrs),
-            next_hop: loc_rib.hops.hop(hop),
-            source: Source::Bgp,
-            interface: loc_rib.hops.interface(hop),
-            metric: None,
-            peer_type: Some(self.session.peer_type),
-            shared_bandwidth: None,
-        }
     }
 }
 
@@ -278,7 +250,7 @@ impl Table {
             source: peer.source,
             routes: Arc::clone(&peer.routes),
             session: Arc::clone(peer.session.as_ref()?),
-            weight: peer.routes.import.policy.weight(),
+            policy: Prepared::new(&peer.routes.import.policy),
         })
     }
 
@@ -296,10 +268,15 @@ impl Table {
         let hop = self.loc_rib.hops.intern(next_hop);
         let checked = self.check_received(importing.context, received);
         let mut rest = 0;
-        if importing.context.routes.import.policy.is_prefix_independent() {
-            rest = self.announce_alike(importing, family, (received, hop, checked), window);
+        if importing.context.policy.has_classes() {
+            while !window.as_slice().is_empty() {
+                rest = self.announce_alike(importing, family, (received, hop, checked), window);
+                if rest == 0 || importing.meter.is_spent() {
+                    break;
+                }
+            }
         } else {
-            let work = 2 + importing.context.weight.work(attrs.len());
+            let work = 2 + importing.context.policy.weight.work(attrs.len());
             for route in window.by_ref() {
                 let imported =
                     self.import_route(importing.context, route.prefix, received, hop, checked);
@@ -317,8 +294,9 @@ impl Table {
         rest
     }
 
-    /// Imports announcements that all have the same result. New destinations are created with their
-    /// path in one step and counted together: most of an initial full table is such routes.
+    /// Imports announcements that all have the same result, to the next prefix of another class. New
+    /// destinations are created with their path in one step and counted together: most of an initial
+    /// full table is such routes.
     fn announce_alike(
         &mut self,
         importing: &mut Importing<'_>,
@@ -334,7 +312,12 @@ impl Table {
             imported.path(importing.now, context.source, PathId(0), importing.stamps[family]);
         let mut fresh = std::mem::take(&mut self.fresh);
         let (mut done, mut rest) = (0, 0);
-        for route in window.by_ref() {
+        let class = context.policy.class(|| first.prefix);
+        while let Some(route) = window.as_slice().first() {
+            if done > 0 && context.policy.class(|| route.prefix) != class {
+                break;
+            }
+            window.next();
             path.path_id = route.path_id.0;
             let rib = self.loc_rib.rib_mut(family);
             let made =
@@ -356,7 +339,7 @@ impl Table {
                 break;
             }
         }
-        importing.meter.spend(2 * done + context.weight.work(0));
+        importing.meter.spend(2 * done + context.policy.weight.work(0));
         self.count_fresh(importing.peer, family, &imported, &mut fresh);
         self.fresh = fresh;
         self.release_imported(&imported);

@@ -262,7 +262,7 @@ impl Table {
             let kept = self.loc_rib.received(&name);
             let (received, hop) = kept.unwrap_or((path.attrs, path.next_hop));
             let octets = self.loc_rib.attrs.view(received).as_bytes().len();
-            meter.spend(4 + context.weight.work(octets));
+            meter.spend(4 + context.policy.weight.work(octets));
             let checked = self.check_received(context, received);
             let imported = self.import_route(context, prefix, received, hop, checked);
             let new = imported.again(&path);

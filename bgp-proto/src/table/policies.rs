@@ -187,7 +187,7 @@ impl Table {
                 continue;
             }
             let Some(context) = self.context(id, Liveness::Any) else { continue };
-            meter.spend(context.weight.work(0));
+            meter.spend(context.policy.weight.work(0));
             let route = self.received_route(&context, family, dest, path);
             let policy = Arc::clone(&hits.policy);
             let verdict = policy.evaluate_with(&route, |rule, _| hits.matched(rule));

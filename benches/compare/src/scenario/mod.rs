@@ -120,8 +120,9 @@ impl Lab {
     /// Adds `count` clients and establishes their sessions.
     fn open(&mut self, count: usize) -> anyhow::Result<Vec<usize>> {
         let first = self.engine.sessions.len();
-        let ids: Vec<usize> =
-            (first..first + count).map(|n| self.engine.add(client_address(n, self.groups))).collect();
+        let ids: Vec<usize> = (first..first + count)
+            .map(|n| self.engine.add(client_address(n, self.groups)))
+            .collect();
         let result = self.engine.establish(&ids, IN_FLIGHT, self.limit);
         self.check_daemons()?;
         result?;

@@ -69,8 +69,10 @@ fn same(
     each: usize,
     row: &mut Row,
 ) -> anyhow::Result<Vec<Feed>> {
-    let first = synthetic(place, 1, each, row)?.into_iter().next().context("no prefixes to feed")?;
-    let others = (1..clients).map(|number| Feed::new(feed::with_next_hop(&first, hop_address(number))?));
+    let first =
+        synthetic(place, 1, each, row)?.into_iter().next().context("no prefixes to feed")?;
+    let others =
+        (1..clients).map(|number| Feed::new(feed::with_next_hop(&first, hop_address(number))?));
     let mut feeds = others.collect::<anyhow::Result<Vec<_>>>()?;
     feeds.insert(0, first);
     Ok(feeds)
@@ -149,7 +151,8 @@ pub(super) fn reload(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let settled = lab.settle(start)?;
     let after = lab.usage();
     stalls.sort_by(f64::total_cmp);
-    let at = |part: f64| stalls.get(((stalls.len().max(1) - 1) as f64 * part).round() as usize).copied();
+    let at =
+        |part: f64| stalls.get(((stalls.len().max(1) - 1) as f64 * part).round() as usize).copied();
     row.metrics.clear();
     row.push("reload s", settled.secs());
     row.push("stall p50 ms", at(0.5));

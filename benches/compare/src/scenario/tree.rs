@@ -24,6 +24,10 @@ const FAN_OUT: usize = 2;
 /// Single changes. Their processor time is divided by this.
 const CHANGES: u32 = 50;
 
+/// After this a reflector whose neighbours have all connected holds nothing back: it waits for those
+/// that it does not know of.
+const HELD_BACK: Duration = Duration::from_secs(12);
+
 /// Where each reflector is.
 struct Position {
     role: &'static str,
@@ -83,8 +87,9 @@ pub(super) fn tree(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let engine = Engine::new(LISTEN, ASN, HOLD_TIME_SECS, place.interrupted.clone())?;
     let groups = options.groups;
     let mut lab = Lab { engine, daemons, limit: options.limit(), groups };
-    // Reflectors dial each other, and answer, before anything is measured.
-    lab.rest(Duration::from_millis(2_500))?;
+    // Reflectors dial each other and advertise nothing before all of them have answered (RFC 4724
+    // §4.1): measured is what comes after that.
+    lab.rest(if options.layers > 1 { HELD_BACK } else { Duration::from_millis(1_000) })?;
     let started = Used::of(&lab);
     let first_bottom = positions.iter().position(|p| matches!(p.role, "only" | "bottom"));
     let first_bottom = first_bottom.unwrap_or(0);

@@ -246,7 +246,7 @@ impl Rehearsal {
         };
         let context = self.contexts.get(usize::from(path.source.0))?.as_ref()?;
         let octets = self.shadow.loc_rib.attrs.view(received).as_bytes().len();
-        meter.spend(WORK_PATH + context.weight.work(octets));
+        meter.spend(WORK_PATH + context.policy.weight.work(octets));
         let checked = self.shadow.check_received(context, received);
         let after = self.shadow.import_route(context, prefix, received, hop, checked).again(path);
         if path.flags.has(PathFlags::LONG_LIVED) {
