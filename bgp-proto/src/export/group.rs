@@ -11,7 +11,7 @@ mod choice;
 mod resyncing;
 pub(crate) mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -114,7 +114,8 @@ pub(crate) struct Group {
     /// change at this version.
     flush_version: Version,
     resync_at: u32,
-    resyncing: u32,
+    /// Members being resynchronised.
+    resyncing: BTreeSet<SourceId>,
     /// Paths advertised.
     advertised: u32,
     /// The same, per peer excluded by split horizon.
@@ -174,7 +175,7 @@ impl Group {
             is_queued: false,
             flush_version: version,
             resync_at: 0,
-            resyncing: 0,
+            resyncing: BTreeSet::new(),
             advertised: 0,
             advertised_except: SourceCounts::default(),
             exports: ExportCounts::default(),
@@ -386,9 +387,8 @@ impl Group {
     }
 
     pub(crate) fn remove_member(&mut self, peer: SourceId) {
-        if self.members.remove(&peer).is_some_and(|member| member.resyncing.is_some()) {
-            self.resyncing -= 1;
-        }
+        self.members.remove(&peer);
+        self.resyncing.remove(&peer);
     }
 
     /// The member with this key.
@@ -403,7 +403,7 @@ impl Group {
         }
         let start = self.resync_at;
         let Some(member) = self.members.get_mut(&peer) else { return };
-        self.resyncing += u32::from(member.resyncing.is_none());
+        self.resyncing.insert(peer);
         member.resyncing = Some(Resyncing::begin(resync, start));
         // A second BoRR would make the peer discard what it was sent since the first (RFC 7313 §4).
         if resync.end == ResyncEnd::Refresh && resync.covered.is_empty() {
@@ -415,8 +415,10 @@ impl Group {
 
     /// The member fell off the log: its resynchronisation is void.
     pub(crate) fn lose_resync(&mut self, peer: SourceId) {
-        if self.members.get_mut(&peer).is_some_and(|member| member.resyncing.take().is_some()) {
-            self.resyncing -= 1;
+        if self.resyncing.remove(&peer)
+            && let Some(member) = self.members.get_mut(&peer)
+        {
+            member.resyncing = None;
         }
     }
 
@@ -438,11 +440,11 @@ impl Group {
         if !self.has_pending() {
             self.log.set_complete(state.version);
         }
-        if self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing) {
+        if !self.resyncing.is_empty() && self.log.has_room(window, Readers::Resyncing) {
             self.resync_slice(state, window, meter);
         }
         let more = self.flushes_live() && self.log.has_room(window, Readers::All)
-            || self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing);
+            || !self.resyncing.is_empty() && self.log.has_room(window, Readers::Resyncing);
         if more { SliceState::More } else { SliceState::Done }
     }
 
@@ -450,7 +452,7 @@ impl Group {
     /// resynchronisation to reach and flush them: a new group would otherwise be sent everything
     /// twice.
     fn flushes_live(&self) -> bool {
-        self.has_pending() && (self.resyncing as usize) < self.members.len()
+        self.has_pending() && self.resyncing.len() < self.members.len()
     }
 
     fn is_full(&self, batch: &Batch, window: usize, meter: &Meter) -> bool {

@@ -34,8 +34,9 @@ impl SliceLimit {
 impl Group {
     pub(super) fn wrap(&mut self) {
         self.resync_at = 0;
-        for member in self.members.values_mut() {
-            if let Some(resyncing) = &mut member.resyncing {
+        for peer in &self.resyncing {
+            let member = self.members.get_mut(peer);
+            if let Some(resyncing) = member.and_then(|member| member.resyncing.as_mut()) {
                 resyncing.wrap();
             }
         }
@@ -50,7 +51,8 @@ impl Group {
         let mut batch = self.begin_batch(state);
         let mut finished = Vec::new();
         let mut covered = CoveredRanges::default();
-        while self.resyncing > 0 && (batch.considered == 0 || !self.is_full(&batch, window, meter))
+        while !self.resyncing.is_empty()
+            && (batch.considered == 0 || !self.is_full(&batch, window, meter))
         {
             if self.resync_at >= state.dests.slots() {
                 self.wrap();
@@ -98,8 +100,11 @@ impl Group {
             withdraw_since: u32::MAX,
             members: SmallVec::new(),
         };
-        for (peer, member) in &self.members {
-            let Some(resyncing) = &member.resyncing else { continue };
+        for peer in &self.resyncing {
+            let member = self.members.get(peer);
+            let Some(resyncing) = member.and_then(|member| member.resyncing.as_ref()) else {
+                continue;
+            };
             limit.members.push((*peer, state.generation(resyncing.withdraw_since)));
             let segment = resyncing.segment(self.resync_at, state.dests.slots());
             limit.end = limit.end.min(segment.end);
@@ -112,13 +117,14 @@ impl Group {
     }
 
     fn finish_resyncs(&mut self, finished: &mut Vec<(SourceId, ResyncEnd)>) {
-        for (peer, member) in &mut self.members {
-            if let Some(resyncing) =
-                member.resyncing.take_if(|resyncing| resyncing.is_done(self.resync_at))
-            {
-                self.resyncing -= 1;
-                finished.push((*peer, resyncing.end));
-            }
+        let (members, at, first) = (&mut self.members, self.resync_at, finished.len());
+        for peer in &self.resyncing {
+            let resyncing = members.get_mut(peer).map(|member| &mut member.resyncing);
+            let done = resyncing.and_then(|resyncing| resyncing.take_if(|r| r.is_done(at)));
+            finished.extend(done.map(|resyncing| (*peer, resyncing.end)));
+        }
+        for (peer, _) in &finished[first..] {
+            self.resyncing.remove(peer);
         }
     }
 
