@@ -104,6 +104,9 @@ const QUANTITIES: &[Quantity] = &[
 
 /// Trees of so many nodes are not fitted: they show what the formulas are worth.
 const FORETOLD: usize = 4_000;
+/// Milliseconds, microseconds or kB below which nothing was measured: a reflector without clients
+/// establishes no session.
+const MEASURABLE: f64 = 1.0;
 /// Clients of one reflector where there is more than one layer, in what is extrapolated.
 const CLIENTS_EACH: usize = 1_000;
 /// Reflectors below one of the middle layer.
@@ -241,18 +244,21 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
     ensure!(fitted.len() > 5, "too few sizes for the formulas");
     let mut formulas = Vec::new();
     for quantity in QUANTITIES {
-        let samples = fitted.iter().map(|runs| {
+        let samples = fitted.iter().filter_map(|runs| {
             let size = size_of(runs[0]);
             let terms = quantity.terms.iter().map(|(_, term)| term(size)).collect();
-            (terms, middle(runs, quantity.of).0.max(f64::MIN_POSITIVE))
+            let (value, ..) = middle(runs, quantity.of);
+            (value >= MEASURABLE).then_some((terms, value))
         });
         formulas.push(fit::coefficients(&samples.collect::<Vec<_>>()));
     }
     println!("\n### The formulas\n");
     println!("| quantity | formula | residuals: median, largest |\n|---|---|---|");
     for (quantity, formula) in QUANTITIES.iter().zip(&formulas) {
-        let mut off: Vec<f64> =
-            fitted.iter().map(|runs| residual(quantity, formula, runs).abs()).collect();
+        let mut off: Vec<f64> = fitted
+            .iter()
+            .filter_map(|runs| Some(residual(quantity, formula, runs)?.abs()))
+            .collect();
         off.sort_by(f64::total_cmp);
         println!(
             "| {} | {} | {:.0} %, {:.0} % |",
@@ -303,9 +309,12 @@ fn foretold(quantity: &Quantity, formula: &[f64], size: Size) -> f64 {
     fit::value(formula, &terms)
 }
 
-/// By how much the median of what was measured is above the formula, of the formula.
-fn residual(quantity: &Quantity, formula: &[f64], runs: &[&Reflector]) -> f64 {
-    middle(runs, quantity.of).0 / foretold(quantity, formula, size_of(runs[0])) - 1.0
+/// By how much the median of what was measured is above the formula, of the formula. `None` if nothing
+/// was measured.
+fn residual(quantity: &Quantity, formula: &[f64], runs: &[&Reflector]) -> Option<f64> {
+    let (value, ..) = middle(runs, quantity.of);
+    let expected = foretold(quantity, formula, size_of(runs[0]));
+    (value >= MEASURABLE).then(|| value / expected - 1.0)
 }
 
 fn print_measured(title: &str, all: &Measured<'_>, formulas: &[Vec<f64>]) {
@@ -323,8 +332,9 @@ fn print_measured(title: &str, all: &Measured<'_>, formulas: &[Vec<f64>]) {
             .zip(formulas)
             .map(|(quantity, formula)| {
                 let (value, least, most) = middle(runs, quantity.of);
-                let off = residual(quantity, formula, runs) * 100.0;
-                format!("{value:.0} ({least:.0}-{most:.0}), {off:+.0} %")
+                let off = residual(quantity, formula, runs)
+                    .map_or_else(|| "–".to_owned(), |off| format!("{:+.0} %", off * 100.0));
+                format!("{value:.0} ({least:.0}-{most:.0}), {off}")
             })
             .collect();
         println!(
