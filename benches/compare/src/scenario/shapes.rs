@@ -11,7 +11,7 @@ use crate::feed::{self, Feed};
 use crate::report::Row;
 
 use super::load::{REST, memory, note_loss, synthetic};
-use super::{ASN, Lab, Place, goal_of, hop_address, total, verify, verify_capture};
+use super::{ASN, Lab, Place, goal_of, hop_address, is_over, total, verify, verify_capture};
 
 /// Every client announces prefixes; one more session only receives, and stops the clock.
 ///
@@ -94,22 +94,18 @@ pub(super) fn reload(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let mut setup = place.setup(ASN, Fib::Off);
     setup.local_pref = Some(PREFERENCES.0);
     let feeds = synthetic(place, clients, each, row)?;
-    let changed = feeds
-        .iter()
-        .map(|feed| Feed::new(feed::with_local_pref(feed, PREFERENCES.1)?))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let feeds = feeds
-        .iter()
-        .map(|feed| Feed::new(feed::with_local_pref(feed, PREFERENCES.0)?))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let with = |value: u32| -> anyhow::Result<Vec<Feed>> {
+        feeds.iter().map(|feed| Feed::new(feed::with_local_pref(feed, value)?)).collect()
+    };
+    let (feeds, changed) = (with(PREFERENCES.0)?, with(PREFERENCES.1)?);
     let daemons = place.kind.start(&setup)?;
     let engine = Engine::new(LISTEN, ASN, HOLD_TIME_SECS, place.interrupted.clone())?;
     let mut lab = Lab { engine, daemons, limit: options.limit(), groups: options.groups };
     let ids = lab.open(clients)?;
     let prober = *lab.open(1)?.first().context("one session was asked for")?;
     lab.rest(Duration::from_millis(500))?;
-    for id in 0..lab.engine.sessions.len() {
-        lab.engine.sessions[id].leaves_probes_out = true;
+    for session in &mut lab.engine.sessions {
+        session.leaves_probes_out = true;
     }
 
     let start = arm(&mut lab, &ids, &feeds);
@@ -125,34 +121,17 @@ pub(super) fn reload(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
 
     setup.local_pref = Some(PREFERENCES.1);
     daemon::reconfigure_margay(&setup)?;
+    // It announces nothing of its own, so that it is sent every route.
+    lab.engine.sessions[prober].capture = Some(Vec::new());
     let before = lab.usage();
-    let mut stalls = Vec::new();
     let start = arm(&mut lab, &ids, &changed);
     lab.daemons.iter().for_each(crate::process::Daemon::hang_up);
     let watchers: Vec<usize> = ids.iter().step_by((clients / WATCHERS).max(1)).copied().collect();
-    let mut number = 0;
-    // To the time limit, and not only while clients wait: the last probe is timed to its end.
-    while lab.engine.pending > 0 && start.elapsed() < lab.limit {
-        let due = Instant::now();
-        number += 1;
-        let (key, bytes) = feed::probe(0x1_0000 | number, 0, hop_address(clients));
-        for &id in &watchers {
-            lab.engine.watch(id, key);
-        }
-        lab.engine.send(prober, bytes.into());
-        let seen = lab.engine.run(due + lab.limit, |engine| engine.unseen == 0)?;
-        ensure!(seen, "a single change was lost");
-        let took = due.elapsed();
-        // Changes that were due while this one was on its way would have waited for the rest of it.
-        let missed = (took.as_nanos() / PROBE_PERIOD.as_nanos()) as u32;
-        stalls.extend((0..=missed).map(|n| (took - n * PROBE_PERIOD).as_secs_f64() * 1e3));
-        lab.engine.run(due + PROBE_PERIOD.max(took), |engine| engine.pending == 0)?;
-    }
+    let stalls = probe_until_over(&mut lab, prober, &watchers, start)?;
     let settled = lab.settle(start)?;
     let after = lab.usage();
-    stalls.sort_by(f64::total_cmp);
-    let at =
-        |part: f64| stalls.get(((stalls.len().max(1) - 1) as f64 * part).round() as usize).copied();
+    let last = stalls.len().saturating_sub(1) as f64;
+    let at = |part: f64| stalls.get((last * part).round() as usize).copied();
     row.metrics.clear();
     row.push("reload s", settled.secs());
     row.push("stall p50 ms", at(0.5));
@@ -163,9 +142,43 @@ pub(super) fn reload(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     row.push("routes", total(&feeds).count as f64);
     memory(&lab, None, row);
     note_loss(&settled.lost, row);
-    row.note(format!("{number} single changes to {} clients during the reload", watchers.len()));
     verify(&lab.engine, row);
-    Ok(())
+    verify_capture(&lab.engine.sessions[prober], &changed, row)
+}
+
+/// Single changes of one session, until all others have all routes. Milliseconds that each took to all
+/// watchers, ascending.
+fn probe_until_over(
+    lab: &mut Lab,
+    prober: usize,
+    watchers: &[usize],
+    start: Instant,
+) -> anyhow::Result<Vec<f64>> {
+    // A client that was sent a route twice is complete once nothing more comes.
+    let is_over = |lab: &Lab| {
+        let now = Instant::now();
+        lab.engine.sessions.iter().all(|session| is_over(session, now))
+    };
+    let mut stalls = Vec::new();
+    let mut number = 0;
+    while !is_over(lab) && start.elapsed() < lab.limit {
+        let due = Instant::now();
+        number += 1;
+        let (key, bytes) = feed::probe(0x1_0000 | number, 0, hop_address(prober));
+        for &id in watchers {
+            lab.engine.watch(id, key);
+        }
+        lab.engine.send(prober, bytes.into());
+        let seen = lab.engine.run(due + lab.limit, |engine| engine.unseen == 0)?;
+        ensure!(seen, "a single change was lost");
+        let took = due.elapsed();
+        // Changes that were due while this one was on its way would have waited for the rest of it.
+        let missed = (took.as_nanos() / PROBE_PERIOD.as_nanos()) as u32;
+        stalls.extend((0..=missed).map(|n| (took - n * PROBE_PERIOD).as_secs_f64() * 1e3));
+        lab.engine.run(due + PROBE_PERIOD, |_| false)?;
+    }
+    stalls.sort_by(f64::total_cmp);
+    Ok(stalls)
 }
 
 fn arm(lab: &mut Lab, ids: &[usize], feeds: &[Feed]) -> Instant {

@@ -74,38 +74,26 @@ impl Used {
     }
 }
 
+/// The cluster, and what its reflectors had used at each step.
+struct Tree<'a> {
+    place: &'a Place<'a>,
+    positions: Vec<Position>,
+    /// The first of the reflectors that have nodes; all that follow have some.
+    first_bottom: usize,
+    lab: Lab,
+    clients: usize,
+    feeders: usize,
+    used: Vec<Used>,
+}
+
 /// All nodes announce their blocks and receive those of all others; then one block changes at a time.
 pub(super) fn tree(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
-    let options = place.options;
-    let clients = options.size(options.clients, 1_000, 40);
-    let positions = positions(options.layers);
-    let setup = place.setup(ASN, Fib::Off);
-    let mut daemons = Vec::new();
-    for (number, position) in positions.iter().enumerate() {
-        daemons.push(daemon::start_margay(&setup, number, &position.links)?);
-    }
-    let engine = Engine::new(LISTEN, ASN, HOLD_TIME_SECS, place.interrupted.clone())?;
-    let groups = options.groups;
-    let mut lab = Lab { engine, daemons, limit: options.limit(), groups };
-    // Reflectors dial each other and advertise nothing before all of them have answered (RFC 4724
-    // §4.1): measured is what comes after that.
-    lab.rest(if options.layers > 1 { HELD_BACK } else { Duration::from_millis(1_000) })?;
-    let started = Used::of(&lab);
-    let first_bottom = positions.iter().position(|p| matches!(p.role, "only" | "bottom"));
-    let first_bottom = first_bottom.unwrap_or(0);
-    let bottoms = positions.len() - first_bottom;
-    let ids: Vec<usize> = (0..clients)
-        .map(|n| {
-            let to = margay::listen(first_bottom + n % bottoms);
-            lab.engine.add_to(client_address(n, groups), to)
-        })
-        .collect();
-    lab.engine.establish(&ids, IN_FLIGHT, lab.limit)?;
-    lab.rest(Duration::from_millis(500))?;
-    let up = Used::of(&lab);
+    let mut tree = Tree::start(place)?;
+    let ids = tree.open()?;
+    tree.note_use();
 
-    let feeders = options.feeders.unwrap_or(clients).min(clients);
-    let feeds = blocks(feeders, options.blocks)?;
+    let feeds = blocks(tree.feeders, place.options.blocks)?;
+    let lab = &mut tree.lab;
     let sum = total(&feeds);
     for (number, &id) in ids.iter().enumerate() {
         let own = feeds.get(number).map(|feed| feed.sums).unwrap_or_default();
@@ -117,14 +105,23 @@ pub(super) fn tree(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     }
     let settled = lab.settle(start)?;
     lab.rest(REST)?;
-    let loaded = Used::of(&lab);
     row.push("seconds", settled.secs());
     note_loss(&settled.lost, row);
     verify(&lab.engine, row);
-    let received = updates(&lab);
+    row.push("UPDATEs received", updates(lab) as f64);
     ensure!(settled.elapsed.is_some(), "the blocks did not settle");
+    tree.note_use();
 
-    for &id in &ids {
+    change_one_by_one(&mut tree.lab, &ids)?;
+    tree.note_use();
+    row.push("of each change", updates(&tree.lab) as f64 / f64::from(CHANGES));
+    row.push("peak MB, all", tree.lab.usage().peak_kb as f64 / 1024.0);
+    row.reflectors = tree.reflectors();
+    Ok(())
+}
+
+fn change_one_by_one(lab: &mut Lab, ids: &[usize]) -> anyhow::Result<()> {
+    for &id in ids {
         lab.engine.arm(id, None);
     }
     for number in 0..CHANGES {
@@ -137,36 +134,87 @@ pub(super) fn tree(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
         let all = lab.engine.run(until, |engine| engine.unseen == 0)?;
         ensure!(all, "a single change had not reached all nodes after 10 s");
     }
-    lab.rest(Duration::from_millis(200))?;
-    let changed = Used::of(&lab);
-    row.push("UPDATEs received", received as f64);
-    row.push("of each change", updates(&lab) as f64 / f64::from(CHANGES));
-    let usage = lab.usage();
-    row.push("peak MB, all", usage.peak_kb as f64 / 1024.0);
-    for (number, position) in positions.iter().enumerate() {
-        let nodes = (number >= first_bottom)
-            .then(|| (0..clients).filter(|n| first_bottom + n % bottoms == number).count());
-        let load = loaded.since(&up, number);
-        let change = changed.since(&loaded, number);
-        let opening = up.since(&started, number);
-        row.reflectors.push(Reflector {
-            role: position.role.to_owned(),
-            nodes: clients,
-            layers: options.layers,
-            members: nodes.unwrap_or(position.links.below.len())
-                + usize::from(position.links.above.is_some()),
-            origins: feeders,
-            prefixes: feeders * options.blocks,
-            groups,
-            open_ms: (opening.table + opening.others) * 1e3,
-            table_ms: load.table * 1e3,
-            sockets_ms: load.others * 1e3,
-            change_us: (change.table + change.others) * 1e6 / f64::from(CHANGES),
-            peer_kb: loaded.0[number].1.saturating_sub(started.0[number].1) as f64,
-            start_kb: started.0[number].1 as f64,
-        });
+    lab.rest(Duration::from_millis(200))
+}
+
+impl<'a> Tree<'a> {
+    /// Starts the reflectors.
+    fn start(place: &'a Place<'a>) -> anyhow::Result<Self> {
+        let options = place.options;
+        let clients = options.size(options.clients, 1_000, 40);
+        let positions = positions(options.layers);
+        let setup = place.setup(ASN, Fib::Off);
+        let mut daemons = Vec::new();
+        for (number, position) in positions.iter().enumerate() {
+            daemons.push(daemon::start_margay(&setup, number, &position.links)?);
+        }
+        let engine = Engine::new(LISTEN, ASN, HOLD_TIME_SECS, place.interrupted.clone())?;
+        let mut lab = Lab { engine, daemons, limit: options.limit(), groups: options.groups };
+        // Reflectors dial each other and advertise nothing before all of them have answered (RFC 4724
+        // §4.1): measured is what comes after that.
+        lab.rest(if options.layers > 1 { HELD_BACK } else { Duration::from_millis(1_000) })?;
+        let first_bottom = positions.iter().position(|p| matches!(p.role, "only" | "bottom"));
+        let mut tree = Tree {
+            place,
+            positions,
+            first_bottom: first_bottom.unwrap_or(0),
+            lab,
+            clients,
+            feeders: options.feeders.unwrap_or(clients).min(clients),
+            used: Vec::new(),
+        };
+        tree.note_use();
+        Ok(tree)
     }
-    Ok(())
+
+    /// The reflector of a node.
+    fn bottom_of(&self, node: usize) -> usize {
+        self.first_bottom + node % (self.positions.len() - self.first_bottom)
+    }
+
+    /// Establishes the sessions of all nodes.
+    fn open(&mut self) -> anyhow::Result<Vec<usize>> {
+        let mut ids = Vec::new();
+        for node in 0..self.clients {
+            let to = margay::listen(self.bottom_of(node));
+            let from = client_address(node, self.place.options.groups);
+            ids.push(self.lab.engine.add_to(from, to));
+        }
+        self.lab.engine.establish(&ids, IN_FLIGHT, self.lab.limit)?;
+        self.lab.rest(Duration::from_millis(500))?;
+        Ok(ids)
+    }
+
+    fn note_use(&mut self) {
+        self.used.push(Used::of(&self.lab));
+    }
+
+    fn reflectors(&self) -> Vec<Reflector> {
+        let [started, up, loaded, changed] = self.used.as_slice() else { return Vec::new() };
+        let options = self.place.options;
+        let one = |(number, position): (usize, &Position)| {
+            let nodes = (0..self.clients).filter(|node| self.bottom_of(*node) == number).count();
+            let Links { above, below } = &position.links;
+            let (open, load) = (up.since(started, number), loaded.since(up, number));
+            let change = changed.since(loaded, number);
+            Reflector {
+                role: position.role.to_owned(),
+                nodes: self.clients,
+                layers: options.layers,
+                members: nodes + below.len() + usize::from(above.is_some()),
+                origins: self.feeders,
+                prefixes: self.feeders * options.blocks,
+                groups: options.groups,
+                open_ms: (open.table + open.others) * 1e3,
+                table_ms: load.table * 1e3,
+                sockets_ms: load.others * 1e3,
+                change_us: (change.table + change.others) * 1e6 / f64::from(CHANGES),
+                peer_kb: loaded.0[number].1.saturating_sub(started.0[number].1) as f64,
+                start_kb: started.0[number].1 as f64,
+            }
+        };
+        self.positions.iter().enumerate().map(one).collect()
+    }
 }
 
 fn updates(lab: &Lab) -> u64 {
