@@ -138,10 +138,9 @@ fn rule(name: &str, conditions: &str, then: &str) -> String {
 }
 
 fn filtered() -> String {
-    // /32s of 240.0.0.0/4 would be easy to tell from routes; these lie among them, in 1.0.0.0 to
-    // 223.255.255.255, longer than any route of the tables.
+    // All over the address space, among the routes, and longer than any of them.
     let prefix = |n: u32| {
-        format!("\"{}/31\"", Ipv4Addr::from((1 << 24) + n * ((222 << 24) / FILTER_LEN) & !1))
+        format!("\"{}/31\"", Ipv4Addr::from(((1 << 24) + n * ((222 << 24) / FILTER_LEN)) & !1))
     };
     let list: Vec<String> = (0..FILTER_LEN).map(prefix).collect();
     format!("match.prefixes = [{}]\n", list.join(", "))

@@ -124,6 +124,7 @@ pub(super) fn reload(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     // It announces nothing of its own, so that it is sent every route.
     lab.engine.sessions[prober].capture = Some(Vec::new());
     let before = lab.usage();
+    lab.engine.arm(prober, Some(goal_of(total(&changed), Default::default())));
     let start = arm(&mut lab, &ids, &changed);
     lab.daemons.iter().for_each(crate::process::Daemon::hang_up);
     let watchers: Vec<usize> = ids.iter().step_by((clients / WATCHERS).max(1)).copied().collect();
