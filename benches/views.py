@@ -2,6 +2,7 @@
 """What answers cost: `show routes` of a large table beside single changes, `show protocols` of many sessions.
 
     sudo benches/views.py --margay target/fast/margay [--prefixes 1000000] [--sessions 5000] [--only dump]
+    sudo benches/views.py --margay target/fast/margay --stations 8
 
 Two network namespaces with a veth between them: margay in one, this script as three BGP speakers in the other. One feeds the
 table, one changes a prefix again and again, one measures how long each change takes to reach it; meanwhile the command line
@@ -291,13 +292,86 @@ def loads(arguments, names, folder):
               f"{min(cpu):.2f} to {max(cpu):.2f}")
 
 
-def wait_loaded(arguments, daemon, control):
+# A station: reads everything, and prints when it was sent the last of that, and how much it was, whenever asked to.
+STATION = """
+import select, socket, sys, time
+server = socket.create_server((sys.argv[1], 11019))
+print("listens", flush=True)
+station = server.accept()[0]
+last, total = 0.0, 0
+while True:
+    for ready in select.select([station, sys.stdin], [], [])[0]:
+        if ready is sys.stdin:
+            if not sys.stdin.readline(): sys.exit()
+            print(last, total, flush=True)
+            continue
+        read = len(station.recv(1 << 20))
+        if read == 0: sys.exit()
+        last, total = time.monotonic(), total + read
+"""
+
+
+def stations(arguments, names, folder):
+    """Loading the table without and with a monitoring station, in turns."""
+    stream = b"".join(table(arguments.prefixes, f"{NET}2")) + message(2, b"\0\0\0\0")
+    seen = {False: [], True: []}
+    entry = (f'[[bmp]]\nname = "noc"\naddress = "{NET}4"\nribs = ["loc-rib", "adj-rib-in-post-policy"]\n'
+             "statistics-interval = false\n")
+    for number in range(2 * arguments.stations):
+        is_watched = number % 2 == 1
+        place = tempfile.mkdtemp(dir=folder)
+        station = None
+        if is_watched:
+            station = subprocess.Popen(["python3", "-c", STATION, f"{NET}4"], text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE)
+            assert station.stdout.readline() == "listens\n"
+        text = config(place, [peer("feeder", f"{NET}2", 65002, "none")]) + (entry if is_watched else "")
+        daemon = start(arguments, names, place, text)
+        try:
+            control = ["--socket", f"{place}/margay.sock"]
+            feeder = Speaker(2)
+            time.sleep(1)
+            before, began = cpu_seconds(daemon.pid), time.monotonic()
+            feeder.socket.sendall(stream)
+            wait_loaded(arguments, daemon, control, 0.02)
+            loaded, cpu = time.monotonic(), cpu_seconds(daemon.pid) - before
+            late, total = last_octets(station) if is_watched else (loaded, 0)
+            after = cpu_seconds(daemon.pid) - before
+            shed = subprocess.run([arguments.margay, "show", "bmp", "--json", *control], capture_output=True, text=True).stdout
+            assert '"too_slow":0' in shed or not is_watched, shed
+            seen[is_watched].append((loaded - began, cpu, after, late - loaded))
+            print(f"load{', station' if is_watched else ''}: {loaded - began:.2f} s, {cpu:.2f} CPU s, {after:.2f} with the rest; "
+                  f"last octet {late - loaded:+.2f} s, {total} octets", flush=True)
+        finally:
+            daemon.kill()
+            daemon.wait()
+            if station:
+                station.kill()
+                station.wait()
+    for is_watched, of in seen.items():
+        wall, cpu, after, late = ([one[n] for one in of] for n in range(4))
+        print(f"{arguments.prefixes} prefixes{', station' if is_watched else ''}: median {share(wall, 0.5):.2f} s, "
+              f"{share(cpu, 0.5):.2f} CPU s, {share(after, 0.5):.2f} with the rest; last octet {share(late, 0.5):+.2f} s")
+
+
+def last_octets(station):
+    """When a station was sent its last octet, once there were none for two seconds."""
+    while True:
+        station.stdin.write("\n")
+        station.stdin.flush()
+        last, total = station.stdout.readline().split()
+        if float(last) + 2 < time.monotonic():
+            return float(last), int(total)
+        time.sleep(0.2)
+
+
+def wait_loaded(arguments, daemon, control, pause=0.5):
     while True:
         assert daemon.poll() is None, "margay ended"
         status = subprocess.run([arguments.margay, "show", "status", "--json", *control], capture_output=True).stdout
         if f'"paths":{{"ipv4":{arguments.prefixes},'.encode() in status:
             return
-        time.sleep(0.5)
+        time.sleep(pause)
 
 
 def sessions(arguments, names, folder):
@@ -333,6 +407,7 @@ def main():
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--loads", type=int, default=0, help="compare this many loads of the table without and with debugging")
+    parser.add_argument("--stations", type=int, default=0, help="compare this many loads without and with a monitoring station")
     parser.add_argument("--only", choices=["dump"], help="measure margay dump, and nothing else")
     parser.add_argument("--priority", default="", help='put before margay, for example "chrt -r 5" on a busy machine')
     arguments = parser.parse_args()
@@ -342,7 +417,7 @@ def main():
     try:
         # This process speaks from the second namespace; threads and children are in it too.
         in_namespace(names[1])
-        measures = (loads,) if arguments.loads > 0 else (routes,) if arguments.only else (sessions, routes)
+        measures = (stations,) if arguments.stations > 0 else (loads,) if arguments.loads > 0 else (routes,) if arguments.only else (sessions, routes)
         for measure in measures:
             place = tempfile.mkdtemp(dir=folder)
             measure(arguments, names, place)
