@@ -1,6 +1,7 @@
 //! Monitoring stations: other people's receivers know, session by session and route by route, what margay shows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,6 +11,8 @@ use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
 use interop::matrix::{self, PEER_AS, SUBJECT_AS};
+use interop::message;
+use interop::raw::RawPeer;
 use interop::speaker::{Family, Kind, Origin, Speaker};
 use interop::wait::{PATIENCE, wait_until};
 use serde_json::Value;
@@ -73,6 +76,29 @@ fn configuration(host: &Host, far: &Host, more: &str) -> String {
         far.v4(),
         margay::control_section(host)
     )
+}
+
+/// An UPDATE whose ORIGIN has a value that there is not: treated as withdrawal (RFC 7606 §7.1).
+fn treated_as_withdraw(far: &Host) -> Result<Vec<u8>> {
+    let prefixes = [message::nlri(Ipv4Addr::new(203, 0, 113, 0), 24)];
+    let mut octets = message::announcement(PEER_AS, far.router_id(), &[], &prefixes)?;
+    let origin = octets.windows(3).position(|of| of == [0x40, 1, 1]).context("no ORIGIN")?;
+    octets[origin + 3] = 7;
+    Ok(octets)
+}
+
+/// What tshark says of the messages in a capture, and the octets that were sent to the station, in hexadecimal.
+fn mirrored(capture: &Path) -> Result<(String, String)> {
+    let run = |args: &[&str]| {
+        let mut command = Command::new("tshark");
+        let decode = format!("tcp.port=={STATION_PORT},bmp");
+        run_command(
+            command.env("LC_ALL", "C").arg("-r").arg(capture).args(["-d", &decode]).args(args),
+        )
+    };
+    let to = format!("tcp.dstport=={STATION_PORT} && !tcp.analysis.retransmission");
+    let octets = run(&["-Y", &to, "-T", "fields", "-e", "tcp.payload"])?;
+    Ok((run(&["-Y", "bmp.type==6", "-V"])?, octets.replace(['\n', ':'], "")))
 }
 
 fn dialled(far: &Host, ribs: &str) -> String {
@@ -318,6 +344,59 @@ fn a_station_knows_what_margay_shows() -> Result<()> {
         daemon.terminate()?;
         tshark.terminate()?;
         expect_dissected(&capture)
+    })
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2, pmbmpd and tshark"]
+fn malformed_messages_are_mirrored_verbatim_before_the_peer_down() -> Result<()> {
+    run("bmp_mirror", |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let capture = far.file("bmp.pcap");
+        let filter = format!("tcp port {STATION_PORT}");
+        let mut tshark = far.daemon(
+            "tshark.log",
+            "tshark",
+            &["-i", "any", "-f", &filter, "-w", &capture.to_string_lossy()],
+        )?;
+        wait_until(PATIENCE, "the capture", || {
+            ensure!(tshark.output().contains("Capturing on"), "{}", tshark.output());
+            Ok(())
+        })?;
+        let log = far.file("mirror.json");
+        let _station = pmbmpd(&far, &log)?;
+        let more = dialled(&far, "\"loc-rib\"") + "mirror = \"errors\"\n";
+        let (_daemon, control) = margay::start_text(&host, &configuration(&host, &far, &more))?;
+        expect_state(&control, "up")?;
+        let mut raw = RawPeer::start(&far)?;
+        raw.establish(1, host.v4(), PORT, &message::open(PEER_AS, 90, far.router_id(), &[])?)?;
+        control.expect_established(far.v4())?;
+
+        // Valid, treated as withdrawal, and with a length that ends the session.
+        let valid = [message::nlri(Ipv4Addr::new(198, 51, 100, 0), 24)];
+        let valid = message::announcement(PEER_AS, far.router_id(), &[], &valid)?;
+        let withdrawn = treated_as_withdraw(&far)?;
+        let fatal = message::message(message::UPDATE, &[0xff, 0xff, 0, 0])?;
+        for octets in [&valid, &withdrawn, &fatal] {
+            raw.send(1, octets)?;
+        }
+        raw.wait_notification(1, PATIENCE)?;
+        wait_until(PATIENCE, "the Peer Down", || {
+            ensure!(!known(&log)?.ends.is_empty(), "no Peer Down");
+            Ok(())
+        })?;
+        tshark.terminate()?;
+        let (said, sent) = mirrored(&capture)?;
+        ensure!(said.matches("Errored PDU").count() >= 2, "{said}");
+        let place = |what: &[u8]| {
+            let len = u16::try_from(what.len())?.to_be_bytes();
+            // The Information TLV, and the message in its own.
+            let tlvs = [&[0, 1, 0, 2, 0, 0, 0, 0][..], &len, what].concat();
+            sent.find(&message::to_hex(&tlvs)).context(format!("not sent: {}", message::to_hex(what)))
+        };
+        ensure!(place(&withdrawn)? < place(&fatal)?, "not in order");
+        ensure!(place(&valid).is_err(), "what is valid is not mirrored");
+        Ok(())
     })
 }
 

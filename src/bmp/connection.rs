@@ -268,6 +268,7 @@ impl Connection<'_> {
         MonitorParams {
             ribs: settings.ribs.clone(),
             peers: settings.peers.clone(),
+            mirror: settings.mirror,
             octets_max: settings.memory_max,
             zero: u32::try_from(zero.unwrap_or_default().as_secs()).unwrap_or(u32::MAX),
             distinguisher: instance.distinguisher,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::bmp::Rib;
-use bgp_proto::table::MonitoredPeers;
+use bgp_proto::table::{Mirroring, MonitoredPeers};
 use bgp_proto::types::Prefix;
 
 use super::reader::{Table, Value};
@@ -26,6 +26,8 @@ pub struct BmpSettings {
     pub station: BmpStation,
     /// What it is sent: all but [`Rib::AdjRibOutPre`]. Default: the Loc-RIB.
     pub ribs: BTreeSet<Rib>,
+    /// Which messages of those peers it is sent as they were received. Default: none.
+    pub mirror: Mirroring,
     /// Of which peers. Default: all.
     pub peers: MonitoredPeers,
     /// How often statistics are sent, 5 s to one day; `None`: never. Default 60 s.
@@ -56,6 +58,9 @@ pub enum BmpStation {
 impl fmt::Display for BmpSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}, {}", self.name, self.station, self.rib_names().join(", "))?;
+        if self.mirror != Mirroring::Nothing {
+            write!(f, ", mirrored {}", self.mirror_name())?;
+        }
         match &self.peers {
             MonitoredPeers::All => Ok(()),
             MonitoredPeers::Named(names) => {
@@ -81,6 +86,12 @@ impl BmpSettings {
         let chosen = BMP_RIBS.into_iter().filter(|(_, rib)| self.ribs.contains(rib));
         chosen.map(|(word, _)| word).collect()
     }
+
+    /// The word for which messages it is sent as they were received.
+    pub fn mirror_name(&self) -> &'static str {
+        let chosen = BMP_MIRRORING.into_iter().find(|(_, mirror)| *mirror == self.mirror);
+        chosen.map_or("nothing", |(word, _)| word)
+    }
 }
 
 /// The words for RIBs.
@@ -91,6 +102,10 @@ pub const BMP_RIBS: [(&str, Rib); 5] = [
     ("adj-rib-out-pre-policy", Rib::AdjRibOutPre),
     ("adj-rib-out-post-policy", Rib::AdjRibOutPost),
 ];
+
+/// The words for which messages are mirrored.
+pub const BMP_MIRRORING: [(&str, Mirroring); 2] =
+    [("nothing", Mirroring::Nothing), ("errors", Mirroring::Errors)];
 
 pub(super) fn read(root: &Table<'_>) -> Vec<BmpSettings> {
     let mut stations: Vec<BmpSettings> = Vec::new();
@@ -159,6 +174,7 @@ fn read_entry(table: &Table<'_>, others: &[BmpSettings]) -> Option<BmpSettings> 
         ),
         None => MonitoredPeers::All,
     };
+    let mirror = table.get("mirror").and_then(|word| word.choice(&BMP_MIRRORING));
     let interval = table.get("statistics-interval").map(|value| {
         if value.is_boolean() {
             if value.boolean() == Some(true) {
@@ -173,6 +189,7 @@ fn read_entry(table: &Table<'_>, others: &[BmpSettings]) -> Option<BmpSettings> 
         name: name?,
         station: station?,
         ribs,
+        mirror: mirror.unwrap_or_default(),
         peers,
         statistics_interval: interval.unwrap_or(Some(Duration::from_secs(60))),
         memory_max: memory_max.unwrap_or(64) << 20,

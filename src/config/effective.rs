@@ -226,6 +226,7 @@ fn of_station(station: &BmpSettings) -> Section {
         ("listen", listen),
         ("from", from),
         ("ribs", words(station.rib_names())),
+        ("mirror", text(station.mirror_name())),
         ("peers", peers),
         ("statistics-interval", interval),
         ("memory-max", number(station.memory_max >> 20)),
@@ -233,6 +234,7 @@ fn of_station(station: &BmpSettings) -> Section {
     let defaults = vec![
         ("port", number(BMP_PORT)),
         ("ribs", words(vec!["loc-rib"])),
+        ("mirror", text("nothing")),
         ("statistics-interval", number(60)),
         ("memory-max", number(64)),
     ];

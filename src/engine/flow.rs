@@ -45,7 +45,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    fn new(octets: usize, sum: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(octets: usize, sum: &Arc<AtomicUsize>) -> Self {
         sum.fetch_add(octets, Ordering::Relaxed);
         Counted { octets, sum: Arc::clone(sum) }
     }

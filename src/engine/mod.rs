@@ -27,8 +27,8 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    LocalRoute, MonitorId, MonitorPage, MonitorParams, Offered, PeerRoutes, Table, TableConfig,
-    TableEvent,
+    LocalRoute, Mirrored, MonitorId, MonitorPage, MonitorParams, Offered, PeerRoutes, Table,
+    TableConfig, TableEvent,
 };
 use bgp_proto::types::{Family, FibChange, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
@@ -38,6 +38,8 @@ use tokio::time::timeout;
 pub use clock::Clock;
 pub use flow::{Counted, Credit, PeerCredit, Permit};
 pub use members::{Member, serve_after_turn};
+pub use monitors::Accepted;
+use monitors::Mirror;
 use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
 
@@ -143,6 +145,12 @@ enum Input {
         session: SessionId,
         reason: DownReason,
     },
+    Mirrored {
+        peer: PeerId,
+        session: SessionId,
+        message: Mirrored,
+        counted: Counted,
+    },
     MonitorBegin {
         monitor: MonitorId,
         params: Arc<MonitorParams>,
@@ -167,6 +175,7 @@ pub struct Handle {
     clock: Clock,
     timings: Timings,
     sessions: Arc<AtomicU64>,
+    mirror: Arc<Mirror>,
 }
 
 impl Handle {
@@ -365,10 +374,19 @@ impl Engine {
         let credit = Credit::new();
         let timings = Timings::new();
         let table = (config, seed);
-        let shared = thread::Common { clock, timings: timings.clone(), credit: credit.clone() };
+        let mirror = Arc::new(Mirror::default());
+        let shared = thread::Common {
+            clock,
+            timings: timings.clone(),
+            credit: credit.clone(),
+            mirror: Arc::clone(&mirror),
+        };
         let (thread, turns) = thread::spawn(table, shared, sink, Arc::clone(&inbox), inputs)?;
         let sessions = Arc::new(AtomicU64::new(1));
-        Ok(Engine { handle: Handle { inbox, turns, credit, clock, timings, sessions }, thread })
+        Ok(Engine {
+            handle: Handle { inbox, turns, credit, clock, timings, sessions, mirror },
+            thread,
+        })
     }
 
     /// A handle to the thread, to be cloned.

@@ -5,19 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bgp_proto::bmp::DownReason;
-use bgp_proto::table::{MonitorId, MonitorPage, MonitorParams, Table, Work};
+use bgp_proto::table::{Mirrored, MonitorId, MonitorPage, MonitorParams, Table, Work};
 use bgp_proto::types::{PeerId, SessionId};
 use tokio::sync::oneshot;
 
+use super::flow::Counted;
 use super::{Handle, Input};
 
 /// About how many octets a page has.
 const PAGE_OCTETS: usize = 256 * 1024;
 /// While the table has other work, a page is followed by this many times its duration without pages.
 const PAUSE_FACTOR: u32 = 19;
+/// Most octets of mirrored messages of all peers that wait for the table; more are lost.
+const MIRRORED_MAX: usize = 1 << 20;
+/// A message besides its octets.
+const MIRRORED_OCTETS: usize = 128;
 
 impl Handle {
     /// Begins a monitor.
@@ -42,9 +48,67 @@ impl Handle {
         self.send(Input::MonitorEnd(monitor));
     }
 
+    /// Whether some station is sent messages that are treated as erroneous.
+    pub fn is_mirroring(&self) -> bool {
+        self.mirror.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// A message of a peer was treated as erroneous. It is dropped if too many of them wait for the table.
+    /// `before`: what became of the message before it.
+    pub fn mirror(
+        &self,
+        peer: PeerId,
+        session: SessionId,
+        message: Arc<[u8]>,
+        before: Accepted,
+    ) -> Accepted {
+        let octets = message.len() + MIRRORED_OCTETS;
+        if self.mirror.waiting.load(Ordering::Relaxed) + octets > MIRRORED_MAX {
+            return Accepted::Lost;
+        }
+        if before == Accepted::Lost {
+            self.mirror_lost(peer, session);
+        }
+        let counted = Counted::new(octets, &self.mirror.waiting);
+        let message = Mirrored::Erroneous(message);
+        self.send(Input::Mirrored { peer, session, message, counted });
+        Accepted::Sent
+    }
+
+    /// Messages of a peer were dropped: before the next one that is not, or at the end of the session.
+    pub fn mirror_lost(&self, peer: PeerId, session: SessionId) {
+        let counted = Counted::new(MIRRORED_OCTETS, &self.mirror.waiting);
+        self.send(Input::Mirrored { peer, session, message: Mirrored::Lost, counted });
+    }
+
     /// Why a session is about to end: precedes [`Handle::peer_down`].
     pub fn peer_closing(&self, peer: PeerId, session: SessionId, reason: DownReason) {
         self.inbox.put(Input::PeerClosing { peer, session, reason });
+    }
+}
+
+/// What became of a message that is to be mirrored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accepted {
+    /// It goes to the table.
+    #[default]
+    Sent,
+    /// It was dropped.
+    Lost,
+}
+
+/// What peers' tasks know of mirroring.
+#[derive(Default)]
+pub(super) struct Mirror {
+    /// Whether the table would send messages to some station.
+    is_asked: AtomicBool,
+    /// Octets of messages on their way to the table.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Mirror {
+    pub(super) fn ask(&self, is_asked: bool) {
+        self.is_asked.store(is_asked, Ordering::Relaxed);
     }
 }
 
@@ -91,7 +155,7 @@ impl Waiting {
 }
 
 /// The present Unix time in seconds.
-fn unix_secs() -> u32 {
+pub(super) fn unix_secs() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
@@ -103,7 +167,7 @@ mod tests {
 
     use bgp_proto::bmp::Rib;
     use bgp_proto::policy::Source;
-    use bgp_proto::table::{LocalRoute, MonitoredPeers, TableConfig};
+    use bgp_proto::table::{LocalRoute, Mirroring, MonitoredPeers, TableConfig};
     use bgp_proto::types::{Asn, RouterId, Time};
 
     use super::*;
@@ -123,6 +187,7 @@ mod tests {
         let params = MonitorParams {
             ribs: BTreeSet::from([Rib::LocRib]),
             peers: MonitoredPeers::All,
+            mirror: Mirroring::Nothing,
             octets_max: 1 << 20,
             zero: 0,
             distinguisher: 0,

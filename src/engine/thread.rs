@@ -15,12 +15,12 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use bgp_proto::export::Reader;
-use bgp_proto::table::{NextHopRequest, NextTurn, Pace, Table, TableConfig, TableEvent};
+use bgp_proto::table::{NextHopRequest, NextTurn, Pace, Receipt, Table, TableConfig, TableEvent};
 use bgp_proto::types::{SessionId, Time};
 use tokio::sync::oneshot;
 
 use super::members::Collected;
-use super::monitors::Waiting;
+use super::monitors::{Mirror, Waiting, unix_secs};
 use super::{Clock, Credit, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
 
@@ -101,6 +101,7 @@ pub(super) struct Common {
     pub(super) clock: Clock,
     pub(super) timings: Timings,
     pub(super) credit: Credit,
+    pub(super) mirror: Arc<Mirror>,
 }
 
 /// Starts the thread.
@@ -324,12 +325,20 @@ impl<S: Sink> State<S> {
             Input::PeerClosing { peer, session, reason } => {
                 table.note_closing(peer, session, reason);
             }
-            Input::MonitorBegin { monitor, params } => table.monitor_begin(monitor, params),
+            Input::Mirrored { peer, session, message, counted } => {
+                let receipt: Receipt = Some(Box::new(counted));
+                table.peer_mirrored(peer, session, message, unix_secs(), receipt);
+            }
+            Input::MonitorBegin { monitor, params } => {
+                table.monitor_begin(monitor, params);
+                self.common.mirror.ask(table.is_mirroring());
+            }
             Input::MonitorStatistics(monitor) => table.monitor_statistics(monitor),
             Input::MonitorPage { monitor, reply } => self.monitors.insert(monitor, reply),
             Input::MonitorEnd(monitor) => {
                 self.monitors.remove(monitor);
                 table.monitor_end(monitor);
+                self.common.mirror.ask(table.is_mirroring());
             }
             Input::Ask(question) => question(table, now),
             Input::Wake => self.waker.pending.store(false, Ordering::Release),

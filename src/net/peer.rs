@@ -470,6 +470,7 @@ impl PeerTask {
                     self.log_down(&reason, keep.as_ref());
                     let _ = self.events.send(PeerEvent::Down(self.id));
                 }
+                Action::Faulty(message) => self.stream.faulty(message),
                 Action::Note(text) => warn!(peer = %self.name, "{text}"),
             }
         }

@@ -15,7 +15,7 @@ use bgp_proto::types::{PeerId, SessionId};
 use bgp_proto::wire::{Notification, RouteBatch};
 use tokio::sync::oneshot;
 
-use crate::engine::{Counted, Handle, PeerCredit, Permit};
+use crate::engine::{Accepted, Counted, Handle, PeerCredit, Permit};
 
 type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
@@ -46,6 +46,8 @@ pub(super) struct Stream {
 struct Session {
     id: SessionId,
     negotiated: Arc<Negotiated>,
+    /// What became of its last erroneous message.
+    mirrored: Accepted,
 }
 
 impl Stream {
@@ -124,7 +126,11 @@ impl Stream {
     /// A session is established. The table returns its readers once it has processed this.
     pub(super) fn up(&mut self, negotiated: Arc<Negotiated>) -> oneshot::Receiver<Vec<Reader>> {
         let id = self.table.new_session();
-        self.session = Some(Session { id, negotiated: Arc::clone(&negotiated) });
+        self.session = Some(Session {
+            id,
+            negotiated: Arc::clone(&negotiated),
+            mirrored: Accepted::default(),
+        });
         self.table.peer_up(self.peer, id, negotiated)
     }
 
@@ -149,9 +155,19 @@ impl Stream {
         }
     }
 
+    /// A message of the session was treated as erroneous: stations may be sent it.
+    pub(super) fn faulty(&mut self, message: Arc<[u8]>) {
+        if let Some(session) = &mut self.session {
+            session.mirrored = self.table.mirror(self.peer, session.id, message, session.mirrored);
+        }
+    }
+
     /// Why the session is about to end, for monitoring stations.
     pub(super) fn closing(&self, reason: &Close) {
-        if let Some(Session { id, negotiated }) = &self.session {
+        if let Some(Session { id, negotiated, mirrored }) = &self.session {
+            if *mirrored == Accepted::Lost {
+                self.table.mirror_lost(self.peer, *id);
+            }
             self.table.peer_closing(self.peer, *id, down_reason(reason, negotiated));
         }
     }

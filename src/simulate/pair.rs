@@ -330,7 +330,7 @@ impl Pair {
                     (end.slot, end.up, end.down) = (slot, Some(now), None);
                 }
                 Action::Down { keep, .. } => self.ends[at].down = Some((now, keep)),
-                Action::Note(_) => {}
+                Action::Note(_) | Action::Faulty(_) => {}
             }
         }
         Slot::ALL.into_iter().for_each(|slot| self.flush(at, slot));

@@ -24,6 +24,8 @@ pub(super) const MIRRORED_MESSAGE: u16 = 0;
 pub(super) const MIRRORED_INFORMATION: u16 = 1;
 /// Information: the message was treated as erroneous.
 const ERRORED_PDU: u16 = 0;
+/// Information: messages were lost.
+const MESSAGES_LOST: u16 = 1;
 
 /// Longest value of a text TLV that is written, in octets: RFC 1213 has 255 for sysDescr and sysName.
 const TEXT_MAX: usize = 255;
@@ -79,6 +81,20 @@ pub enum DownReason {
     NotMonitored,
     /// 6: the system, here the table, goes away (RFC 9069 §5.3); with the table's name.
     TableGone(String),
+}
+
+impl DownReason {
+    /// Octets that it holds.
+    pub(crate) fn octets(&self) -> u64 {
+        let held = match self {
+            DownReason::LocalNotification(message) | DownReason::RemoteNotification(message) => {
+                message.capacity()
+            }
+            DownReason::TableGone(name) => name.capacity(),
+            DownReason::LocalEvent(_) | DownReason::RemoteClosed | DownReason::NotMonitored => 0,
+        };
+        held as u64
+    }
 }
 
 /// A statistic (RFC 7854 §4.8, RFC 8671 §6.2).
@@ -189,6 +205,13 @@ pub fn encode_mirrored(out: &mut Vec<u8>, header: &PeerHeader, message: &[u8]) {
     let open = begin_of_peer(out, ROUTE_MIRRORING, header);
     push_tlv(out, MIRRORED_INFORMATION, &ERRORED_PDU.to_be_bytes());
     push_tlv(out, MIRRORED_MESSAGE, message);
+    open.end(out);
+}
+
+/// Appends a Route Mirroring message that says that messages of the peer were lost (RFC 7854 §4.7).
+pub fn encode_mirrored_lost(out: &mut Vec<u8>, header: &PeerHeader) {
+    let open = begin_of_peer(out, ROUTE_MIRRORING, header);
+    push_tlv(out, MIRRORED_INFORMATION, &MESSAGES_LOST.to_be_bytes());
     open.end(out);
 }
 

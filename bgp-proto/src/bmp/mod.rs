@@ -13,8 +13,8 @@ mod read;
 
 pub use encode::{
     DownReason, PeerUp, Stat, TerminationReason, encode_end_of_rib, encode_initiation,
-    encode_mirrored, encode_peer_down, encode_peer_up, encode_route_monitoring, encode_statistics,
-    encode_termination,
+    encode_mirrored, encode_mirrored_lost, encode_peer_down, encode_peer_up,
+    encode_route_monitoring, encode_statistics, encode_termination,
 };
 pub use peer_header::{PEER_HEADER_LEN, PeerHeader, PeerKind, Rib};
 pub use read::{BmpError, Message, MessageKind, Tlv, split_message};

@@ -36,6 +36,12 @@ impl Except {
         self.source == peer || self.next_hop == peer
     }
 
+    /// Whoever is in both.
+    pub(crate) fn and(self, other: Except) -> Except {
+        let both = |peer: SourceId| if other.contains(peer) { peer } else { SourceId::NONE };
+        Except { source: both(self.source), next_hop: both(self.next_hop) }
+    }
+
     /// Both; either may be [`SourceId::NONE`].
     pub(crate) fn each(self) -> [SourceId; 2] {
         [self.source, self.next_hop]

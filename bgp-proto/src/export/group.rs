@@ -600,7 +600,8 @@ impl Group {
         batch: &mut Batch,
     ) {
         let (before, after) = (state.outs.except(old), state.outs.except(new));
-        self.watched.note(dest, tx, (old != ExportId::NONE).then_some(before));
+        let advertised = |out, except| (out != ExportId::NONE).then_some(except);
+        self.watched.note(dest, tx, advertised(old, before), advertised(new, after));
         if old != ExportId::NONE {
             self.count_except(before, SourceCounts::subtract);
         }
@@ -738,7 +739,7 @@ impl Group {
                 if out != ExportId::NONE {
                     self.advertised -= 1;
                     self.count_except(state.outs.except(out), SourceCounts::subtract);
-                    self.watched.note(route.dest, route.tx, Some(state.outs.except(out)));
+                    self.watched.note(route.dest, route.tx, Some(state.outs.except(out)), None);
                 }
                 state.outs.release(out, state.attrs, state.hops);
             }

@@ -24,7 +24,7 @@ pub(crate) use chunk::{Audience, Frame};
 pub(crate) use exported::{Except, ExportId, ExportTable, ExportedRoute};
 use group::CHUNK_MAX;
 pub use group::ExportCounts;
-pub(crate) use group::watched::Change;
+pub(crate) use group::watched::{Change, Noted};
 pub(crate) use group::{Group, choose_paths, tx_path_id};
 pub use log::{Fetch, Log, Piece, Reader};
 pub(crate) use log::{MemberEvent, MemberKey, Readers, Subscription};

@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use super::attention::Attention;
 use super::group::SliceState;
-use super::group::watched::Change;
+use super::group::watched::Noted;
 use super::{
     AdjRibOut, Advertised, Batch, CoveredRanges, ExportId, ExportState, ExportTable, Group,
     GroupKey, Log, MemberEvent, MemberKey, Reader, Resync, ResyncEnd, Subscription,
@@ -87,9 +87,9 @@ pub(crate) struct AdjRibsOut {
     /// Groups with picks of this turn; one may be here several times.
     picking: Vec<u32>,
     pub(crate) notes: Vec<String>,
-    /// Whether monitoring stations are sent what is advertised, and what was flushed since it was taken, by group.
+    /// Whether monitoring stations are sent what is advertised, and what they have not been told of.
     pub(crate) is_watched: bool,
-    pub(crate) changed: Vec<(u32, Change)>,
+    pub(crate) noted: Vec<Noted>,
     export: Export,
 }
 
@@ -121,7 +121,7 @@ impl AdjRibsOut {
             picking: Vec::new(),
             notes: Vec::new(),
             is_watched: false,
-            changed: Vec::new(),
+            noted: Vec::new(),
             export: Export::Running,
         }
     }
@@ -462,6 +462,9 @@ impl AdjRibsOut {
         let Some(membership) = self.memberships.get_mut(&(source, family)) else { return };
         let from = std::mem::replace(&mut membership.group, to);
         membership.key = key;
+        if self.is_watched {
+            self.noted.push(Noted::Moved { source, family, from, to });
+        }
         if let Some(group) = self.groups.get_mut(&from) {
             group.remove_member(source);
         }
@@ -511,10 +514,6 @@ impl AdjRibsOut {
             self.transfer(source, family, into, rib);
         }
         self.unmerged.remove(&from);
-        // What it has flushed in this turn is a change for the members that it had.
-        for (group, _) in self.changed.iter_mut().filter(|(group, _)| *group == from) {
-            *group = into;
-        }
         self.drop_if_empty(from);
     }
 
@@ -626,7 +625,9 @@ impl AdjRibsOut {
             };
             group.watched.is_on = self.is_watched;
             let more = group.export_slice(&mut state, window, &mut part);
-            self.changed.extend(group.watched.changed.drain(..).map(|change| (id, change)));
+            let (family, changed) = (group.key.family, group.watched.changed.drain(..));
+            let noted = changed.map(|change| Noted::Changed { group: id, family, change });
+            self.noted.extend(noted);
             part.spend(4 + group.members.len() as u32 / 8);
             meter.settle(&part);
             if more == SliceState::More {

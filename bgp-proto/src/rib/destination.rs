@@ -550,6 +550,11 @@ impl Destinations {
         self.preferred.get(source)
     }
 
+    /// Number of destinations with a best path.
+    pub(crate) fn decided_len(&self) -> u64 {
+        self.preferred.total()
+    }
+
     pub(crate) fn fib(&self, id: DestId) -> u32 {
         self.dests.get(id.0).fib
     }

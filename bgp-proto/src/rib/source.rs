@@ -86,6 +86,11 @@ impl SourceCounts {
         }
     }
 
+    /// Of all sources.
+    pub(crate) fn total(&self) -> u64 {
+        self.peers.iter().chain(&self.local).map(|count| u64::from(*count)).sum()
+    }
+
     pub(crate) fn get(&self, source: SourceId) -> u32 {
         let count = match source.peer() {
             Some(_) => self.peers.get(usize::from(source.0)),

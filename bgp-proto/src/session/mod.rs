@@ -54,4 +54,4 @@ pub use key_chain::{
 };
 pub use negotiate::{Negotiated, Opens};
 pub use offer::{Offer, Restart};
-pub use peer::{Action, BfdPath, Command, Keep, Peer, Slot, State, Stats, Timers};
+pub use peer::{Action, BfdPath, Command, Faulty, Keep, Peer, Slot, State, Stats, Timers};

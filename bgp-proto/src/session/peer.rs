@@ -4,6 +4,7 @@
 //! session's messages), `teardown` (the end of a connection).
 
 mod dial;
+mod faulty;
 mod open;
 mod receive;
 mod teardown;
@@ -21,9 +22,10 @@ use super::intake::Intake;
 use super::timers::{Backoff, Jitter};
 use super::{BfdMode, Close, LastError, Negotiated, Offer, PeerConfig, Restart};
 use crate::types::{Family, FamilyMap, FamilySet, LogLimit, Time};
-use crate::wire::{MessageType, split_frame};
+use crate::wire::{HEADER_LEN, MessageType, split_frame};
 use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
 use dial::Admin;
+pub use faulty::Faulty;
 use teardown::Tcp;
 
 /// The connections that a peer may have at once (RFC 4271 §6.8).
@@ -128,6 +130,10 @@ pub enum Action {
         /// Keep the peer's routes as stale (RFC 4724, RFC 8538), for these families and this long.
         keep: Option<Keep>,
     },
+    /// This message of the session, given with its header, was treated as withdrawal, lost an attribute, or
+    /// ended the session: then it precedes [`Action::Down`]. Of a message whose header is erroneous it is the
+    /// header. Only with [`Faulty::Reported`].
+    Faulty(Arc<[u8]>),
     /// One line for the log: an UPDATE was treated as withdraw, an attribute discarded, a
     /// capability ignored. Rate-limited here.
     Note(String),
@@ -292,6 +298,7 @@ pub struct Peer {
     has_dialled: bool,
     jitter: Jitter,
     outbox: Outbox,
+    faulty: Faulty,
     stats: Stats,
     last_error: Option<LastError>,
     last_bgp_error: Option<LastError>,
@@ -318,6 +325,7 @@ impl Peer {
             has_dialled: false,
             jitter: Jitter::new(seed),
             outbox: Outbox::new(),
+            faulty: Faulty::default(),
             stats: Stats::default(),
             last_error: None,
             last_bgp_error: None,
@@ -454,11 +462,17 @@ impl Peer {
                 Ok(Some(frame)) => {
                     taken += frame.bytes.len();
                     let before = batch.size();
+                    let (faults, message) = (self.faults(slot), frame.bytes);
                     self.handle_message(now, slot, frame, batch);
+                    self.report_faulty(slot, faults, message);
                     self.fruitless += u64::from(batch.size() == before);
                 }
                 Ok(None) => break,
-                Err(notification) => self.close(now, slot, Close::Protocol(notification)),
+                Err(notification) => {
+                    let faults = self.faults(slot);
+                    self.close(now, slot, Close::Protocol(notification));
+                    self.report_faulty(slot, faults, rest.get(..HEADER_LEN).unwrap_or(rest));
+                }
             }
         }
         self.scratch.shrink_to(SCRATCH_KEPT);

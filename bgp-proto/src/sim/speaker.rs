@@ -469,7 +469,7 @@ impl Neighbor {
                     self.ends.iter_mut().flatten().for_each(|end| end.session_up = false);
                     routing.peer_down(now, peer, keep);
                 }
-                Action::Note(_) => {}
+                Action::Note(_) | Action::Faulty(_) => {}
             }
         }
         session

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::peer::{Pass, Peer, PeerInput, QueuedBatch, Receipt};
-use super::{Established, PeerRoutes, Table};
+use super::{Established, Mirrored, PeerRoutes, Table};
 use crate::rib::{Meter, SourceId};
 use crate::session::{Keep, Negotiated};
 use crate::types::{Family, PeerId, SessionId, Time};
@@ -55,6 +55,26 @@ impl Table {
         if let Some(known) = self.peers.known(peer) {
             known.input_octets += octets;
             self.queue(peer, PeerInput::Batch(Box::new(batch)));
+        }
+    }
+
+    /// A message of a peer was treated as erroneous in this session, at this Unix time: for monitors that
+    /// mirror it. Precedes [`Table::peer_down`] if it ended the session. `receipt` is dropped when it has been
+    /// noted.
+    pub fn peer_mirrored(
+        &mut self,
+        peer: PeerId,
+        session: SessionId,
+        message: Mirrored,
+        secs: u32,
+        receipt: Receipt,
+    ) {
+        if !self.is_mirroring() {
+            return;
+        }
+        if let Some(known) = self.peers.known(peer) {
+            known.input_octets += message.octets();
+            self.queue(peer, PeerInput::Mirrored { session, message, secs, receipt });
         }
     }
 
@@ -190,6 +210,11 @@ impl Table {
                 }
                 self.note_octets(id, octets);
             }
+            PeerInput::Mirrored { session, message, secs, receipt } => {
+                peer.input_octets = peer.input_octets.saturating_sub(message.octets());
+                self.monitors.mirrored(id, session, &message, secs);
+                drop(receipt);
+            }
             PeerInput::Down { session, keep } => {
                 let is_present = peer.up == Some(session);
                 // Also families of capability 71 alone.
@@ -241,7 +266,10 @@ impl Peer {
     fn handed_over(&self) -> Option<SessionId> {
         for input in self.inputs.iter().rev() {
             match input {
-                PeerInput::Batch(_) | PeerInput::ForwardingLost | PeerInput::LinkLocal { .. } => {}
+                PeerInput::Batch(_)
+                | PeerInput::Mirrored { .. }
+                | PeerInput::ForwardingLost
+                | PeerInput::LinkLocal { .. } => {}
                 PeerInput::Up { session, .. } => return Some(*session),
                 PeerInput::Add { .. } | PeerInput::Down { .. } | PeerInput::Remove => return None,
             }

@@ -50,7 +50,7 @@ pub struct Memory {
     pub logs: u64,
     /// Queued route events: in the table, and with the host as it reports.
     pub inputs: u64,
-    /// Changes that monitoring stations have not been sent.
+    /// What is held for monitoring stations: changes and messages that they have not been sent, and peers.
     pub monitors: u64,
 }
 
@@ -199,8 +199,8 @@ impl Table {
         let Some(bound) = self.config.memory_max else { return };
         let memory = self.memory();
         let without = memory.total() - memory.monitors;
-        // A station is never a reason to close a session, and what it holds may not be the reason either.
-        if memory.total() > bound && (without <= bound || memory.monitors > bound / 8) {
+        // What is held for stations is dropped before anything happens to a session.
+        if memory.total() > bound && memory.monitors > 0 {
             self.monitors.evict_all();
         }
         let held = without;
@@ -339,7 +339,10 @@ impl Table {
             MemoryBound::Peer => {
                 (self.peers.get(id).and_then(|peer| peer.routes.limits.memory_max), octets)
             }
-            MemoryBound::Table => (self.config.memory_max, self.memory().total()),
+            MemoryBound::Table => {
+                let memory = self.memory();
+                (self.config.memory_max, memory.total() - memory.monitors)
+            }
         };
         if let Some(bound) = bound.filter(|bound| held > *bound) {
             let bound_of = weighing.bound_of;

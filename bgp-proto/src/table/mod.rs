@@ -57,7 +57,10 @@ pub use drain::DrainProgress;
 pub use dump::{Dump, DumpOptions, Dumping};
 pub use leaks::Offered;
 pub use memory::{Memory, MemoryBound};
-pub use monitor::{MonitorCounts, MonitorId, MonitorPage, MonitorParams, MonitoredPeers, PageEnd};
+pub use monitor::{
+    Mirrored, Mirroring, MonitorCounts, MonitorId, MonitorPage, MonitorParams, MonitoredPeers,
+    PageEnd,
+};
 pub use next_hops::NextHopView;
 pub use pace::Pace;
 pub use peer::Receipt;
@@ -460,8 +463,8 @@ impl Table {
         let merging = if is_decided { Merging::Allowed } else { Merging::Postponed };
         self.adj_ribs_out.is_watched = self.monitors.is_watching_advertised();
         self.adj_ribs_out.encode(&mut self.loc_rib, merging, &mut each);
-        if self.adj_ribs_out.is_watched {
-            self.note_advertised();
+        if !self.adj_ribs_out.noted.is_empty() {
+            self.note_advertised(&mut each);
         }
         self.adj_ribs_out.trim_chunks(now, &mut each);
         meter.settle(&each);

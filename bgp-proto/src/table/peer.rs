@@ -10,6 +10,7 @@ use super::retention::Retention;
 use super::{CloseReason, ImportCounts, PeerRoutes};
 use crate::rib::{SourceId, SparseSet, Stamp};
 use crate::session::{Keep, Negotiated};
+use crate::table::Mirrored;
 use crate::types::{Family, SessionId, Time, Timer};
 use crate::wire::RouteBatch;
 
@@ -57,6 +58,13 @@ pub(super) enum PeerInput {
         negotiated: Arc<Negotiated>,
     },
     Batch(Box<QueuedBatch>),
+    /// A message that was treated as erroneous, at this Unix time. The receipt is held until it was noted.
+    Mirrored {
+        session: SessionId,
+        message: Mirrored,
+        secs: u32,
+        receipt: Receipt,
+    },
     Down {
         session: SessionId,
         keep: Option<Keep>,

@@ -1,7 +1,7 @@
 //! `[[bmp]]`.
 
 use bgp_proto::bmp::Rib;
-use bgp_proto::table::MonitoredPeers;
+use bgp_proto::table::{Mirroring, MonitoredPeers};
 
 use super::*;
 
@@ -17,18 +17,20 @@ fn stations_have_defaults_and_their_keys_are_read() {
     let to = "192.0.2.9:11019".parse().unwrap();
     assert_eq!(only.station, BmpStation::Connect { to, source: None });
     assert_eq!((only.rib_names(), &only.peers), (vec!["loc-rib"], &MonitoredPeers::All));
+    assert_eq!(only.mirror, Mirroring::Nothing);
     assert_eq!((only.statistics_interval.unwrap().as_secs(), only.memory_max), (60, 64 << 20));
     let text = "[[bmp]]\nname = \"noc\"\naddress = \"192.0.2.9\"\nport = 5000\nsource-address = \"192.0.2.1\"\n\
-                ribs = [\"adj-rib-in-pre-policy\", \"adj-rib-out-post-policy\"]\npeers = [\"a\"]\n\
+                ribs = [\"adj-rib-in-pre-policy\", \"adj-rib-out-post-policy\"]\nmirror = \"errors\"\npeers = [\"a\"]\n\
                 statistics-interval = false\nmemory-max = 5\n\
                 [[bmp]]\nname = \"far\"\nlisten = \"[::]:5001\"\nfrom = [\"2001:db8::/32\", \"192.0.2.7\"]\n";
     let all = station(text);
     assert_eq!(all[0].ribs, [Rib::AdjRibInPre, Rib::AdjRibOutPost].into());
+    assert_eq!((all[0].mirror, all[1].mirror), (Mirroring::Errors, Mirroring::Nothing));
     assert_eq!((all[0].statistics_interval, all[0].memory_max), (None, 5 << 20));
     let from = vec!["2001:db8::/32".parse().unwrap(), "192.0.2.7/32".parse().unwrap()];
     assert_eq!(all[1].station, BmpStation::Listen { on: "[::]:5001".parse().unwrap(), from });
     let config = accepted(&format!("{LEAST}{text}"));
-    let line = "monitoring station noc: at 192.0.2.9:5000, adj-rib-in-pre-policy, adj-rib-out-post-policy of a\n";
+    let line = "monitoring station noc: at 192.0.2.9:5000, adj-rib-in-pre-policy, adj-rib-out-post-policy, mirrored errors of a\n";
     assert!(config.to_string().contains(line), "{config}");
     let changes = config.changes_to(&accepted(LEAST));
     assert!(changes.bmp_changed && changes.restart_needed.is_empty());
@@ -47,6 +49,7 @@ fn what_cannot_be_a_station_is_refused_with_the_reason() {
             "Adj-RIB-Out before the export policy is not kept",
         ),
         (format!("{at}ribs = [\"rib\"]"), "bmp[1].ribs"),
+        (format!("{at}mirror = \"all\""), "bmp[1].mirror: "),
         (format!("{at}listen = \"192.0.2.1:5000\""), "exclude each other"),
         (format!("{at}from = [\"192.0.2.0/24\"]"), "belongs to `listen`"),
         (format!("{at}source-address = \"2001:db8::1\""), "of different families"),

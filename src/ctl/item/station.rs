@@ -19,6 +19,9 @@ pub struct Station {
     pub remote: Option<String>,
     /// What it is sent, in the words of the configuration.
     pub ribs: Vec<String>,
+    /// Which messages of peers it is sent as they were received, in the words of the configuration; absent:
+    /// none.
+    pub mirror: Option<String>,
     /// Whose Adj-RIBs; absent: all.
     pub peers: Option<Vec<String>>,
     /// Connections that came up.

@@ -6,7 +6,7 @@ use crate::bmp::{State, Status, Statuses};
 use crate::config::BmpStation;
 use crate::ctl::item::{MonitoredTable, Station};
 use crate::http::StationMetrics;
-use bgp_proto::table::MonitoredPeers;
+use bgp_proto::table::{Mirroring, MonitoredPeers};
 
 /// How long the answer waits for a table.
 const TABLE_WAIT: Duration = Duration::from_secs(1);
@@ -48,6 +48,8 @@ async fn item(status: &Status) -> Station {
         state_seconds: view.since.map_or(0, |since| since.elapsed().as_secs()),
         remote: view.remote.map(|remote| remote.to_string()),
         ribs: settings.rib_names().into_iter().map(str::to_owned).collect(),
+        mirror: (settings.mirror != Mirroring::Nothing)
+            .then(|| settings.mirror_name().to_owned()),
         peers: match &settings.peers {
             MonitoredPeers::All => None,
             MonitoredPeers::Named(names) => {

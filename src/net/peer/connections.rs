@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::{Slot, State};
+use bgp_proto::session::{Faulty, Slot, State};
 use bgp_proto::wire::UpdateContext;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -90,6 +90,10 @@ impl PeerTask {
             let now = self.now();
             let Some(mut conn) = self.conns[slot.index()].take() else { return read };
             let before = self.session.fruitless_messages();
+            self.session.set_faulty(match self.stream.table().is_mirroring() {
+                true => Faulty::Reported,
+                false => Faulty::Dropped,
+            });
             let context = self.debug.is_on(now).then(|| self.receiving());
             let (session, batch) = (&mut self.session, &mut self.stream.batch);
             let (debug, name, tap) = (&mut self.debug, &self.name, &mut self.tap);

@@ -155,6 +155,7 @@ impl Host {
                     self.downs.push((reason.clone(), *keep));
                     if keep.is_some() { "down+keep".to_owned() } else { "down".to_owned() }
                 }
+                Action::Faulty(message) => format!("faulty({})", message.len()),
                 Action::Note(_) => "note".to_owned(),
             };
             self.log.push_back(text);

@@ -211,6 +211,7 @@ impl Host {
                 Action::Down { .. } => {
                     assert!(std::mem::take(&mut self.up), "Down without Up");
                 }
+                Action::Faulty(message) => assert!(self.up && message.len() >= 19, "of no session"),
                 Action::Note(text) => assert!(text.len() < 1000, "a line of the log: {text}"),
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A monitor is one connection to one station. It holds no routes and no messages, only what it has not
 //! been sent: for each RIB and family a position up to which the initial state was sent, destinations that
-//! changed before that position, and prefixes that were withdrawn. The host takes pages of encoded messages
+//! changed before that position, and prefixes that were withdrawn. Those of the Adj-RIBs-Out are held once for an
+//! update group (`marks.rs`). The host takes pages of encoded messages
 //! when the station has room ([`Table::monitor_page`]); a route that changed ten times meanwhile is sent
 //! once, as it is then.
 //!
@@ -21,9 +22,11 @@
 
 mod advertised;
 mod feed;
+mod marks;
+mod mirror;
 mod page;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Table;
@@ -31,6 +34,13 @@ use crate::bmp::{DownReason, PeerHeader, Rib};
 use crate::rib::{DestId, Destinations};
 use crate::types::{Family, FamilyMap, PeerId, Prefix, SessionId};
 use feed::Feed;
+use marks::{GroupMarks, OWED_OCTETS, Owed};
+
+use mirror::Mirror;
+pub use mirror::{Mirrored, Mirroring};
+
+/// What is held for each peer that a station knows.
+const PEER_OCTETS: u64 = 512;
 
 /// Names a monitor. The host chooses numbers, and uses none again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +71,9 @@ pub struct MonitorParams {
     pub ribs: BTreeSet<Rib>,
     /// Whose Adj-RIBs, and whose Peer Up and Peer Down.
     pub peers: MonitoredPeers,
-    /// Most octets that may be held for it.
+    /// Which messages it is sent as they were received.
+    pub mirror: Mirroring,
+    /// Most octets that may be held for it, besides 512 for each peer that it knows.
     pub octets_max: u64,
     /// The Unix time of [`Time::ZERO`](crate::types::Time::ZERO), in seconds.
     pub zero: u32,
@@ -94,7 +106,7 @@ pub enum PageEnd {
 /// What a monitor holds and has been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MonitorCounts {
-    /// Octets held for what was not sent.
+    /// Octets held for it.
     pub octets: u64,
     /// Messages encoded for it.
     pub messages: u64,
@@ -138,8 +150,26 @@ struct Sending {
     loc_rib_statistics: Due,
     /// The peer whose routes were written last.
     last_peer: PeerId,
-    /// Octets held by all feeds.
+    /// Changes of the Adj-RIBs-Out by update group; those of which something may be left to be sent.
+    groups: BTreeMap<u32, GroupMarks>,
+    ready: BTreeSet<u32>,
+    /// The group whose changes were written last.
+    last_group: u32,
+    /// Peers with messages to mirror, and the octets of all of those.
+    mirrors: BTreeSet<PeerId>,
+    mirrored_octets: u64,
+    /// What comes first in the next page.
+    first: First,
+    /// Octets held for what was not sent.
     octets: u64,
+}
+
+/// What the routes of a page begin with: neither waits for the other for longer than one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum First {
+    #[default]
+    Peers,
+    Groups,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,17 +196,29 @@ struct MonitoredPeer {
     /// Adj-RIB-In and Adj-RIB-Out, where they are sent.
     received: Option<FamilyMap<Feed>>,
     advertised: Option<FamilyMap<Feed>>,
+    /// The group whose marks it is sent, since its initial state was begun.
+    group: FamilyMap<Option<u32>>,
+    /// Changes of groups that it was in before.
+    owed: FamilyMap<VecDeque<Owed>>,
+    /// Messages of the session that is up, and of the announced one that has ended.
+    mirror: Mirror,
+    mirror_before: Mirror,
 }
 
 impl MonitoredPeer {
     fn octets(&self) -> u64 {
         let both = [&self.received, &self.advertised].into_iter().flatten();
-        both.flat_map(|feeds| &feeds.0).map(Feed::octets).sum()
+        let feeds: u64 = both.flat_map(|feeds| &feeds.0).map(Feed::octets).sum();
+        let owed: usize = self.owed.0.iter().map(VecDeque::len).sum();
+        let reason = self.reason.as_ref().map_or(0, DownReason::octets);
+        let mirrored = self.mirror.octets() + self.mirror_before.octets();
+        feeds + owed as u64 * OWED_OCTETS + reason + mirrored
     }
 
     fn is_up_to_date(&self) -> bool {
         let mut both = [&self.received, &self.advertised].into_iter().flatten();
         both.all(|feeds| feeds.0.iter().all(Feed::is_up_to_date))
+            && self.owed.0.iter().all(VecDeque::is_empty)
     }
 }
 
@@ -186,6 +228,11 @@ impl Sending {
         self.octets = (self.octets + after).saturating_sub(before);
     }
 
+    /// Everything that is held, peers included.
+    fn octets_held(&self) -> u64 {
+        self.octets + self.peers.len() as u64 * PEER_OCTETS
+    }
+
     fn is_up_to_date(&self) -> bool {
         let has_loc_rib = self.loc_rib.as_ref().is_some_and(|(sent, feeds)| {
             *sent == PeerUpSent::Pending || feeds.0.iter().any(|feed| !feed.is_up_to_date())
@@ -193,6 +240,8 @@ impl Sending {
         !has_loc_rib
             && self.sessions.is_empty()
             && self.pending.is_empty()
+            && self.ready.is_empty()
+            && self.mirrors.is_empty()
             && self.statistics.is_empty()
             && self.loc_rib_statistics == Due::Later
     }
@@ -206,7 +255,7 @@ impl Monitor {
 
     fn check_bound(&mut self) {
         if let State::Sending(sending) = &self.state {
-            self.counts.octets = sending.octets;
+            self.counts.octets = sending.octets_held();
             if sending.octets > self.params.octets_max {
                 self.evict();
             }
@@ -223,10 +272,12 @@ impl Monitors {
 
     /// Octets held for all monitors.
     pub(super) fn octets(&self) -> u64 {
-        self.by_id.values().map(|monitor| monitor.counts.octets).sum()
+        let closing = self.closing.values().map(|(_, reason)| reason.octets()).sum::<u64>();
+        self.by_id.values().map(|monitor| monitor.counts.octets).sum::<u64>() + closing
     }
 
     pub(super) fn evict_all(&mut self) {
+        self.closing.clear();
         self.by_id.values_mut().for_each(Monitor::evict);
     }
 
@@ -306,6 +357,7 @@ impl Monitors {
             }
             let State::Sending(sending) = &mut monitor.state else { continue };
             sending.begin_peer(peer, session, &monitor.params);
+            monitor.check_bound();
         }
     }
 
@@ -328,6 +380,10 @@ impl Sending {
             reason: None,
             received: None,
             advertised: None,
+            group: FamilyMap::default(),
+            owed: FamilyMap::default(),
+            mirror: Mirror::default(),
+            mirror_before: Mirror::default(),
         });
         known.present = Some(session);
         let is_sent = |ribs: &[Rib]| ribs.iter().any(|rib| params.ribs.contains(rib));
@@ -339,9 +395,19 @@ impl Sending {
     }
 
     fn end_peer(&mut self, peer: PeerId, closing: Option<&(SessionId, DownReason)>) {
+        let Some(known) = self.peers.get(&peer) else { return };
+        let is_announced = known.announced.is_some_and(|(of, _)| Some(of) == known.present);
+        if known.present.is_some() {
+            self.end_mirror(peer, is_announced);
+        }
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let before = known.octets();
         (known.received, known.advertised) = (None, None);
+        for group in std::mem::take(&mut known.group).0.into_iter().flatten() {
+            leave(&mut self.groups, &mut self.ready, group, peer, &mut self.octets);
+        }
+        let owed = std::mem::take(&mut known.owed).0.into_iter().flatten();
+        owed.for_each(|owed| marks::release(owed.batch, &mut self.octets));
         let ended = known.present.take();
         if let (Some(session), Some((announced, _))) = (ended, &known.announced)
             && session == *announced
@@ -350,20 +416,37 @@ impl Sending {
         }
         self.pending.remove(&peer);
         self.statistics.remove(&peer);
+        let after = known.octets();
         if known.announced.is_some() {
             self.sessions.insert(peer);
         } else {
             self.sessions.remove(&peer);
             self.peers.remove(&peer);
         }
-        self.grew(before, 0);
+        self.grew(before, after);
+    }
+}
+
+/// Removes a member of a group, and the marks of a group without members.
+fn leave(
+    groups: &mut BTreeMap<u32, GroupMarks>,
+    ready: &mut BTreeSet<u32>,
+    group: u32,
+    peer: PeerId,
+    octets: &mut u64,
+) {
+    let Some(marks) = groups.get_mut(&group) else { return };
+    marks.leave(peer);
+    if marks.is_empty() {
+        ready.remove(&group);
+        groups.remove(&group).into_iter().for_each(|marks| marks.clear(octets));
     }
 }
 
 impl MonitorParams {
     /// Whether it is sent anything about peers.
     fn watches_peers(&self) -> bool {
-        self.ribs.iter().any(|rib| *rib != Rib::LocRib)
+        self.mirror == Mirroring::Errors || self.ribs.iter().any(|rib| *rib != Rib::LocRib)
     }
 
     fn begin_feeds() -> FamilyMap<Feed> {
@@ -385,8 +468,11 @@ impl Table {
                 sending.begin_peer(id, session, &params);
             }
         }
+        let counts = MonitorCounts { octets: sending.octets_held(), ..MonitorCounts::default() };
         let state = State::Sending(sending);
-        self.monitors.by_id.insert(id, Monitor { params, state, counts: MonitorCounts::default() });
+        self.monitors.by_id.insert(id, Monitor { params, state, counts });
+        // Members may move between groups before the next turn.
+        self.adj_ribs_out.is_watched = self.monitors.is_watching_advertised();
     }
 
     /// Ends a monitor and frees what it holds.

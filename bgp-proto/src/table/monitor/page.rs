@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::feed::Feed;
 use super::{
-    Due, MonitorId, MonitorPage, MonitorParams, MonitoredPeer, PageEnd, PeerUpSent, Sending, State,
-    Table,
+    Due, First, MonitorId, MonitorPage, MonitorParams, MonitoredPeer, PageEnd, PeerUpSent, Sending,
+    State, Table,
 };
 use crate::bmp::{
     DownReason, PeerHeader, PeerKind, PeerUp, Rib, Stat, encode_end_of_rib, encode_peer_down,
@@ -23,11 +23,11 @@ use crate::wire::{
 };
 
 /// Most destinations whose routes are encoded together: routes with the same attributes share an UPDATE.
-const TOGETHER: usize = 1024;
+pub(super) const TOGETHER: usize = 1024;
 /// Work for a slot, for a route, and for what is said of a peer.
 const SLOT_WORK: u32 = 1;
-const ROUTE_WORK: u32 = 3;
-const PEER_WORK: u32 = 20;
+pub(super) const ROUTE_WORK: u32 = 3;
+pub(super) const PEER_WORK: u32 = 20;
 
 /// What the routes of one UPDATE have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,36 +41,36 @@ struct Common {
 
 /// Routes of one RIB to be encoded together.
 #[derive(Default)]
-struct Routes {
-    withdrawn: Vec<(PathId, Prefix)>,
+pub(super) struct Routes {
+    pub(super) withdrawn: Vec<(PathId, Prefix)>,
     announced: Vec<(Common, PathId, Prefix)>,
 }
 
 /// A page that is being written.
-struct Page<'a> {
-    out: Vec<u8>,
+pub(super) struct Page<'a> {
+    pub(super) out: Vec<u8>,
     octets_max: usize,
-    meter: Meter,
+    pub(super) meter: Meter,
     scratch: Vec<u8>,
-    messages: u64,
+    pub(super) messages: u64,
     left_out: u64,
     /// Octets of attributes of the routes that were collected and not written yet.
-    gathered: usize,
+    pub(super) gathered: usize,
     params: &'a MonitorParams,
 }
 
 /// The RIBs of one feed, and how they are written.
-struct About {
-    header: PeerHeader,
-    source: SourceId,
-    family: Family,
-    add_path: bool,
-    direction: Direction,
+pub(super) struct About {
+    pub(super) header: PeerHeader,
+    pub(super) source: SourceId,
+    pub(super) family: Family,
+    pub(super) add_path: bool,
+    pub(super) direction: Direction,
 }
 
 /// Which of a peer's RIBs a feed is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     Received,
     Advertised,
 }
@@ -85,12 +85,12 @@ impl Direction {
 }
 
 impl Page<'_> {
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.meter.is_spent() || self.out.len() >= self.octets_max
     }
 
     /// Whether more routes may be encoded together with those that were collected.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         !self.meter.is_spent() && self.gathered < self.octets_max
     }
 
@@ -154,6 +154,18 @@ impl Page<'_> {
 }
 
 impl About {
+    /// Those that the station is sent, without routes.
+    pub(super) fn routes(&self, page: &Page<'_>) -> Vec<(Rib, Routes)> {
+        let chosen = page.params.ribs.iter().copied();
+        chosen
+            .filter(|rib| match self.header.kind {
+                PeerKind::LocRib => *rib == Rib::LocRib,
+                _ => self.direction.has(*rib),
+            })
+            .map(|rib| (rib, Routes::default()))
+            .collect()
+    }
+
     fn format(&self, max_len: usize) -> AnnounceFormat {
         AnnounceFormat {
             family: self.family,
@@ -193,7 +205,7 @@ impl Table {
         self.write_page(sending, &mut page, secs);
         let Page { out: octets, messages, left_out, .. } = page;
         let end = if sending.is_up_to_date() { PageEnd::UpToDate } else { PageEnd::More };
-        monitor.counts.octets = sending.octets;
+        monitor.counts.octets = sending.octets_held();
         monitor.counts.messages += messages;
         monitor.counts.left_out += left_out;
         self.monitors.by_id.insert(id, monitor);
@@ -211,6 +223,7 @@ impl Table {
             // Routes follow the Peer Up of their session.
             return;
         }
+        sending.write_mirrors(page);
         self.write_statistics(sending, page, secs);
         if let Some((_, mut feeds)) = sending.loc_rib.take() {
             let header = self.loc_rib_header(page.params, 0);
@@ -228,6 +241,20 @@ impl Table {
             }
             sending.loc_rib = Some((PeerUpSent::Sent, feeds));
         }
+        match std::mem::take(&mut sending.first) {
+            First::Peers => {
+                sending.first = First::Groups;
+                self.write_peers(sending, page);
+                self.write_groups(sending, page);
+            }
+            First::Groups => {
+                self.write_groups(sending, page);
+                self.write_peers(sending, page);
+            }
+        }
+    }
+
+    fn write_peers(&self, sending: &mut Sending, page: &mut Page<'_>) {
         // Each peer in turn, beginning after the one that was last: none waits for a long table of another.
         let waiting: Vec<PeerId> = sending.pending.iter().copied().collect();
         let first = waiting.partition_point(|id| *id <= sending.last_peer);
@@ -242,56 +269,50 @@ impl Table {
     }
 
     fn write_peer(&self, sending: &mut Sending, id: PeerId, page: &mut Page<'_>) {
-        let peer = self.peers.get(id);
-        let (Some(known), Some(peer)) = (sending.peers.get_mut(&id), peer) else {
+        let session =
+            self.peers.get(id).and_then(|peer| Some((peer.source, peer.session.as_ref()?)));
+        let (Some(known), Some((source, session))) = (sending.peers.get(&id), session) else {
             sending.pending.remove(&id);
             return;
         };
-        let (Some((_, header)), Some(session)) = (known.announced, &peer.session) else {
+        let Some((_, header)) = known.announced else {
             sending.pending.remove(&id);
             return;
         };
-        let before = known.octets();
         for family in Family::ALL {
-            let is_negotiated = session.families.contains(family);
             let both = [
-                (&mut known.received, Direction::Received, session.add_path_rx),
-                (&mut known.advertised, Direction::Advertised, session.add_path_tx),
+                (Direction::Received, session.add_path_rx),
+                (Direction::Advertised, session.add_path_tx),
             ];
-            for (feeds, direction, add_path) in both {
-                let Some(feeds) = feeds else { continue };
-                if !is_negotiated {
-                    feeds[family] = Feed::default();
-                    continue;
-                }
-                if direction == Direction::Advertised && !self.has_readable_adj_rib_out(id, family)
-                {
-                    continue;
-                }
+            for (direction, add_path) in both {
                 let add_path = add_path.contains(family);
-                let about = About { header, source: peer.source, family, add_path, direction };
-                self.write_feed(&about, &mut feeds[family], page);
+                let about = About { header, source, family, add_path, direction };
+                let feed = sending.peers.get_mut(&id).and_then(|known| known.feed(&about));
+                let Some(feed) = feed else { continue };
+                if !session.families.contains(family) {
+                    *feed = Feed::default();
+                    continue;
+                }
+                match direction {
+                    Direction::Received => {
+                        let before = feed.octets();
+                        self.write_feed(&about, feed, page);
+                        let after = feed.octets();
+                        sending.grew(before, after);
+                    }
+                    Direction::Advertised => self.write_advertised(sending, id, &about, page),
+                }
             }
         }
-        let (is_done, after) = (known.is_up_to_date(), known.octets());
-        sending.grew(before, after);
-        if is_done {
+        if sending.peers.get(&id).is_some_and(MonitoredPeer::is_up_to_date) {
             sending.pending.remove(&id);
         }
     }
 
     /// Withdrawals first, then what changed, then the initial state.
-    fn write_feed(&self, about: &About, feed: &mut Feed, page: &mut Page<'_>) {
-        let ribs: Vec<Rib> = match about.header.kind {
-            PeerKind::LocRib => vec![Rib::LocRib],
-            _ => {
-                let chosen = page.params.ribs.iter().copied();
-                chosen.filter(|rib| about.direction.has(*rib)).collect()
-            }
-        };
+    pub(super) fn write_feed(&self, about: &About, feed: &mut Feed, page: &mut Page<'_>) {
         while !page.is_full() && !feed.is_up_to_date() {
-            let mut routes: Vec<(Rib, Routes)> =
-                ribs.iter().map(|rib| (*rib, Routes::default())).collect();
+            let mut routes = about.routes(page);
             let mut left = TOGETHER;
             while left > 0
                 && let Some((prefix, path_id)) = feed.withdrawn.pop_first()
@@ -325,12 +346,11 @@ impl Table {
                 self.gather(about, dest, Sent::Never, &mut routes, page);
             }
             let was_walking = feed.walk.is_some();
+            let is_at_end = !was_walking && feed.end_of_rib_due();
             for (rib, of) in routes {
                 self.write_routes(about, rib, of, page);
-            }
-            if !was_walking && feed.end_of_rib_due() {
-                for rib in &ribs {
-                    let header = about.header.of(*rib, 0);
+                if is_at_end {
+                    let header = about.header.of(rib, 0);
                     encode_end_of_rib(&mut page.out, &header, about.family);
                     page.messages += 1;
                 }
@@ -354,7 +374,7 @@ impl Table {
     }
 
     /// Collects the routes of one destination.
-    fn gather(
+    pub(super) fn gather(
         &self,
         about: &About,
         dest: DestId,
@@ -437,7 +457,13 @@ impl Table {
         }
     }
 
-    fn write_routes(&self, about: &About, rib: Rib, mut routes: Routes, page: &mut Page<'_>) {
+    pub(super) fn write_routes(
+        &self,
+        about: &About,
+        rib: Rib,
+        mut routes: Routes,
+        page: &mut Page<'_>,
+    ) {
         if !routes.withdrawn.is_empty() {
             page.withdraw(about, rib, &routes.withdrawn);
         }
@@ -513,11 +539,14 @@ impl Table {
         let Some(known) = sending.peers.get_mut(&id) else { return };
         let announced = known.announced.filter(|(session, _)| Some(*session) != known.present);
         if let Some((_, header)) = announced {
+            sending.write_mirror_before(id, &header, page);
+            let Some(known) = sending.peers.get_mut(&id) else { return };
             known.announced = None;
             let reason = known.reason.take().unwrap_or(DownReason::RemoteClosed);
             encode_peer_down(&mut page.out, &header.of(Rib::AdjRibInPre, secs), &reason);
             page.messages += 1;
         }
+        let Some(known) = sending.peers.get_mut(&id) else { return };
         let Some(present) = known.present else {
             sending.peers.remove(&id);
             return;
@@ -576,8 +605,7 @@ impl Table {
     fn write_statistics(&self, sending: &mut Sending, page: &mut Page<'_>, secs: u32) {
         if sending.loc_rib_statistics == Due::Now {
             sending.loc_rib_statistics = Due::Later;
-            let held = Family::ALL
-                .map(|f| u64::from(self.loc_rib.dests(f).len() - self.loc_rib.rib(f).empty.len()));
+            let held = Family::ALL.map(|family| self.loc_rib.dests(family).decided_len());
             let stats = [
                 Stat::Gauge(8, held.iter().sum()),
                 Stat::FamilyGauge(10, Family::Ipv4, held[0]),
@@ -625,7 +653,7 @@ impl Table {
 
 /// Whether the station may have been sent routes of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
+pub(super) enum Sent {
     Before,
     Never,
 }

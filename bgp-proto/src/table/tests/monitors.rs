@@ -51,6 +51,11 @@ enum Op {
         peer: u32,
         which: u8,
     },
+    /// The peer sends messages that are treated as erroneous.
+    Faulty {
+        peer: u32,
+        count: u32,
+    },
     Turn(u32),
     Pull {
         station: usize,
@@ -75,6 +80,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => peer().prop_map(Op::EndOfRib),
         1 => (peer(), 0_u8..3).prop_map(|(peer, which)| Op::Policy { peer, which }),
         1 => (peer(), 0_u8..3).prop_map(|(peer, which)| Op::Export { peer, which }),
+        1 => (peer(), 1_u32..100).prop_map(|(peer, count)| Op::Faulty { peer, count }),
         3 => (1_u32..200).prop_map(Op::Turn),
         5 => (0_usize..2, 1_usize..2000, 1_u32..60).prop_map(|(station, octets, work)| {
             Op::Pull { station, octets, work }
@@ -119,6 +125,10 @@ struct Station {
     peers: BTreeMap<(u8, IpAddr), BTreeMap<(Rib, Key), Route>>,
     ends: BTreeSet<(IpAddr, Rib)>,
     evictions: u32,
+    /// The last mirrored message of each peer: its session and number.
+    mirrored: BTreeMap<IpAddr, (u64, u64)>,
+    /// Most peers that there are.
+    known_max: u64,
 }
 
 impl Station {
@@ -126,6 +136,7 @@ impl Station {
         let params = MonitorParams {
             ribs: ribs.iter().copied().collect(),
             peers,
+            mirror: if number == 1 { Mirroring::Errors } else { Mirroring::Nothing },
             octets_max,
             zero: 1000,
             // The second one is that of a VRF.
@@ -138,10 +149,13 @@ impl Station {
             peers: BTreeMap::new(),
             ends: BTreeSet::new(),
             evictions: 0,
+            mirrored: BTreeMap::new(),
+            known_max: u64::from(PEERS.end - PEERS.start),
         }
     }
 
     fn connect(&mut self, table: &mut Table) {
+        table.monitor_end(self.id);
         self.id = MonitorId(self.id.0 + 2);
         (self.peers, self.ends) = (BTreeMap::new(), BTreeSet::new());
         table.monitor_begin(self.id, Arc::clone(&self.params));
@@ -163,7 +177,9 @@ impl Station {
         }
         assert!(rest.is_empty(), "whole messages");
         if let Some(counts) = table.monitor_counts(self.id) {
-            assert!(counts.octets <= self.params.octets_max);
+            // What is held for peers themselves is counted, but no reason to evict it.
+            let peers = self.known_max * 512;
+            assert!(counts.octets <= self.params.octets_max.saturating_add(peers));
             assert_eq!(counts.left_out, 0);
         }
         page.end
@@ -185,6 +201,20 @@ impl Station {
                 self.ends.retain(|(address, _)| *address != peer.address);
             }
             MessageKind::RouteMonitoring(update) => self.update(&peer, update),
+            MessageKind::RouteMirroring(tlvs) => {
+                assert!(self.peers.contains_key(&key), "of a session that the station knows");
+                let value = |kind| tlvs.iter().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value);
+                let number = |octets: &[u8]| u64::from_be_bytes(octets.try_into().unwrap());
+                match (value(1), value(0)) {
+                    (Some([0, 0]), Some(message)) => {
+                        let now = (number(&message[..8]), number(&message[8..]));
+                        let before = self.mirrored.insert(peer.address, now);
+                        assert!(before.is_none_or(|before| before < now), "in order, each once");
+                    }
+                    (Some([0, 1]), None) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
             MessageKind::Statistics(_) => assert!(self.peers.contains_key(&key)),
             other => panic!("{other:?}"),
         }
@@ -228,6 +258,7 @@ struct Model {
     exports: BTreeMap<u32, u8>,
     sessions: BTreeMap<u32, SessionId>,
     latest: u64,
+    faulty: u64,
 }
 
 impl Model {
@@ -339,6 +370,16 @@ impl Model {
                 self.exports.insert(peer, which);
                 self.configure(table, peer);
             }
+            Op::Faulty { peer, count } => {
+                let Some(session) = self.sessions.get(&peer).copied() else { return };
+                for _ in 0..count {
+                    self.faulty += 1;
+                    let message =
+                        session.0.to_be_bytes().into_iter().chain(self.faulty.to_be_bytes());
+                    let message = Mirrored::Erroneous(message.collect());
+                    table.peer_mirrored(PeerId(peer), session, message, 2000, None);
+                }
+            }
             Op::Turn(work) => {
                 let _ = table.turn(Time::ZERO, Work(work));
             }
@@ -385,8 +426,13 @@ fn new_table() -> Table {
 
 /// Reads all that is left. Evictions end with the changes that cause them.
 fn drain(table: &mut Table, station: &mut Station) {
+    drain_in_pages(table, station, (500, 40));
+}
+
+/// The same, in pages of as many octets and as much work.
+fn drain_in_pages(table: &mut Table, station: &mut Station, (octets, work): (usize, u32)) {
     for _ in 0..PAGES_MAX {
-        if station.pull(table, 500, 40) == PageEnd::UpToDate {
+        if station.pull(table, octets, work) == PageEnd::UpToDate {
             assert!(!table.has_monitor_page(station.id));
             return;
         }
@@ -431,6 +477,7 @@ proptest! {
                 }
             }
         }
+        prop_assert_eq!(stations[1].evictions, 0, "it has room for all that there is");
         let bounded = stations[0].evictions;
         drain(&mut table, &mut stations[0]);
         prop_assert_eq!(stations[0].evictions, bounded, "an idle table evicts nobody");
@@ -464,6 +511,124 @@ fn a_station_that_never_reads_holds_its_bound_and_closes_no_session() {
     assert_eq!(table.monitor_counts(station.id), None, "it was evicted for the table's bound");
     assert_eq!(station.pull(&mut table, 1000, 1000), PageEnd::More, "and begins again");
     drain(&mut table, &mut station);
+    while let Some(event) = table.poll_event() {
+        assert!(!matches!(event, TableEvent::Close { .. }), "{event:?}");
+    }
+}
+
+/// Sessions of 1,000 peers, which are sent the same, and one that announces.
+fn crowd(table: &mut Table) -> Vec<Reader> {
+    let mut readers = Vec::new();
+    for id in (2..1003).rev() {
+        let address = IpAddr::from([10, 1, (id >> 8) as u8, id as u8]);
+        table.peer_add(PeerId(id), address, Arc::new(routes(id)));
+        readers.extend(table.up_now(id, session(id, 65000 + id)));
+    }
+    readers
+}
+
+#[test]
+fn changes_cost_the_same_however_many_peers_are_sent_them() {
+    let mut table = table();
+    let _readers = crowd(&mut table);
+    let mut station = Station::new(0, 100_000, &[Rib::AdjRibOutPost], MonitoredPeers::All);
+    station.known_max = 1001;
+    station.connect(&mut table);
+    settle(&mut table);
+    const PAGE: (usize, u32) = (256 << 10, Work::TURN.0);
+    drain_in_pages(&mut table, &mut station, PAGE);
+    let nets: Vec<String> = (0..4).flat_map(|second| nets(second, 250)).collect();
+    let work_of_turn = |table: &mut Table| {
+        let progress = table.turn(Time::ZERO, Work::TURN);
+        settle(table);
+        progress.done.0
+    };
+    announce_nets(&mut table, 2, 65002, &nets);
+    settle(&mut table);
+    drain_in_pages(&mut table, &mut station, PAGE);
+    let sent = |station: &Station| station.peers.values().map(BTreeMap::len).sum::<usize>();
+    assert_eq!(sent(&station), 1_000_000, "all but the peer that announced them");
+
+    let mut bytes = Vec::new();
+    nets.iter().for_each(|net| Nlri::push(&mut bytes, None, net.parse().unwrap()));
+    let mut batch = RouteBatch::default();
+    batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
+    table.apply(PeerId(2), batch, None);
+    let work = work_of_turn(&mut table);
+    assert!(work <= 2 * Work::TURN.0, "{work}");
+    let held = table.monitor_counts(station.id).expect("it is not evicted").octets;
+    assert!((56_000..1001 * 512 + 60_000).contains(&held), "1,000 withdrawn prefixes: {held}");
+    drain_in_pages(&mut table, &mut station, PAGE);
+    assert_eq!((sent(&station), station.evictions), (0, 0));
+}
+
+#[test]
+fn messages_that_were_lost_are_said_to_be_and_precede_the_peer_down() {
+    let mut table = new_table();
+    let mut model = Model::default();
+    let mut station = Station::new(1, 1 << 20, &[Rib::LocRib], MonitoredPeers::All);
+    station.connect(&mut table);
+    assert!(table.is_mirroring());
+    model.run(&mut table, &Op::Up(2));
+    model.run(&mut table, &Op::Faulty { peer: 2, count: 3 });
+    settle(&mut table);
+    let mut kinds = Vec::new();
+    let mut read = |table: &mut Table, station: &Station| {
+        let page = table.monitor_page(station.id, 1 << 20, Work::TURN, 2000);
+        let mut rest = &page.octets[..];
+        while let Some(message) = split_message(rest).unwrap() {
+            let about = Message::decode(message).unwrap();
+            kinds.push(match about.kind {
+                _ if about.peer.is_some_and(|peer| peer.kind == PeerKind::LocRib) => "loc-rib",
+                MessageKind::PeerUp { .. } => "up",
+                MessageKind::PeerDown(..) => "down",
+                MessageKind::RouteMirroring(tlvs) if tlvs.len() == 2 => "message",
+                MessageKind::RouteMirroring(_) => "lost",
+                _ => "other",
+            });
+            rest = &rest[message.len()..];
+        }
+        kinds.retain(|kind| *kind != "loc-rib");
+        std::mem::take(&mut kinds)
+    };
+    assert_eq!(read(&mut table, &station), ["up", "message", "message", "message"]);
+    model.run(&mut table, &Op::Faulty { peer: 2, count: 500 });
+    settle(&mut table);
+    let held = table.memory().monitors;
+    assert!((64 * 48..16_384).contains(&held), "{held}");
+    model.run(&mut table, &Op::Down { peer: 2, keep: false });
+    settle(&mut table);
+    let read = read(&mut table, &station);
+    let whole: Vec<&str> = std::iter::repeat_n("message", 64).chain(["lost", "down"]).collect();
+    assert_eq!(read, whole);
+    table.monitor_end(station.id);
+    assert!(!table.is_mirroring());
+    assert_eq!(table.memory().monitors, 0);
+}
+
+#[test]
+fn what_is_held_for_stations_is_dropped_before_a_session_is_closed() {
+    let config = TableConfig { memory_max: Some(400_000), ..TableConfig::new(ASN, RouterId(1)) };
+    let mut table = Table::new(Arc::new(config), 1, Waker::noop().clone());
+    let _announcer = up(&mut table, 2, 65001, routes(2));
+    let _receiver = up(&mut table, 3, 65003, routes(3));
+    let mut station = Station::new(0, 1 << 40, &[Rib::AdjRibOutPost], MonitoredPeers::All);
+    station.connect(&mut table);
+    drain(&mut table, &mut station);
+    let mut held = 0;
+    for round in 0..200_u8 {
+        announce_nets(&mut table, 2, 65001, &nets(round, 60));
+        settle(&mut table);
+        let mut bytes = Vec::new();
+        nets(round, 60).iter().for_each(|net| Nlri::push(&mut bytes, None, net.parse().unwrap()));
+        let mut batch = RouteBatch::default();
+        batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
+        table.apply_now(2, batch);
+        settle(&mut table);
+        held = held.max(table.memory().monitors);
+    }
+    assert!(held > 200_000, "what was withdrawn is held: {held}");
+    assert_eq!(table.monitor_counts(station.id), None, "it was evicted");
     while let Some(event) = table.poll_event() {
         assert!(!matches!(event, TableEvent::Close { .. }), "{event:?}");
     }
