@@ -392,7 +392,8 @@ fn malformed_messages_are_mirrored_verbatim_before_the_peer_down() -> Result<()>
             let len = u16::try_from(what.len())?.to_be_bytes();
             // The Information TLV, and the message in its own.
             let tlvs = [&[0, 1, 0, 2, 0, 0, 0, 0][..], &len, what].concat();
-            sent.find(&message::to_hex(&tlvs)).context(format!("not sent: {}", message::to_hex(what)))
+            sent.find(&message::to_hex(&tlvs))
+                .context(format!("not sent: {}", message::to_hex(what)))
         };
         ensure!(place(&withdrawn)? < place(&fatal)?, "not in order");
         ensure!(place(&valid).is_err(), "what is valid is not mirrored");

@@ -48,8 +48,7 @@ async fn item(status: &Status) -> Station {
         state_seconds: view.since.map_or(0, |since| since.elapsed().as_secs()),
         remote: view.remote.map(|remote| remote.to_string()),
         ribs: settings.rib_names().into_iter().map(str::to_owned).collect(),
-        mirror: (settings.mirror != Mirroring::Nothing)
-            .then(|| settings.mirror_name().to_owned()),
+        mirror: (settings.mirror != Mirroring::Nothing).then(|| settings.mirror_name().to_owned()),
         peers: match &settings.peers {
             MonitoredPeers::All => None,
             MonitoredPeers::Named(names) => {

@@ -43,6 +43,28 @@ fn a_bad_attribute_withdraws_and_leaves_the_session_up() {
 }
 
 #[test]
+fn erroneous_messages_are_reported_to_who_asks_and_before_the_end_that_they_cause() {
+    let mut bad = ATTRS;
+    bad[3] = 9;
+    let bad = update(&[], &bad, &NET);
+    for (fatal, reported) in [(message(2, &[0xff, 0xff, 0, 0]), 23), (vec![0; 30], 19)] {
+        let mut host = Host::in_state(State::Established);
+        host.receive(Slot::Outgoing, &bad);
+        assert_eq!(host.output(), "note");
+        host.peer.set_faulty(Faulty::Reported);
+        host.receive(Slot::Outgoing, &update(&[], &ATTRS, &NET));
+        assert_eq!(host.output(), "");
+        host.receive(Slot::Outgoing, &bad);
+        assert_eq!(host.output(), format!("note faulty({})", bad.len()));
+        host.receive(Slot::Outgoing, &fatal);
+        let said = host.output();
+        let place = |what: &str| said.find(what).expect(what);
+        assert!(place(&format!("faulty({reported})")) < place("down"), "{said}");
+        assert_eq!(said.matches("faulty").count(), 1);
+    }
+}
+
+#[test]
 fn a_prefix_that_is_never_routed_is_ignored_and_the_others_are_not() {
     let mut host = Host::in_state(State::Established);
     host.receive(Slot::Outgoing, &update(&[], &ATTRS, &[8, 10, 8, 224, 24, 203, 0, 113]));
