@@ -104,7 +104,7 @@ pub const BMP_RIBS: [(&str, Rib); 5] = [
 ];
 
 /// The words for which messages are mirrored.
-pub const BMP_MIRRORING: [(&str, Mirroring); 2] =
+const BMP_MIRRORING: [(&str, Mirroring); 2] =
     [("nothing", Mirroring::Nothing), ("errors", Mirroring::Errors)];
 
 pub(super) fn read(root: &Table<'_>) -> Vec<BmpSettings> {
