@@ -370,7 +370,10 @@ fn malformed_messages_are_mirrored_verbatim_before_the_peer_down() -> Result<()>
         expect_state(&control, "up")?;
         let mut raw = RawPeer::start(&far)?;
         raw.establish(1, host.v4(), PORT, &message::open(PEER_AS, 90, far.router_id(), &[])?)?;
-        control.expect_established(far.v4())?;
+        wait_until(PATIENCE, "the Peer Up", || {
+            ensure!(known(&log)?.up.contains(&far.v4().to_string()), "no Peer Up");
+            Ok(())
+        })?;
 
         // Valid, treated as withdrawal, and with a length that ends the session.
         let valid = [message::nlri(Ipv4Addr::new(198, 51, 100, 0), 24)];
@@ -385,18 +388,22 @@ fn malformed_messages_are_mirrored_verbatim_before_the_peer_down() -> Result<()>
             ensure!(!known(&log)?.ends.is_empty(), "no Peer Down");
             Ok(())
         })?;
+        // tshark writes what it captured when it likes.
+        wait_until(PATIENCE, "the mirrored messages in the capture", || {
+            let (said, sent) = mirrored(&capture)?;
+            let messages = said.matches("Protocol, Type Route Mirroring").count();
+            ensure!(messages == 2, "{messages} Route Mirroring messages: {said}");
+            let place = |what: &[u8]| {
+                let len = u16::try_from(what.len())?.to_be_bytes();
+                // The Information TLV, and the message in its own.
+                let tlvs = [&[0, 1, 0, 2, 0, 0, 0, 0][..], &len, what].concat();
+                sent.find(&message::to_hex(&tlvs)).with_context(|| message::to_hex(what))
+            };
+            ensure!(place(&withdrawn)? < place(&fatal)?, "not in order");
+            ensure!(place(&valid).is_err(), "what is valid is not mirrored");
+            Ok(())
+        })?;
         tshark.terminate()?;
-        let (said, sent) = mirrored(&capture)?;
-        ensure!(said.matches("Errored PDU").count() >= 2, "{said}");
-        let place = |what: &[u8]| {
-            let len = u16::try_from(what.len())?.to_be_bytes();
-            // The Information TLV, and the message in its own.
-            let tlvs = [&[0, 1, 0, 2, 0, 0, 0, 0][..], &len, what].concat();
-            sent.find(&message::to_hex(&tlvs))
-                .context(format!("not sent: {}", message::to_hex(what)))
-        };
-        ensure!(place(&withdrawn)? < place(&fatal)?, "not in order");
-        ensure!(place(&valid).is_err(), "what is valid is not mirrored");
         Ok(())
     })
 }

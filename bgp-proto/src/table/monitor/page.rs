@@ -542,7 +542,10 @@ impl Table {
             sending.write_mirror_before(id, &header, page);
             let Some(known) = sending.peers.get_mut(&id) else { return };
             known.announced = None;
+            let before = known.octets();
             let reason = known.reason.take().unwrap_or(DownReason::RemoteClosed);
+            let after = known.octets();
+            sending.grew(before, after);
             encode_peer_down(&mut page.out, &header.of(Rib::AdjRibInPre, secs), &reason);
             page.messages += 1;
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::bmp::{Message, MessageKind, PeerHeader, PeerKind, Rib, split_message};
+use crate::bmp::{DownReason, Message, MessageKind, PeerHeader, PeerKind, Rib, split_message};
 use crate::wire::{
     GracefulRestart, GracefulRestartFamily, RouteAction, Update, UpdateContext, attr,
 };
@@ -599,11 +599,15 @@ fn messages_that_were_lost_are_said_to_be_and_precede_the_peer_down() {
     settle(&mut table);
     let held = table.memory().monitors;
     assert!((64 * 48..16_384).contains(&held), "{held}");
+    let reason = DownReason::RemoteNotification(vec![0; 4096]);
+    table.note_closing(PeerId(2), model.sessions[&2], reason);
     model.run(&mut table, &Op::Down { peer: 2, keep: false });
     settle(&mut table);
+    assert!(table.memory().monitors > held, "the reason is held, too");
     let read = read(&mut table, &station);
     let whole: Vec<&str> = std::iter::repeat_n("message", 64).chain(["lost", "down"]).collect();
     assert_eq!(read, whole);
+    assert_eq!(table.memory().monitors, 0, "nothing is left to be sent, and no peer is up");
     table.monitor_end(station.id);
     assert!(!table.is_mirroring());
     assert_eq!(table.memory().monitors, 0);
