@@ -599,7 +599,9 @@ fn messages_that_were_lost_are_said_to_be_and_precede_the_peer_down() {
     settle(&mut table);
     let held = table.memory().monitors;
     assert!((64 * 48..16_384).contains(&held), "{held}");
-    let reason = DownReason::RemoteNotification(vec![0; 4096]);
+    let mut notification = [&[0xff; 16][..], &[16, 0, 3, 6, 2]].concat();
+    notification.resize(4096, 0);
+    let reason = DownReason::RemoteNotification(notification);
     table.note_closing(PeerId(2), model.sessions[&2], reason);
     model.run(&mut table, &Op::Down { peer: 2, keep: false });
     settle(&mut table);
