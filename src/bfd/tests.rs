@@ -87,14 +87,18 @@ fn want_pairs(bfd: &Bfd, pairs: u32, config: &Config) {
     }
 }
 
-/// Processor time of this process's threads with this name, as measured by the scheduler: the ticks
-/// in `stat` overcharge a thread that is woken by timers. By thread: those of other tests end meanwhile.
+/// Processor time of the threads with this name in this network namespace, as measured by the
+/// scheduler: the ticks in `stat` overcharge a thread that is woken by timers.
 fn processor_times(name: &str) -> BTreeMap<std::ffi::OsString, Duration> {
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let namespace = |task: &std::path::Path| std::fs::read_link(task.join("ns/net")).ok();
+    let ours = namespace(std::path::Path::new("/proc/thread-self"));
     std::fs::read_dir("/proc/self/task")
         .expect("/proc is mounted")
         .flatten()
         .filter(|task| read(task.path().join("comm")).trim() == name)
+        // Those of other tests are in theirs.
+        .filter(|task| namespace(&task.path()) == ours)
         .filter_map(|task| {
             let line = read(task.path().join("schedstat"));
             let time = line.split_whitespace().next()?.parse().ok().map(Duration::from_nanos);

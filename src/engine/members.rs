@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Most members that are served so. Each takes a write to its socket, about 5 µs, during which
-/// the task reads nothing.
+/// Most members that are served so. Each takes a write to its socket, and meanwhile the task that ran
+/// the turn reads nothing.
 const SERVED_MAX: usize = 16;
 
 /// A member that has something to read.
