@@ -153,7 +153,10 @@ fn what_cannot_be_read_or_written_is_said() {
     for (file, wanted) in [
         (&cut, "it ends within record 1"),
         (&missing, "No such file or directory"),
-        (&PathBuf::from("/dev/null"), "it has no dump of a table (TABLE_DUMP_V2); 0 other records"),
+        (
+            &PathBuf::from("/dev/null"),
+            "it has neither a dump of a table (TABLE_DUMP_V2) nor messages (BGP4MP); 0 other records",
+        ),
     ] {
         let output = margay().args(["show", "routes", "--from"]).arg(file).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
