@@ -18,6 +18,7 @@ mod drains;
 mod fallover;
 mod handover;
 mod held_back;
+mod inputs;
 mod key_chains;
 mod last_run;
 mod leaks;
@@ -57,8 +58,8 @@ use std::time::Duration;
 use bgp_proto::session::{Close, Negotiated};
 use bgp_proto::table::TableEvent;
 use bgp_proto::types::{FamilySet, PeerId};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -70,25 +71,26 @@ use crate::event_names::{STARTED, STOPPING};
 use crate::kernel::{Fib, Leave};
 use crate::liveness::Liveness;
 use crate::logging::Log;
-use crate::net::{Accepted, Directory, Listeners, PeerEvent};
+use crate::net::{Directory, Listeners, PeerEvent};
 use crate::node::Setup;
 use crate::plural::counted;
 use crate::supervise::{self, Ending};
 use crate::version;
 
-use answer::{Order, Parts, RunState, Views};
+use answer::{Parts, RunState, Views};
 use bfd::Consequence;
 use confirmation::Confirmation;
 use convergence::Convergence;
 use deferral::{Deferral, FirstExport};
 use drains::Drains;
 use fallover::Fallover;
+use inputs::{Inbox, Input, Signals};
 use last_run::RunFile;
 use limits::{Descriptors, say_memory_limits};
 use link_watch::LinkWatch;
 use neighbors::Neighbors;
 use next_hops::NextHops;
-use node::{Node, NodeInput};
+use node::Node;
 use peers::{Peers, Shared};
 use recording::Mrt;
 use redistribution::Redistribution;
@@ -106,6 +108,8 @@ use wiring::{KernelGate, Reports, Threads, find_beside};
 const DYNAMIC_MAX: usize = 1024;
 /// Most orders from control clients that may wait.
 const ORDERS_MAX: usize = 16;
+/// Most inputs that are taken before deadlines are reviewed, which takes as long as there are peers.
+const INPUTS_MAX: usize = 64;
 /// How long to wait for the first dump of the kernel's routes.
 const FIRST_READING: Duration = Duration::from_secs(2);
 /// How long sessions may take to end when the daemon stops.
@@ -218,54 +222,6 @@ struct Daemon {
     service_manager: ServiceManager,
     signals: Signals,
     inbox: Inbox,
-}
-
-/// The inputs of the daemon's loop.
-struct Inbox {
-    table: mpsc::UnboundedReceiver<Event>,
-    peers: mpsc::UnboundedReceiver<PeerEvent>,
-    dynamic: mpsc::Receiver<Accepted>,
-    orders: mpsc::Receiver<Order>,
-    links: Arc<Notify>,
-    bfd: crate::bfd::Handle,
-    /// Notified when router discovery has found another neighbour.
-    discovery: Arc<Notify>,
-    /// Notified when a file with a secret has changed.
-    secrets: Arc<Notify>,
-    /// Probes whether this loop still runs.
-    liveness: Liveness,
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-enum Input {
-    Table(Event),
-    Peer(PeerEvent),
-    Dynamic(Accepted),
-    Order(Order),
-    Node(NodeInput),
-    LinksChanged,
-    NeighborsChanged,
-    SecretsChanged,
-    BfdChanged,
-    Liveness,
-    Reload,
-    Stop(Stop),
-    Deadline,
 }
 
 impl Daemon {
@@ -547,53 +503,39 @@ impl Daemon {
                 self.check_announcements(),
                 self.check_keys(),
             ];
-            match self.wait(deadlines.into_iter().flatten().min()).await {
-                Input::Table(event) => self.on_table_event(event),
-                Input::Peer(event) => self.on_peer_event(event),
-                Input::Dynamic(accepted) => self.peers.admit(accepted),
-                Input::Order(order) => {
-                    if let Some(stop) = self.carry_out(order) {
-                        return stop;
-                    }
+            let mut next = Some(self.wait(deadlines.into_iter().flatten().min()).await);
+            let mut taken = 0;
+            while let Some(input) = next.take() {
+                if let Some(stop) = self.take(input) {
+                    return stop;
                 }
-                Input::Reload => {
-                    // The refusal is logged there.
-                    let _ = self.reload();
+                taken += 1;
+                if taken < INPUTS_MAX {
+                    next = self.wait(None).now_or_never();
                 }
-                Input::Stop(stop) => return stop,
-                Input::Node(input) => self.on_node_input(input),
-                Input::LinksChanged => self.on_links(),
-                Input::NeighborsChanged => self.review_neighbors(),
-                Input::SecretsChanged => self.on_secrets_changed(),
-                Input::BfdChanged => self.on_bfd_changes(),
-                Input::Liveness => self.inbox.liveness.answer(self.inbox.liveness.question()),
-                Input::Deadline => {}
             }
         }
     }
 
-    async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders, links, bfd, discovery, secrets, liveness } =
-            &mut self.inbox;
-        tokio::select! {
-            // Peers before the table: a session's establishment is handled before its End-of-RIB.
-            biased;
-            _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
-            _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
-            _ = self.signals.hang_up.recv() => Input::Reload,
-            () = liveness.asked() => Input::Liveness,
-            // Before inputs of which there may be many: BFD must report a failed path quickly.
-            () = bfd.changed() => Input::BfdChanged,
-            Some(event) = peers.recv() => Input::Peer(event),
-            Some(event) = table.recv() => Input::Table(event),
-            Some(accepted) = dynamic.recv() => Input::Dynamic(accepted),
-            Some(order) = orders.recv() => Input::Order(order),
-            input = node::next_input(&mut self.node) => Input::Node(input),
-            () = links.notified() => Input::LinksChanged,
-            () = discovery.notified() => Input::NeighborsChanged,
-            () = secrets.notified() => Input::SecretsChanged,
-            () = sleep_until(deadline) => Input::Deadline,
+    /// Returns how to stop if that is what the input asks for.
+    fn take(&mut self, input: Input) -> Option<Stop> {
+        match input {
+            Input::Table(event) => self.on_table_event(event),
+            Input::Peer(event) => self.on_peer_event(event),
+            Input::Dynamic(accepted) => self.peers.admit(accepted),
+            Input::Order(order) => return self.carry_out(order),
+            // The refusal is logged there.
+            Input::Reload => drop(self.reload()),
+            Input::Stop(stop) => return Some(stop),
+            Input::Node(input) => self.on_node_input(input),
+            Input::LinksChanged => self.on_links(),
+            Input::NeighborsChanged => self.review_neighbors(),
+            Input::SecretsChanged => self.on_secrets_changed(),
+            Input::BfdChanged => self.on_bfd_changes(),
+            Input::Liveness => self.inbox.liveness.answer(self.inbox.liveness.question()),
+            Input::Deadline => {}
         }
+        None
     }
 
     /// Checks whether the start-up is over; returns when to check again.
@@ -787,12 +729,5 @@ async fn stop_fibs(fibs: &[Fib], leave: Leave) {
         if stop.await.is_err() {
             warn!("the kernel's thread ended by a panic");
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
