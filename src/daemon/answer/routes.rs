@@ -22,7 +22,7 @@ use crate::kernel::FibView;
 const PART_MAX: usize = 1 << 18;
 /// Most prefixes of a page of runs, whose octets follow from the number of different paths, which is
 /// bounded too ([`bgp_proto::table::Table::runs`]).
-const RUNS_PAGE: usize = 1 << 12;
+const RUNS_PAGE: usize = 1 << 11;
 /// The same of the first part: the sooner it is sorted, the sooner there is something to read.
 const FIRST_PART_MAX: usize = 1 << 14;
 /// Maximum number of kernel routes examined for one page.
