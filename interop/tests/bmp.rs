@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -87,15 +87,16 @@ fn treated_as_withdraw(far: &Host) -> Result<Vec<u8>> {
     Ok(octets)
 }
 
+/// What tshark prints of a capture.
+fn dissect(capture: &Path, args: &[&str]) -> Result<String> {
+    let mut command = Command::new("tshark");
+    let decode = format!("tcp.port=={STATION_PORT},bmp");
+    run_command(command.env("LC_ALL", "C").arg("-r").arg(capture).args(["-d", &decode]).args(args))
+}
+
 /// What tshark says of the messages in a capture, and the octets that were sent to the station, in hexadecimal.
 fn mirrored(capture: &Path) -> Result<(String, String)> {
-    let run = |args: &[&str]| {
-        let mut command = Command::new("tshark");
-        let decode = format!("tcp.port=={STATION_PORT},bmp");
-        run_command(
-            command.env("LC_ALL", "C").arg("-r").arg(capture).args(["-d", &decode]).args(args),
-        )
-    };
+    let run = |args: &[&str]| dissect(capture, args);
     let to = format!("tcp.dstport=={STATION_PORT} && !tcp.analysis.retransmission");
     let octets = run(&["-Y", &to, "-T", "fields", "-e", "tcp.payload"])?;
     Ok((run(&["-Y", "bmp.type==6", "-V"])?, octets.replace(['\n', ':'], "")))
@@ -246,15 +247,22 @@ fn loaded(control: &Control) -> Result<()> {
     })
 }
 
+/// Captures what the station is sent, once it has begun.
+fn capture(far: &Host) -> Result<(Daemon, PathBuf)> {
+    let capture = far.file("bmp.pcap");
+    let filter = format!("tcp port {STATION_PORT}");
+    let arguments = ["-i", "any", "-f", &filter, "-w", &capture.to_string_lossy()];
+    let tshark = far.daemon("tshark.log", "tshark", &arguments)?;
+    wait_until(PATIENCE, "the capture", || {
+        ensure!(tshark.output().contains("Capturing on"), "{}", tshark.output());
+        Ok(())
+    })?;
+    Ok((tshark, capture))
+}
+
 /// No message that tshark cannot dissect, and some of each kind.
 fn expect_dissected(capture: &Path) -> Result<()> {
-    let run = |args: &[&str]| {
-        let mut command = Command::new("tshark");
-        let decode = format!("tcp.port=={STATION_PORT},bmp");
-        run_command(
-            command.env("LC_ALL", "C").arg("-r").arg(capture).args(["-d", &decode]).args(args),
-        )
-    };
+    let run = |args: &[&str]| dissect(capture, args);
     let (mut message, mut peer) = (String::new(), String::new());
     for line in run(&["-Y", "bmp", "-V"])?.lines().map(str::trim) {
         if line.starts_with("BGP Monitoring Protocol, ") {
@@ -283,17 +291,7 @@ fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
 fn a_station_knows_what_margay_shows() -> Result<()> {
     run("bmp_routes", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
-        let capture = far.file("bmp.pcap");
-        let filter = format!("tcp port {STATION_PORT}");
-        let mut tshark = far.daemon(
-            "tshark.log",
-            "tshark",
-            &["-i", "any", "-f", &filter, "-w", &capture.to_string_lossy()],
-        )?;
-        wait_until(PATIENCE, "the capture", || {
-            ensure!(tshark.output().contains("Capturing on"), "{}", tshark.output());
-            Ok(())
-        })?;
+        let (mut tshark, capture) = capture(&far)?;
         let log = far.file("first.json");
         let station_daemon = pmbmpd(&far, &log)?;
         let mut bird_daemon = bird(&far, &host)?;
@@ -354,17 +352,7 @@ fn a_station_knows_what_margay_shows() -> Result<()> {
 fn malformed_messages_are_mirrored_verbatim_before_the_peer_down() -> Result<()> {
     run("bmp_mirror", |lab| {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
-        let capture = far.file("bmp.pcap");
-        let filter = format!("tcp port {STATION_PORT}");
-        let mut tshark = far.daemon(
-            "tshark.log",
-            "tshark",
-            &["-i", "any", "-f", &filter, "-w", &capture.to_string_lossy()],
-        )?;
-        wait_until(PATIENCE, "the capture", || {
-            ensure!(tshark.output().contains("Capturing on"), "{}", tshark.output());
-            Ok(())
-        })?;
+        let (mut tshark, capture) = capture(&far)?;
         let log = far.file("mirror.json");
         let _station = pmbmpd(&far, &log)?;
         let more = dialled(&far, "\"loc-rib\"") + "mirror = \"errors\"\n";
