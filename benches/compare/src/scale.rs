@@ -48,6 +48,8 @@ const ONE: Term = ("1", |_| 1.0);
 const MEMBER: Term = ("session", |s| s.members);
 const ORIGIN: Term = ("origin", |s| s.origins);
 const PREFIX: Term = ("prefix", |s| s.prefixes);
+const ORIGIN_MEMBER: Term = ("origin × session", |s| s.origins * s.members);
+const PREFIX_GROUP: Term = ("prefix × group", |s| s.prefixes * s.groups);
 
 const QUANTITIES: &[Quantity] = &[
     Quantity {
@@ -63,9 +65,9 @@ const QUANTITIES: &[Quantity] = &[
             MEMBER,
             ORIGIN,
             PREFIX,
-            ("origin × session", |s| s.origins * s.members),
+            ORIGIN_MEMBER,
             ("origin × group", |s| s.origins * s.groups),
-            ("prefix × group", |s| s.prefixes * s.groups),
+            PREFIX_GROUP,
         ],
         of: |r| r.table_ms,
     },
@@ -76,7 +78,7 @@ const QUANTITIES: &[Quantity] = &[
             MEMBER,
             ORIGIN,
             PREFIX,
-            ("origin × session", |s| s.origins * s.members),
+            ORIGIN_MEMBER,
             ("prefix × session", |s| s.prefixes * s.members),
         ],
         of: |r| r.sockets_ms,
@@ -90,14 +92,7 @@ const QUANTITIES: &[Quantity] = &[
     Quantity {
         name: "memory beyond that of a daemon without sessions",
         unit: "kB",
-        terms: &[
-            ONE,
-            MEMBER,
-            ORIGIN,
-            PREFIX,
-            ("origin × session", |s| s.origins * s.members),
-            ("prefix × group", |s| s.prefixes * s.groups),
-        ],
+        terms: &[ONE, MEMBER, ORIGIN, PREFIX, ORIGIN_MEMBER, PREFIX_GROUP],
         of: |r| r.peer_kb,
     },
 ];
