@@ -6,8 +6,9 @@
 //! at a time; and the client with its output for operators, which is part of the command line.
 //!
 //! An answer consists of any number of `{"item": …}` lines, followed by `{"done": …}` or
-//! `{"error": …}`. A client may ask for routes as `{"run": …}` lines, each of which is many items. No complete answer is ever held in memory: the server requests the next page
-//! while the client reads the last one, and no page after that.
+//! `{"error": …}`. A client may ask for routes as `{"run": …}` lines, each of which is many items.
+//! No complete answer is ever held in memory: the server requests the next page while the client
+//! reads the last one, and no page after that.
 
 mod access;
 mod announce;

@@ -95,7 +95,7 @@ const WORK_RULES: u32 = 4;
 pub(crate) struct Group {
     pub(crate) id: u32,
     pub(crate) key: GroupKey,
-    /// Cost of evaluating the export policy.
+    /// The export policy: what evaluating it costs, and for which prefixes it has one verdict.
     policy: Prepared,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,

@@ -237,10 +237,8 @@ mod tests {
             narrow in any::<bool>(),
         ) {
             // All within one /16 of a few, or all over the address space.
-            let address = |high: u16, low: u16| match narrow {
-                true => u32::from(high & 0x0103) << 16 | u32::from(low),
-                false => u32::from(high) << 16 | u32::from(low),
-            };
+            let kept = if narrow { 0x0103 } else { u16::MAX };
+            let address = |high: u16, low: u16| u32::from(high & kept) << 16 | u32::from(low);
             let ranges: Vec<PrefixMatch> = ranges
                 .into_iter()
                 .map(|(bits, len, a, b)| PrefixMatch {

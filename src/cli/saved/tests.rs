@@ -57,9 +57,10 @@ fn update(file: &mut Vec<u8>, at: u32, last: u8, prefixes: &[&str], announce: bo
     edit.prepend_as(session(last).peer_asn, 1);
     let mut message = Vec::new();
     let hop = NextHop::V4(Ipv4Addr::from([192, 0, 2, last]));
-    let mut writer = match announce {
-        true => UpdateWriter::announce(&mut message, FORMAT, edit.view(), hop),
-        false => UpdateWriter::withdraw(&mut message, FORMAT),
+    let mut writer = if announce {
+        UpdateWriter::announce(&mut message, FORMAT, edit.view(), hop)
+    } else {
+        UpdateWriter::withdraw(&mut message, FORMAT)
     };
     prefixes.iter().for_each(|prefix| {
         writer.push(PathId(0), prefix.parse().unwrap()).unwrap();

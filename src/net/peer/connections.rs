@@ -90,10 +90,8 @@ impl PeerTask {
             let now = self.now();
             let Some(mut conn) = self.conns[slot.index()].take() else { return read };
             let before = self.session.fruitless_messages();
-            self.session.set_faulty(match self.stream.table().is_mirroring() {
-                true => Faulty::Reported,
-                false => Faulty::Dropped,
-            });
+            let is_mirroring = self.stream.table().is_mirroring();
+            self.session.set_faulty(if is_mirroring { Faulty::Reported } else { Faulty::Dropped });
             let context = self.debug.is_on(now).then(|| self.receiving());
             let (session, batch) = (&mut self.session, &mut self.stream.batch);
             let (debug, name, tap) = (&mut self.debug, &self.name, &mut self.tap);
