@@ -17,6 +17,7 @@
 #   interop/setup.sh tcp-ao  qemu, a kernel with TCP-AO for it, and BIRD 3
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
 #                            of cargo's, built from source once (minutes), umoci, rpm, qemu, a root to install in
+#   interop/setup.sh book    mdbook, for interop/book.sh, built from source once (minutes)
 #   interop/setup.sh confd   the confd and calicoctl of a Calico release, built from source once (two minutes)
 #   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, kubectl and two controllers, built from
 #                                     source once (minutes, 2 GB of memory, 3 GB of disk), Calico's CRDs, and
@@ -57,6 +58,8 @@ CALICO_API_MOD_SUM=h1:9EPxrA4rUH306dCpvVsFb7IcEFt4ZSvqmfSowfb6c5U=
 CONFD=/opt/interop/confd
 PAGE=/opt/interop/page
 PAGE_PACKAGES=(playwright-core@1.65.1 axe-core@4.14.1)
+BOOK=/opt/interop/book
+BOOK_PROGRAM=mdbook@0.5.4
 MRTPARSE=/opt/interop/mrtparse
 BGPKIT=/opt/interop/bgpkit
 MRTPARSE_WHEEL=mrtparse==2.2.0
@@ -194,6 +197,17 @@ setup_page() {
     npm install --prefix $PAGE --silent --no-audit --no-fund --ignore-scripts "${PAGE_PACKAGES[@]}" \
         > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; die "npm failed"; }
     echo "${PAGE_PACKAGES[*]}" > $PAGE/wanted
+}
+
+# mdbook, without its own server and search.
+setup_book() {
+    [ "$(cat $BOOK/program 2>/dev/null)" != $BOOK_PROGRAM ] || return 0
+    setup_build
+    echo "setup: building $BOOK_PROGRAM into $BOOK"
+    RUSTFLAGS='' cargo install --quiet --locked --no-default-features --root $BOOK $BOOK_PROGRAM \
+        > /tmp/margay-setup.log 2>&1 ||
+        { tail -n 20 /tmp/margay-setup.log >&2; die "mdbook cannot be built"; }
+    echo $BOOK_PROGRAM > $BOOK/program
 }
 
 # Readers of MRT files. Debian has neither mrtparse nor bgpkit-parser.
@@ -455,7 +469,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, bmp, instructions, vm, tcp-ao, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, bmp, instructions, vm, tcp-ao, package, book, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -472,10 +486,11 @@ for what; do
         vm) setup_vm ;;
         tcp-ao) setup_tcp_ao ;;
         package) setup_package ;;
+        book) setup_book ;;
         confd) setup_confd ;;
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, bmp, instructions, vm, tcp-ao, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, current, monitor, page, mrt, bmp, instructions, vm, tcp-ao, package, book, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

@@ -72,6 +72,13 @@ cargo test --locked --workspace --exclude interop --no-fail-fast -- "${arguments
 step "interoperability tests"
 cargo test --locked -p interop "${targets[@]}" --no-fail-fast -- "${arguments[@]}" --test-threads "${TEST_THREADS:-4}"
 
+if [ -e /opt/interop/book/program ]; then
+    step "the book"
+    interop/book.sh target/book
+else
+    left_out="${left_out:+$left_out and }interop/book.sh (interop/setup.sh book builds mdbook)"
+fi
+
 step "today's daemons"
 if interop/setup.sh current; then
     status=0
