@@ -8,6 +8,7 @@
 //! resynchronised.
 
 mod choice;
+mod oversized;
 mod resyncing;
 pub(crate) mod watched;
 
@@ -21,8 +22,8 @@ use super::adj_rib_out::AdvertisedPaths;
 use super::batch::{Batch, Encoded};
 use super::{
     AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, Except, ExportId, ExportState,
-    ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, NOTES_MAX, Readers, Resync,
-    ResyncEnd, Resyncing, Withholding, evaluate_export, memo_class,
+    ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, Readers, Resync, ResyncEnd,
+    Resyncing, Withholding, evaluate_export, memo_class,
 };
 use crate::policy::Prepared;
 use crate::rib::{
@@ -712,45 +713,6 @@ impl Group {
         batch.recycle(last);
         batch.clear();
         *state.batch = batch;
-    }
-
-    /// Handles routes that fit no message: they are not advertised, and withdrawn if an earlier
-    /// version was. `batch` has been encoded; it then holds only these withdrawals.
-    fn withdraw_oversized(&mut self, state: &mut ExportState<'_>, batch: &mut Batch) {
-        batch.clear();
-        let oversized = std::mem::take(&mut batch.oversized);
-        // Bounded, because a peer controls how often this happens.
-        if let Some(first) = oversized.first().filter(|_| state.notes.len() < NOTES_MAX) {
-            let prefix = state.dests.prefix(first.dest);
-            let more = match oversized.len() - 1 {
-                0 => String::new(),
-                more => format!(" (and {more} more)"),
-            };
-            state.notes.push(format!(
-                "{prefix}{more} is not advertised in group {}: its attributes do not fit a message of {} octets",
-                self.id, self.key.max_len
-            ));
-        }
-        for route in &oversized {
-            batch.withdraw(route.dest, route.tx, Audience::Everyone, Except::NOBODY);
-            let mut list = self.advertised_paths.get(route.dest);
-            for path in list.iter_mut().filter(|path| path.tx == route.tx) {
-                let out = std::mem::take(&mut path.out);
-                if out != ExportId::NONE {
-                    self.advertised -= 1;
-                    self.count_except(state.outs.except(out), SourceCounts::subtract);
-                    self.watched.note(route.dest, route.tx, Some(state.outs.except(out)), None);
-                }
-                state.outs.release(out, state.attrs, state.hops);
-            }
-            if self.key.add_path.is_some() {
-                self.advertised_paths.replace_list(route.dest, &list);
-                self.tombstones.insert(route.dest.0);
-            } else {
-                self.advertised_paths.replace_best(route.dest, ExportId::NONE);
-            }
-        }
-        batch.oversized = oversized;
     }
 
     fn push_control(&self, out: &mut Encoded, peer: SourceId, kind: RefreshKind) {
