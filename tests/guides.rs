@@ -93,8 +93,9 @@ fn links_lead_somewhere() {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             // Pages of the book lead to the rest of the repository like this: mdbook moves them elsewhere.
             let of_repository = file.strip_prefix(concat!(env!("CARGO_PKG_REPOSITORY"), "/"));
-            let in_repository = of_repository
-                .and_then(|file| file.strip_prefix("blob/main/").or(file.strip_prefix("tree/main/")));
+            let in_repository = of_repository.and_then(|file| {
+                file.strip_prefix("blob/main/").or(file.strip_prefix("tree/main/"))
+            });
             let target = match (file, in_repository) {
                 ("", _) => path.clone(),
                 (_, Some(file)) => root().join(file),

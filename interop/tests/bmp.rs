@@ -22,7 +22,8 @@ const STATION_PORT: u16 = 11019;
 /// Routes that BIRD announces; the import policy refuses a tenth of them.
 const PLAIN: usize = 100;
 /// What margay says that it sends.
-const RIBS: &str = "\"loc-rib\", \"adj-rib-in-pre-policy\", \"adj-rib-in-post-policy\", \"adj-rib-out-post-policy\"";
+const RIBS: &str = "\"loc-rib\", \"adj-rib-in-pre-policy\", \"adj-rib-in-post-policy\", \
+                    \"adj-rib-out-pre-policy\", \"adj-rib-out-post-policy\"";
 
 /// A connection to the address and port of its arguments that sends octets, and reads nothing.
 const BABBLE: &str = r"
@@ -67,10 +68,13 @@ fn configuration(host: &Host, far: &Host, more: &str) -> String {
     format!(
         "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
          [[bgp.peers]]\nname = \"tor\"\naddress = \"{}\"\nport = {PORT}\nremote-asn = {PEER_AS}\n\
-         import = \"some\"\nexport = \"all\"\nconnect-retry-time = 1\nfamilies = [\"ipv4\", \"ipv6\"]\n\n\
+         import = \"some\"\nexport = \"most\"\nconnect-retry-time = 1\nfamilies = [\"ipv4\", \"ipv6\"]\n\n\
          [[policy]]\nname = \"some\"\ndefault = \"accept\"\n\
          [[policy.rules]]\nmatch = {{ prefixes = [\"10.3.0.0/16 or-longer\"] }}\nthen = \"reject\"\n\n\
+         [[policy]]\nname = \"most\"\ndefault = \"accept\"\n\
+         [[policy.rules]]\nmatch = {{ prefixes = [\"198.18.0.0/15\"] }}\nthen = \"reject\"\n\n\
          [[originate]]\nprefix = \"192.0.2.0/24\"\n\n\
+         [[originate]]\nprefix = \"198.18.0.0/15\"\n\n\
          [[originate]]\nprefix = \"2001:db8:2::/48\"\n\n{more}\n{}",
         host.router_id(),
         far.v4(),
@@ -128,6 +132,8 @@ struct Known {
     up: BTreeSet<String>,
     ribs: BTreeMap<String, Routes>,
     statistics: usize,
+    /// The last value of each, by peer, type, and AFI where it is of a family.
+    counters: BTreeMap<(String, u64, Option<u64>), u64>,
     ends: Vec<Value>,
 }
 
@@ -152,7 +158,13 @@ fn known(log: &Path) -> Result<Known> {
                 known.ribs.retain(|rib, _| !rib.starts_with(&format!("{peer} ")));
                 known.ends.push(message.clone());
             }
-            (_, "stats") => known.statistics += 1,
+            (_, "stats") => {
+                known.statistics += 1;
+                let number = |key: &str| message[key].as_u64();
+                let kind = number("counter_type").context("no type")?;
+                let value = number("counter_value").context("no value")?;
+                known.counters.insert((peer, kind, number("afi")), value);
+            }
             (_, "route_monitor") if !text("ip_prefix").is_empty() => {
                 ensure!(known.up.contains(&peer), "a route of {peer} before its Peer Up");
                 let rib = match (flag("is_loc"), flag("is_out"), flag("is_post")) {
@@ -206,9 +218,12 @@ fn expect_equal(control: &Control, far: &Host, log: &Path, up: bool) -> Result<K
         if up {
             sessions.insert(peer.clone());
             let is_accepted = |path: &Value| path["unusable"] != "rejected by import policy";
+            // The policy is asked about the best paths of others.
+            let is_offered = |path: &Value| path["best"] == true && path["peer"].is_null();
             for (rib, routes) in [
                 ("in-pre", shown(control, &["received", "tor"], |_| true)?),
                 ("in-post", shown(control, &["received", "tor"], is_accepted)?),
+                ("out-pre", shown(control, &["routes"], is_offered)?),
                 ("out-post", shown(control, &["advertised", "tor"], |_| true)?),
             ] {
                 expected.insert(format!("{peer} {rib}"), routes);
@@ -221,6 +236,37 @@ fn expect_equal(control: &Control, far: &Host, log: &Path, up: bool) -> Result<K
         }
         ensure!(known.ribs.keys().all(|rib| expected.contains_key(rib)), "{:?}", known.ribs.keys());
         Ok(known)
+    })
+}
+
+/// Waits until the statistics are the numbers of routes that margay shows.
+fn expect_statistics(control: &Control, far: &Host, log: &Path) -> Result<()> {
+    wait_until(PATIENCE, "statistics of what margay shows", || {
+        let known = known(log)?;
+        let best = shown(control, &["routes"], |path| path["best"] == true)?;
+        let received = shown(control, &["received", "tor"], |_| true)?;
+        let sent = shown(control, &["advertised", "tor"], |_| true)?;
+        let tor = far.v4().to_string();
+        // RFC 7854 §4.8, RFC 8671 §6.2: the type of all, and the one of each family. pmacct does not say of
+        // which family type 17 is.
+        let all =
+            [("0.0.0.0", 8, Some(10), best), (&tor, 7, Some(9), received), (&tor, 15, None, sent)];
+        for (peer, kind, of_family, routes) in all {
+            let value = |kind, afi| known.counters.get(&(peer.to_owned(), kind, afi)).copied();
+            let of_ipv6 = routes.keys().filter(|prefix| prefix.contains(':')).count() as u64;
+            let count = routes.len() as u64;
+            let expected = [count - of_ipv6, of_ipv6].map(Some);
+            if let Some(of_family) = of_family {
+                let found = [value(of_family, Some(1)), value(of_family, Some(2))];
+                ensure!(
+                    found == expected,
+                    "{peer}, type {of_family}: {found:?}, {expected:?} shown"
+                );
+            }
+            let found = value(kind, None);
+            ensure!(found == Some(count), "{peer}, type {kind}: {found:?}, {count} shown");
+        }
+        Ok(())
     })
 }
 
@@ -240,7 +286,7 @@ fn expect_state(control: &Control, state: &str) -> Result<Value> {
 fn loaded(control: &Control) -> Result<()> {
     wait_until(PATIENCE, "every route", || {
         let routes = shown(control, &["routes"], |path| path["best"] == true)?;
-        ensure!(routes.len() == PLAIN + 4 - 10, "{} routes", routes.len());
+        ensure!(routes.len() == PLAIN + 5 - 10, "{} routes", routes.len());
         let sent = shown(control, &["advertised", "tor"], |_| true)?;
         ensure!(sent.len() == 2, "{sent:?}");
         Ok(())
@@ -309,7 +355,7 @@ fn a_station_knows_what_margay_shows() -> Result<()> {
         })?;
         wait_until(PATIENCE, "the withdrawal", || {
             let routes = shown(&control, &["routes"], |path| path["best"] == true)?;
-            ensure!(routes.len() == 2, "{} routes", routes.len());
+            ensure!(routes.len() == 3, "{} routes", routes.len());
             Ok(())
         })?;
         ensure!(station(&control)?["state"] == "up");
@@ -323,6 +369,7 @@ fn a_station_knows_what_margay_shows() -> Result<()> {
             ensure!(known(&log)?.statistics >= 2);
             Ok(())
         })?;
+        expect_statistics(&control, &far, &log)?;
 
         // A reload that changes what it is sent begins another connection and touches no session.
         let changes = control.peer(far.v4())?["flaps"].clone();

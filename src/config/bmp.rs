@@ -24,7 +24,7 @@ pub struct BmpSettings {
     pub name: Arc<str>,
     /// How it is reached.
     pub station: BmpStation,
-    /// What it is sent: all but [`Rib::AdjRibOutPre`]. Default: the Loc-RIB.
+    /// What it is sent. Default: the Loc-RIB.
     pub ribs: BTreeSet<Rib>,
     /// Which messages of those peers it is sent as they were received. Default: none.
     pub mirror: Mirroring,
@@ -197,17 +197,7 @@ fn read_entry(table: &Table<'_>, others: &[BmpSettings]) -> Option<BmpSettings> 
 }
 
 fn read_ribs(value: &Value<'_>) -> BTreeSet<Rib> {
-    let chosen = value.read_list(|word| {
-        let rib = word.choice(&BMP_RIBS)?;
-        if rib == Rib::AdjRibOutPre {
-            word.fault(
-                "Adj-RIB-Out before the export policy is not kept",
-                "use adj-rib-out-post-policy, or loc-rib, of which it is a part",
-            );
-            return None;
-        }
-        Some(rib)
-    });
+    let chosen = value.read_list(|word| word.choice(&BMP_RIBS));
     let ribs: BTreeSet<Rib> = chosen.into_iter().collect();
     if ribs.is_empty() {
         value.fault("names no RIB", "name at least one, or leave the entry out");

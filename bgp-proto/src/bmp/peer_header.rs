@@ -37,7 +37,7 @@ pub enum Rib {
     AdjRibInPost,
     /// Loc-RIB.
     LocRib,
-    /// Adj-RIB-Out before the export policy (RFC 8671). Only read.
+    /// Adj-RIB-Out before the export policy (RFC 8671).
     AdjRibOutPre,
     /// Adj-RIB-Out: what the peer is sent (RFC 8671).
     AdjRibOutPost,

@@ -507,6 +507,7 @@ impl Group {
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) -> Flushed {
+        self.watched.note_evaluated(dest, state.dests);
         let new = match self.picked_path(dest, (&*state).into()).copied() {
             Some(path) => {
                 let out = self.export_path(dest, &path, state, batch);

@@ -24,18 +24,18 @@ pub(crate) use chunk::{Audience, Frame};
 pub(crate) use exported::{Except, ExportId, ExportTable, ExportedRoute};
 use group::CHUNK_MAX;
 pub use group::ExportCounts;
-pub(crate) use group::watched::{Change, Noted};
+pub(crate) use group::watched::{Best, Change, Evaluated, Noted, Watch};
 pub(crate) use group::{Group, choose_paths, tx_path_id};
 pub use log::{Fetch, Log, Piece, Reader};
 pub(crate) use log::{MemberEvent, MemberKey, Readers, Subscription};
 pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
 pub(crate) use ribs::{AdjRibsOut, Merging};
 pub(crate) use rules::{
-    Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable, memo_class,
-    trace_policy,
+    Exported, GroupKey, MedBefore, Outbound, Reflection, Withholding, export, is_memoisable,
+    memo_class, trace_policy,
 };
 pub(crate) use state::{
-    ExportState, ExportView, NOTES_MAX, evaluate_export, evaluate_path, trace_export,
+    ExportState, ExportView, NOTES_MAX, evaluate_export, evaluate_path, offer, trace_export,
 };
 
 /// Where the next hop of an announcement points.

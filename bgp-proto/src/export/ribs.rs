@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use super::attention::Attention;
 use super::group::SliceState;
-use super::group::watched::Noted;
+use super::group::watched::{Noted, Watch};
 use super::{
     AdjRibOut, Advertised, Batch, CoveredRanges, ExportId, ExportState, ExportTable, Group,
     GroupKey, Log, MemberEvent, MemberKey, Reader, Resync, ResyncEnd, Subscription,
@@ -88,7 +88,7 @@ pub(crate) struct AdjRibsOut {
     picking: Vec<u32>,
     pub(crate) notes: Vec<String>,
     /// Whether monitoring stations are sent what is advertised, and what they have not been told of.
-    pub(crate) is_watched: bool,
+    pub(crate) watch: Watch,
     pub(crate) noted: Vec<Noted>,
     export: Export,
 }
@@ -120,7 +120,7 @@ impl AdjRibsOut {
             batch: Batch::default(),
             picking: Vec::new(),
             notes: Vec::new(),
-            is_watched: false,
+            watch: Watch::default(),
             noted: Vec::new(),
             export: Export::Running,
         }
@@ -462,7 +462,7 @@ impl AdjRibsOut {
         let Some(membership) = self.memberships.get_mut(&(source, family)) else { return };
         let from = std::mem::replace(&mut membership.group, to);
         membership.key = key;
-        if self.is_watched {
+        if self.watch.is_on() {
             self.noted.push(Noted::Moved { source, family, from, to });
         }
         if let Some(group) = self.groups.get_mut(&from) {
@@ -623,11 +623,9 @@ impl AdjRibsOut {
                 notes: &mut self.notes,
                 batch: &mut self.batch,
             };
-            group.watched.is_on = self.is_watched;
+            group.watched.watch = self.watch;
             let more = group.export_slice(&mut state, window, &mut part);
-            let (family, changed) = (group.key.family, group.watched.changed.drain(..));
-            let noted = changed.map(|change| Noted::Changed { group: id, family, change });
-            self.noted.extend(noted);
+            group.watched.take(id, group.key.family, &mut self.noted);
             part.spend(4 + group.members.len() as u32 / 8);
             meter.settle(&part);
             if more == SliceState::More {

@@ -245,14 +245,45 @@ struct Eligible<'a> {
     reflected: Option<&'a SourceFacts>,
 }
 
-/// Applies the rules before the policy.
-fn check_eligible<'a>(group: &GroupKey, out: &Outbound<'a>) -> Result<Eligible<'a>, Withholding> {
+/// What becomes of MULTI_EXIT_DISC before the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum MedBefore {
+    #[default]
+    Kept,
+    /// RFC 4271 §5.1.4: a MED received from one AS is not propagated to another.
+    Removed,
+}
+
+impl MedBefore {
+    fn of(group: &GroupKey, out: &Outbound<'_>) -> MedBefore {
+        match (group.peer_type, out.from) {
+            (PeerType::External, Some(_)) => MedBefore::Removed,
+            _ => MedBefore::Kept,
+        }
+    }
+}
+
+/// The rules before the policy. Returns the source, if the route is reflected.
+fn check_before<'a>(
+    group: &GroupKey,
+    out: &Outbound<'a>,
+) -> Result<Option<&'a SourceFacts>, Withholding> {
     check_communities(group, out.key)?;
     check_role(group, out.route.attrs)?;
     check_long_lived(group, out)?;
-    let reflected = check_reflection(group, out.from)?;
-    // RFC 4271 §5.1.4: a MED received from one AS is not propagated to another.
-    let drops_med = group.peer_type == PeerType::External && out.from.is_some();
+    check_reflection(group, out.from)
+}
+
+/// Whether the export policy is asked about a route, and with which MED (RFC 8671 §5.2: the Adj-RIB-Out
+/// before the policy).
+pub(crate) fn offer(group: &GroupKey, out: &Outbound<'_>) -> Result<MedBefore, Withholding> {
+    check_before(group, out).map(|_| MedBefore::of(group, out))
+}
+
+/// Applies the rules before the policy.
+fn check_eligible<'a>(group: &GroupKey, out: &Outbound<'a>) -> Result<Eligible<'a>, Withholding> {
+    let reflected = check_before(group, out)?;
+    let drops_med = MedBefore::of(group, out) == MedBefore::Removed;
     let mut edit = drops_med.then(|| {
         let mut edit = AttrEdit::from_view(out.route.attrs);
         edit.remove(attr::MULTI_EXIT_DISC);

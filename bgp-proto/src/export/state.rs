@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::batch::Batch;
-use super::{Drain, ExportTable, Exported, GroupKey, Outbound, Withholding, export, trace_policy};
+use super::{
+    Drain, ExportTable, Exported, GroupKey, MedBefore, Outbound, Withholding, export, rules,
+    trace_policy,
+};
 use crate::policy::{RouteRef, Source, Verdict};
 use crate::rib::{
     AttrKey, AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, PathFlags, Sources,
@@ -68,6 +71,17 @@ pub(crate) fn evaluate_export(
     state: ExportView<'_>,
 ) -> Result<Exported, Withholding> {
     evaluate_path(group, (state.dests.prefix(dest), state.dests.paths(dest)), path, state)
+}
+
+/// Whether the export policy is asked about one of the paths of a destination, and with which MED.
+pub(crate) fn offer(
+    group: &GroupKey,
+    dest: DestId,
+    path: &Path,
+    state: ExportView<'_>,
+) -> Result<MedBefore, Withholding> {
+    let route = (state.dests.prefix(dest), state.dests.paths(dest));
+    with_outbound(group, route, path, state, |out| rules::offer(group, out))
 }
 
 /// [`evaluate_export`] for one of the paths of a destination that need not be in the table:

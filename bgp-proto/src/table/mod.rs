@@ -461,7 +461,7 @@ impl Table {
         self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
         let is_decided = self.loc_rib.is_decided() && !self.peers.is_touching();
         let merging = if is_decided { Merging::Allowed } else { Merging::Postponed };
-        self.adj_ribs_out.is_watched = self.monitors.is_watching_advertised();
+        self.adj_ribs_out.watch = self.monitors.watch();
         self.adj_ribs_out.encode(&mut self.loc_rib, merging, &mut each);
         if !self.adj_ribs_out.noted.is_empty() {
             self.note_advertised(&mut each);

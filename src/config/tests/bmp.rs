@@ -44,10 +44,6 @@ fn what_cannot_be_a_station_is_refused_with_the_reason() {
         ("address = \"192.0.2.9\"".to_owned(), "bmp[1].name: is missing; name the station"),
         ("name = \"a\"".to_owned(), "neither `address` nor `listen` is set"),
         (format!("{at}ribs = []"), "bmp[1].ribs: names no RIB"),
-        (
-            format!("{at}ribs = [\"adj-rib-out-pre-policy\"]"),
-            "Adj-RIB-Out before the export policy is not kept",
-        ),
         (format!("{at}ribs = [\"rib\"]"), "bmp[1].ribs"),
         (format!("{at}mirror = \"all\""), "bmp[1].mirror: "),
         (format!("{at}listen = \"192.0.2.1:5000\""), "exclude each other"),

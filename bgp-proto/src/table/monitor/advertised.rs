@@ -8,8 +8,8 @@ use super::marks::{GroupMarks, Owed, PathName, Place, release};
 use super::page::{About, Direction, Page, ROUTE_WORK, Routes, Sent, TOGETHER};
 use super::{Feed, MonitoredPeer, Monitors, Sending, State, leave};
 use crate::bmp::Rib;
-use crate::export::Noted;
-use crate::rib::{DestId, LocRib, Meter};
+use crate::export::{MedBefore, Noted, Watch, offer};
+use crate::rib::{DestId, LocRib, Meter, Path};
 use crate::types::{Family, PathId, PeerId};
 
 /// Whether all paths of a kind were collected.
@@ -28,27 +28,28 @@ enum Readable {
 }
 
 impl Monitors {
-    /// Whether what groups advertise has to be noted.
-    pub(crate) fn is_watching_advertised(&self) -> bool {
-        self.by_id.values().any(|monitor| {
-            matches!(monitor.state, State::Sending(_))
-                && monitor.params.ribs.contains(&Rib::AdjRibOutPost)
-        })
+    /// What has to be noted of the groups.
+    pub(crate) fn watch(&self) -> Watch {
+        let sending = self.by_id.values().filter(|m| matches!(m.state, State::Sending(_)));
+        let is_sent = |rib| sending.clone().any(|monitor| monitor.params.ribs.contains(&rib));
+        Watch { changes: is_sent(Rib::AdjRibOutPost), evaluations: is_sent(Rib::AdjRibOutPre) }
     }
 
     fn advertised(&mut self, noted: &[Noted], loc_rib: &LocRib) {
         for monitor in self.by_id.values_mut() {
             let State::Sending(sending) = &mut monitor.state else { continue };
+            let is_sent = |rib| monitor.params.ribs.contains(&rib);
             for noted in noted {
                 match noted {
-                    Noted::Changed { group, family, change } => {
-                        let Some(marks) = sending.groups.get_mut(group) else { continue };
+                    Noted::Changed { group, family, change } if is_sent(Rib::AdjRibOutPost) => {
                         let prefix = loc_rib.dests(*family).prefix(change.dest);
-                        sending.octets += marks.note(change, prefix);
-                        if !marks.is_up_to_date() {
-                            sending.ready.insert(*group);
-                        }
+                        sending.note(*group, |marks| marks.note(change, prefix));
                     }
+                    Noted::Evaluated { group, family, evaluated } if is_sent(Rib::AdjRibOutPre) => {
+                        let prefix = loc_rib.dests(*family).prefix(evaluated.dest);
+                        sending.note(*group, |marks| marks.note_evaluated(evaluated, prefix));
+                    }
+                    Noted::Changed { .. } | Noted::Evaluated { .. } => {}
                     Noted::Moved { source, family, from, to } => {
                         let Some(peer) = source.peer() else { continue };
                         sending.move_member(peer, *family, *from, *to);
@@ -72,6 +73,15 @@ impl MonitoredPeer {
 }
 
 impl Sending {
+    /// Notes something of a group if the station is sent a member of it.
+    fn note(&mut self, group: u32, note: impl FnOnce(&mut GroupMarks) -> u64) {
+        let Some(marks) = self.groups.get_mut(&group) else { return };
+        self.octets += note(marks);
+        if !marks.is_up_to_date() {
+            self.ready.insert(group);
+        }
+    }
+
     /// A peer is in another group: it takes along what it was not sent of the one before.
     fn move_member(&mut self, peer: PeerId, family: Family, from: u32, to: u32) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
@@ -117,7 +127,7 @@ impl Table {
     #[inline(never)]
     pub(in crate::table) fn note_advertised(&mut self, meter: &mut Meter) {
         let noted = std::mem::take(&mut self.adj_ribs_out.noted);
-        if !self.adj_ribs_out.is_watched {
+        if !self.adj_ribs_out.watch.is_on() {
             return;
         }
         meter.spend(noted.len() as u32 / 8);
@@ -253,6 +263,7 @@ impl Table {
     fn write_batch(&self, about: &About, owed: &mut Owed, walk: Option<u32>, page: &mut Page<'_>) {
         while owed.place != Place::End && !page.is_full() {
             let mut routes = about.routes(page);
+            routes.retain(|(rib, _)| *rib == owed.place.rib());
             page.gathered = 0;
             match &mut owed.place {
                 Place::Withdrawn(last) => {
@@ -272,17 +283,26 @@ impl Table {
                     }
                 }
                 Place::Changed(from) => {
-                    let mut left = TOGETHER;
-                    while left > 0 && page.has_room() {
-                        let next = owed.batch.changed.next_from(*from);
-                        let next = next.filter(|id| walk.is_none_or(|walk| *id < walk));
-                        let Some((id, after)) = next.and_then(|id| Some((id, id.checked_add(1)?)))
-                        else {
-                            owed.place = Place::End;
-                            break;
-                        };
-                        (*from, left) = (after, left - 1);
-                        self.gather(about, DestId(id), Sent::Before, &mut routes, page);
+                    let next = |from| owed.batch.changed.next_from(from);
+                    if self.gather_some(about, (from, walk), next, &mut routes, page)
+                        == Progress::Done
+                    {
+                        owed.place = Place::Gone(None);
+                    }
+                }
+                Place::Gone(last) => {
+                    let paths = owed.batch.gone.range((after(*last), Bound::Unbounded));
+                    let paths = paths.map(|path| (*path, true));
+                    if withdraw(paths, last, &mut routes, page) == Progress::Done {
+                        owed.place = Place::Evaluated(0);
+                    }
+                }
+                Place::Evaluated(from) => {
+                    let next = |from| owed.batch.evaluated.next_from(from);
+                    if self.gather_some(about, (from, walk), next, &mut routes, page)
+                        == Progress::Done
+                    {
+                        owed.place = Place::End;
                     }
                 }
                 Place::End => {}
@@ -291,6 +311,36 @@ impl Table {
                 self.write_routes(about, rib, of, page);
             }
         }
+    }
+
+    /// Collects the routes of some destinations of a set, from one on, that the initial state has reached.
+    fn gather_some(
+        &self,
+        about: &About,
+        (from, walk): (&mut u32, Option<u32>),
+        next_from: impl Fn(u32) -> Option<u32>,
+        routes: &mut [(Rib, Routes)],
+        page: &mut Page<'_>,
+    ) -> Progress {
+        let mut left = TOGETHER;
+        while left > 0 && page.has_room() {
+            let next = next_from(*from).filter(|id| walk.is_none_or(|walk| *id < walk));
+            let Some((id, after)) = next.and_then(|id| Some((id, id.checked_add(1)?))) else {
+                return Progress::Done;
+            };
+            (*from, left) = (after, left - 1);
+            self.gather(about, DestId(id), Sent::Before, routes, page);
+        }
+        Progress::More
+    }
+
+    /// What the export policy of the peer is asked about: the path that its group chooses, unless it is the
+    /// peer's own or the rules before the policy withhold it.
+    pub(super) fn before_policy(&self, about: &About, dest: DestId) -> Option<(&Path, MedBefore)> {
+        let group = self.group_of(about.source.peer()?, about.family)?;
+        let state = self.export_view(about.family);
+        let path = group.best_path(dest, state).filter(|path| path.source != about.source)?;
+        Some((path, offer(&group.key, dest, path, state).ok()?))
     }
 }
 

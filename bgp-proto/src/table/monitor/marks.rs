@@ -14,7 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::export::{Change, Except};
+use crate::bmp::Rib;
+use crate::export::{Best, Change, Evaluated, Except};
 use crate::rib::{DestId, SourceId, SparseSet};
 use crate::types::{PeerId, Prefix};
 
@@ -37,16 +38,36 @@ pub(super) struct Batch {
     pub(super) withdrawn_from: BTreeMap<SourceId, BTreeSet<PathName>>,
     /// How many these are.
     withdrawn_from_len: usize,
+    /// For the Adj-RIBs-Out before the policy: destinations that were evaluated, and those of which no path was
+    /// left.
+    pub(super) evaluated: SparseSet,
+    pub(super) gone: BTreeSet<PathName>,
 }
 
 impl Batch {
     pub(super) fn octets(&self) -> u64 {
-        let withdrawn = self.withdrawn.len() + self.withdrawn_from_len;
-        self.changed.octets() + withdrawn as u64 * WITHDRAWN_OCTETS
+        let withdrawn = self.withdrawn.len() + self.withdrawn_from_len + self.gone.len();
+        let changed = self.changed.octets() + self.evaluated.octets();
+        changed + withdrawn as u64 * WITHDRAWN_OCTETS
     }
 
     fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.withdrawn.is_empty() && self.withdrawn_from.is_empty()
+        self.changed.is_empty()
+            && self.withdrawn.is_empty()
+            && self.withdrawn_from.is_empty()
+            && self.evaluated.is_empty()
+            && self.gone.is_empty()
+    }
+
+    fn note_evaluated(&mut self, evaluated: &Evaluated, prefix: Prefix) {
+        match evaluated.best {
+            Best::There => {
+                self.evaluated.insert(evaluated.dest.0);
+            }
+            Best::Gone => {
+                self.gone.insert((prefix, 0));
+            }
+        }
     }
 
     fn note(&mut self, change: &Change, prefix: Prefix) {
@@ -78,14 +99,26 @@ pub(super) enum Place {
     Withdrawn(Option<PathName>),
     /// Those withdrawn from it alone, up to this one.
     WithdrawnFrom(Option<PathName>),
-    /// All of them, and the destinations below.
+    /// All of them, and the changed destinations below.
     Changed(u32),
+    /// These, and before the policy what is gone, up to this one.
+    Gone(Option<PathName>),
+    /// All of them, and the evaluated destinations below.
+    Evaluated(u32),
     /// All.
     End,
 }
 
 impl Place {
     pub(super) const START: Place = Place::Withdrawn(None);
+
+    /// What is sent there is of this RIB.
+    pub(super) fn rib(self) -> Rib {
+        match self {
+            Place::Withdrawn(_) | Place::WithdrawnFrom(_) | Place::Changed(_) => Rib::AdjRibOutPost,
+            Place::Gone(_) | Place::Evaluated(_) | Place::End => Rib::AdjRibOutPre,
+        }
+    }
 }
 
 /// A batch that a member was not sent completely.
@@ -184,12 +217,20 @@ impl GroupMarks {
 
     /// Notes a change and returns how many octets it takes more.
     pub(super) fn note(&mut self, change: &Change, prefix: Prefix) -> u64 {
-        let DestId(dest) = change.dest;
-        if self.reach.is_some_and(|reach| dest >= reach) {
+        self.note_in(change.dest, |batch| batch.note(change, prefix))
+    }
+
+    /// The same for a destination that was evaluated.
+    pub(super) fn note_evaluated(&mut self, evaluated: &Evaluated, prefix: Prefix) -> u64 {
+        self.note_in(evaluated.dest, |batch| batch.note_evaluated(evaluated, prefix))
+    }
+
+    fn note_in(&mut self, dest: DestId, note: impl FnOnce(&mut Batch)) -> u64 {
+        if self.reach.is_some_and(|reach| dest.0 >= reach) {
             return 0;
         }
         let before = self.open.octets();
-        self.open.note(change, prefix);
+        note(&mut self.open);
         self.open.octets().saturating_sub(before)
     }
 

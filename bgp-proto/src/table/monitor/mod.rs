@@ -17,6 +17,13 @@
 //! - A destination in a set of changes has a path, so that monitors keep no destination from being freed.
 //! - Nothing is held for a peer whose session is down: Peer Down withdraws its routes.
 //!
+//! The Adj-RIB-Out before the policy (RFC 8671 §5.2) is not kept anywhere: it is the path that a member's group
+//! chooses, unless the member announced it or the rules before the export policy withhold it (well-known
+//! communities, roles, reflection, stale routes, drains), with the attributes and the next hop that the policy is
+//! shown. Whatever may change it makes the group evaluate the destination again, which is what is noted; an
+//! evaluation that changes nothing there, such as that of a new policy, sends the route again. Families for which we
+//! send ADD-PATH are left out, since a path has no identifier before it is advertised.
+//!
 //! The Adj-RIB-In of a session is what was announced in it: stale paths of the session before (RFC 4724) are
 //! left out until they are announced again.
 
@@ -67,7 +74,7 @@ impl MonitoredPeers {
 /// What a monitor is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitorParams {
-    /// The RIBs: all but [`Rib::AdjRibOutPre`], which is not kept.
+    /// The RIBs.
     pub ribs: BTreeSet<Rib>,
     /// Whose Adj-RIBs, and whose Peer Up and Peer Down.
     pub peers: MonitoredPeers,
@@ -389,7 +396,7 @@ impl Sending {
         let is_sent = |ribs: &[Rib]| ribs.iter().any(|rib| params.ribs.contains(rib));
         let begin = MonitorParams::begin_feeds;
         known.received = is_sent(&[Rib::AdjRibInPre, Rib::AdjRibInPost]).then(begin);
-        known.advertised = is_sent(&[Rib::AdjRibOutPost]).then(begin);
+        known.advertised = is_sent(&[Rib::AdjRibOutPre, Rib::AdjRibOutPost]).then(begin);
         self.sessions.insert(peer);
         self.pending.insert(peer);
     }
@@ -472,7 +479,7 @@ impl Table {
         let state = State::Sending(sending);
         self.monitors.by_id.insert(id, Monitor { params, state, counts });
         // Members may move between groups before the next turn.
-        self.adj_ribs_out.is_watched = self.monitors.is_watching_advertised();
+        self.adj_ribs_out.watch = self.monitors.watch();
     }
 
     /// Ends a monitor and frees what it holds.

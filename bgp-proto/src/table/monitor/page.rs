@@ -11,15 +11,15 @@ use crate::bmp::{
     DownReason, PeerHeader, PeerKind, PeerUp, Rib, Stat, encode_end_of_rib, encode_peer_down,
     encode_peer_up, encode_route_monitoring, encode_statistics,
 };
-use crate::export::Reflection;
+use crate::export::{MedBefore, Reflection};
 use crate::rib::{AttrId, DestId, Meter, Path, PathFlags, SourceId};
 use crate::session::Negotiated;
 use crate::table::Work;
 use crate::table::show::shown_attrs;
 use crate::types::{Family, FamilyMap, NextHop, PathId, PeerId, Prefix, RouterId, off_interface};
 use crate::wire::{
-    AnnounceFormat, AttrView, Capabilities, EXTENDED_MAX_LEN, MAX_LEN, Open, UpdateWriter,
-    split_messages,
+    AnnounceFormat, AttrEdit, AttrView, Capabilities, EXTENDED_MAX_LEN, MAX_LEN, Open,
+    UpdateWriter, attr, split_messages,
 };
 
 /// Most destinations whose routes are encoded together: routes with the same attributes share an UPDATE.
@@ -36,6 +36,7 @@ struct Common {
     attrs: AttrId,
     next_hop: NextHop,
     long_lived: bool,
+    med: MedBefore,
     reflection: Option<Reflection>,
 }
 
@@ -79,7 +80,7 @@ impl Direction {
     fn has(self, rib: Rib) -> bool {
         match self {
             Direction::Received => matches!(rib, Rib::AdjRibInPre | Rib::AdjRibInPost),
-            Direction::Advertised => rib == Rib::AdjRibOutPost,
+            Direction::Advertised => matches!(rib, Rib::AdjRibOutPre | Rib::AdjRibOutPost),
         }
     }
 }
@@ -160,6 +161,8 @@ impl About {
         chosen
             .filter(|rib| match self.header.kind {
                 PeerKind::LocRib => *rib == Rib::LocRib,
+                // Path identifiers are chosen when a path is advertised.
+                _ if self.add_path && *rib == Rib::AdjRibOutPre => false,
                 _ => self.direction.has(*rib),
             })
             .map(|rib| (rib, Routes::default()))
@@ -362,8 +365,8 @@ impl Table {
     fn next_of_walk(&self, about: &About, at: u32) -> Option<DestId> {
         match about.source.peer() {
             Some(id) if about.direction == Direction::Advertised => {
-                let slots = self.group_of(id, about.family)?.advertised_slots();
-                (at < slots).then_some(DestId(at))
+                self.group_of(id, about.family)?;
+                (at < self.loc_rib.dests(about.family).slots()).then_some(DestId(at))
             }
             Some(id) => {
                 let held = self.peers.get(id)?.family(about.family);
@@ -401,7 +404,10 @@ impl Table {
             return;
         }
         if about.direction == Direction::Advertised {
-            return self.gather_advertised(about, dest, prefix, routes, page);
+            return routes.iter_mut().for_each(|(rib, of)| match rib {
+                Rib::AdjRibOutPre => self.gather_offered(about, (dest, prefix), sent, of, page),
+                _ => self.gather_advertised(about, (dest, prefix), of, page),
+            });
         }
         let held = about.source.peer().and_then(|id| self.peers.get(id));
         let Some(held) = held.map(|peer| peer.family(about.family)) else { return };
@@ -433,13 +439,34 @@ impl Table {
         }
     }
 
+    /// What the peer's export policy is asked about. Since when is not known.
+    fn gather_offered(
+        &self,
+        about: &About,
+        (dest, prefix): (DestId, Prefix),
+        sent: Sent,
+        of: &mut Routes,
+        page: &mut Page<'_>,
+    ) {
+        page.meter.spend(ROUTE_WORK);
+        let Some((path, med)) = self.before_policy(about, dest) else {
+            if sent == Sent::Before {
+                of.withdrawn.push((PathId(0), prefix));
+            }
+            return;
+        };
+        let next_hop = self.dumped_next_hop(about.family, dest, path);
+        let common = Common { secs: 0, med, ..common(0, path, path.attrs, next_hop) };
+        let octets = self.loc_rib.attrs.view(path.attrs).as_bytes().len();
+        page.collect(of, (common, PathId(0), prefix), octets);
+    }
+
     /// What the peer was sent, as it was sent. When is not known.
     fn gather_advertised(
         &self,
         about: &About,
-        dest: DestId,
-        prefix: Prefix,
-        routes: &mut [(Rib, Routes)],
+        (dest, prefix): (DestId, Prefix),
+        of: &mut Routes,
         page: &mut Page<'_>,
     ) {
         let Some(id) = about.source.peer() else { return };
@@ -448,12 +475,11 @@ impl Table {
             let out = self.adj_ribs_out.exported.get(sent.out);
             let Some(next_hop) = self.loc_rib.hops.hop(out.next_hop) else { continue };
             let (attrs, reflection) = (out.attrs, out.reflection);
-            let common = Common { secs: 0, attrs, next_hop, long_lived: false, reflection };
+            let (long_lived, med) = (false, MedBefore::Kept);
+            let common = Common { secs: 0, attrs, next_hop, long_lived, med, reflection };
             let path_id = path_id.unwrap_or_default();
             let octets = self.loc_rib.attrs.view(attrs).as_bytes().len();
-            routes
-                .iter_mut()
-                .for_each(|(_, of)| page.collect(of, (common, path_id, prefix), octets));
+            page.collect(of, (common, path_id, prefix), octets);
         }
     }
 
@@ -471,10 +497,14 @@ impl Table {
         for alike in routes.announced.chunk_by(|a, b| a.0 == b.0) {
             let Some((common, ..)) = alike.first() else { continue };
             let attrs = self.loc_rib.attrs.view(common.attrs);
-            if common.long_lived {
-                let path = Path { flags: long_lived(), ..Path::default() };
+            if common.long_lived || common.med == MedBefore::Removed {
+                let path = Path { flags: flags(common), ..Path::default() };
                 let shown = shown_attrs(&path, attrs);
-                page.announce(about, rib, (common, AttrView::new(&shown)), alike);
+                let mut edit = AttrEdit::from_view(AttrView::new(&shown));
+                if common.med == MedBefore::Removed {
+                    edit.remove(attr::MULTI_EXIT_DISC);
+                }
+                page.announce(about, rib, (common, edit.view()), alike);
             } else if let Some(reflection) = common.reflection {
                 let reflected = reflection.apply(attrs).into_bytes();
                 page.announce(about, rib, (common, AttrView::new(&reflected)), alike);
@@ -634,7 +664,7 @@ impl Table {
         }
     }
 
-    /// RFC 7854 §4.8: types 0, 1, 2, 7 and 9; counters go on across sessions.
+    /// RFC 7854 §4.8: types 0, 1, 2, 7 and 9; counters go on across sessions. RFC 8671 §6.2: 15 and 17.
     fn stats_of(&self, id: PeerId) -> Vec<Stat> {
         let counts = self.counts(id);
         let sum = |of: fn(&crate::table::ImportCounts) -> u64| {
@@ -643,6 +673,7 @@ impl Table {
             imports.iter().map(of).sum::<u64>() as u32
         };
         let received = Family::ALL.map(|family| u64::from(counts.received[family]));
+        let advertised = Family::ALL.map(|family| u64::from(counts.advertised[family]));
         vec![
             Stat::Counter(0, sum(|counts| counts.filtered)),
             Stat::Counter(1, sum(|counts| counts.unchanged)),
@@ -650,6 +681,9 @@ impl Table {
             Stat::Gauge(7, received.iter().sum()),
             Stat::FamilyGauge(9, Family::Ipv4, received[0]),
             Stat::FamilyGauge(9, Family::Ipv6, received[1]),
+            Stat::Gauge(15, advertised.iter().sum()),
+            Stat::FamilyGauge(17, Family::Ipv4, advertised[0]),
+            Stat::FamilyGauge(17, Family::Ipv6, advertised[1]),
         ]
     }
 }
@@ -667,12 +701,15 @@ fn common(zero: u32, path: &Path, attrs: AttrId, next_hop: NextHop) -> Common {
         attrs,
         next_hop,
         long_lived: path.flags.has(PathFlags::LONG_LIVED),
+        med: MedBefore::Kept,
         reflection: None,
     }
 }
 
-fn long_lived() -> PathFlags {
+fn flags(common: &Common) -> PathFlags {
     let mut flags = PathFlags::default();
-    flags.set(PathFlags::LONG_LIVED);
+    if common.long_lived {
+        flags.set(PathFlags::LONG_LIVED);
+    }
     flags
 }

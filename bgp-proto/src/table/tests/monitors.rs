@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bmp::{DownReason, Message, MessageKind, PeerHeader, PeerKind, Rib, split_message};
+use crate::types::Community;
 use crate::wire::{
     GracefulRestart, GracefulRestartFamily, RouteAction, Update, UpdateContext, attr,
 };
@@ -87,6 +88,22 @@ fn any_op() -> impl Strategy<Value = Op> {
         }),
         1 => (0_usize..2).prop_map(Op::Statistics),
     ]
+}
+
+/// Routes with this MED stay in the AS.
+const PRIVATE_MED: u32 = 3;
+
+/// What the export policy of a peer is asked about: the best paths of others that may leave the AS, without their
+/// MED.
+fn offered(table: &Table, peer: u32) -> impl Iterator<Item = (Key, Route)> {
+    let (views, _) = table.view(&RouteFilter::default(), 0, usize::MAX, Time::ZERO);
+    views.into_iter().filter_map(move |view| {
+        let best = view.paths.iter().find(|path| path.best)?;
+        let mut communities = crate::wire::AttrView::new(&best.attrs).communities();
+        let is_private = communities.any(|community| community == Community::NO_EXPORT);
+        let is_offered = best.peer != Some(PeerId(peer)) && !is_private;
+        is_offered.then(|| ((view.prefix, 0), (best.next_hop.unwrap(), None)))
+    })
 }
 
 /// The route as it is told apart here: next hop and MED.
@@ -225,7 +242,7 @@ impl Station {
         let known = known.expect("Peer Up precedes routes");
         let mut cx = UpdateContext::new(PeerType::External, about.asn);
         cx.enforce_first_as = false;
-        let is_sent = about.rib == Rib::AdjRibOutPost;
+        let is_sent = matches!(about.rib, Rib::AdjRibOutPre | Rib::AdjRibOutPost);
         let with_ids = IpAddr::from([10, 0, 0, if is_sent { SENT_IDS } else { ADD_PATH } as u8]);
         if about.address == with_ids {
             cx.add_path = FamilySet::only(Family::Ipv4);
@@ -298,6 +315,10 @@ impl Model {
                     }
                 }
             }
+            if params.ribs.contains(&Rib::AdjRibOutPre) && *peer != SENT_IDS {
+                let offered = offered(table, *peer);
+                held.extend(offered.map(|(key, route)| ((Rib::AdjRibOutPre, key), route)));
+            }
             let is_default = params.distinguisher == 0;
             let kind = if is_default { PeerKind::Global } else { PeerKind::Local };
             all.insert((kind as u8, address), held);
@@ -333,6 +354,9 @@ impl Model {
                 let mut edit = AttrEdit::originate(Origin::Igp);
                 edit.prepend_as(Asn(65000 + peer), 1);
                 edit.set_med(med);
+                if med == PRIVATE_MED {
+                    edit.add_community(Community::NO_EXPORT);
+                }
                 let hop = NextHop::from(IpAddr::from([10, 0, 0, peer as u8]));
                 send(table, peer, (first, count, path_id), Some((edit.view().as_bytes(), hop)));
             }
@@ -406,7 +430,8 @@ fn send(
 }
 
 fn stations() -> [Station; 2] {
-    let ribs = [Rib::AdjRibInPre, Rib::AdjRibInPost, Rib::LocRib, Rib::AdjRibOutPost];
+    let ribs =
+        [Rib::AdjRibInPre, Rib::AdjRibInPost, Rib::LocRib, Rib::AdjRibOutPost, Rib::AdjRibOutPre];
     let named = (2..5).map(|peer| Arc::from(format!("peer{peer}"))).collect();
     [
         Station::new(0, 1000, &ribs, MonitoredPeers::All),
@@ -472,7 +497,9 @@ proptest! {
             // Nothing is up to date that has not said so.
             for (kind, address) in expected.keys() {
                 let ribs = station.params.ribs.iter();
-                for rib in ribs.filter(|rib| (**rib == Rib::LocRib) == (*kind == PeerKind::LocRib as u8)) {
+                let without = |rib| rib == Rib::AdjRibOutPre && *address == IpAddr::from([10, 0, 0, SENT_IDS as u8]);
+                let of_kind = |rib| (rib == Rib::LocRib) == (*kind == PeerKind::LocRib as u8);
+                for rib in ribs.filter(|rib| of_kind(**rib) && !without(**rib)) {
                     prop_assert!(station.ends.contains(&(*address, *rib)), "{} {:?}", address, rib);
                 }
             }
@@ -673,4 +700,43 @@ fn a_stale_route_is_sent_once_it_is_announced_again() {
     settle(&mut table);
     drain(&mut table, &mut station);
     assert_eq!(sent(&station), [1], "the others are withdrawn without having been sent");
+}
+
+#[test]
+fn the_policy_decides_what_is_sent_and_not_what_it_is_asked_about() {
+    let mut table = table();
+    let ribs = [Rib::AdjRibOutPre, Rib::AdjRibOutPost];
+    let mut station = Station::new(0, 1 << 20, &ribs, MonitoredPeers::All);
+    station.connect(&mut table);
+    let _readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+    announce_nets(&mut table, 2, 65002, &nets(1, 3));
+    let held = |station: &Station, peer: u8, of: Rib| {
+        let address = IpAddr::from([10, 0, 0, peer]);
+        let known = &station.peers[&(PeerKind::Global as u8, address)];
+        known.keys().filter(|(rib, _)| *rib == of).count()
+    };
+    let both = |station: &Station, peer| ribs.map(|rib| held(station, peer, rib));
+    settle(&mut table);
+    drain(&mut table, &mut station);
+    assert_eq!((both(&station, 2), both(&station, 3)), ([0, 0], [3, 3]), "not back to its source");
+
+    let nothing = ExportParams::new(policy(2));
+    let set_export = |table: &mut Table, export: ExportParams| {
+        table.peer_configure(PeerId(3), Arc::new(PeerRoutes { export, ..routes(3) }));
+        settle(table);
+    };
+    set_export(&mut table, nothing);
+    drain(&mut table, &mut station);
+    assert_eq!(both(&station, 3), [3, 0], "the policy refuses all");
+    announce_nets(&mut table, 2, 65002, &nets(2, 4));
+    settle(&mut table);
+    drain(&mut table, &mut station);
+    assert_eq!(both(&station, 3), [7, 0]);
+
+    // What was never sent is withdrawn all the same, here by its name: the destination is freed.
+    let session = table.peers.get(PeerId(2)).unwrap().up.unwrap();
+    table.peer_down(PeerId(2), session, None);
+    settle(&mut table);
+    drain(&mut table, &mut station);
+    assert_eq!(both(&station, 3), [0, 0]);
 }
