@@ -5,6 +5,7 @@
 //! queue has no room for is dropped and counted, and so is what cannot be written; recording goes on with
 //! the next record for which there is room.
 
+mod families;
 mod file;
 mod queue;
 mod table;
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bgp_proto::mrt::{self, MessageOf, Session, Stamp, StateChange};
 use bgp_proto::session::State;
+use bgp_proto::types::FamilySet;
 use bgp_proto::wire::{EXTENDED_MAX_LEN, MessageType, split_frame};
 
 use queue::{Kind, Queue};
@@ -138,14 +140,14 @@ pub struct Tap {
 pub struct Encoding {
     /// AS numbers have four octets.
     pub has_as4: bool,
-    /// Prefixes have path identifiers.
-    pub has_path_ids: bool,
+    /// Families whose prefixes have path identifiers.
+    pub path_ids: FamilySet,
 }
 
 impl Default for Encoding {
     /// That of messages before the session is established, which have neither.
     fn default() -> Self {
-        Encoding { has_as4: true, has_path_ids: false }
+        Encoding { has_as4: true, path_ids: FamilySet::EMPTY }
     }
 }
 
@@ -170,13 +172,17 @@ impl Tap {
         let mut rest = octets;
         while let Ok(Some(frame)) = split_frame(rest, EXTENDED_MAX_LEN) {
             rest = rest.get(frame.bytes.len()..).unwrap_or_default();
-            let is_update = frame.kind == MessageType::Update;
+            // An UPDATE with prefixes of a family that has path identifiers and of one that has none, which no
+            // record can say, is recorded as having them: rare, since IPv4 and IPv6 share no next hop.
+            let has_path_ids = frame.kind == MessageType::Update
+                && !encoding.path_ids.is_empty()
+                && !families::of_update(frame.body()).intersection(encoding.path_ids).is_empty();
             let message = MessageOf {
                 at: now(),
                 session: *session,
                 is_local: false,
                 has_as4: encoding.has_as4,
-                has_path_ids: encoding.has_path_ids && is_update,
+                has_path_ids,
                 message: frame.bytes,
             };
             self.recorder.queue.put(|out| mrt::encode_message(out, &message));

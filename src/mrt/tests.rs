@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod path_ids;
+
 fn recording(folder: &Path) -> Recording {
     Recording {
         directory: folder.to_owned(),

@@ -27,11 +27,10 @@ pub(super) fn about(session: &Peer, ends: Option<(IpAddr, IpAddr)>) -> Session {
     }
 }
 
-/// How the UPDATEs of a peer are encoded; `None` without a session. If some family has ADD-PATH, all count
-/// as having it: a record says it of the message as a whole (RFC 8050 §3).
+/// How the UPDATEs of a peer are encoded; `None` without a session.
 pub(super) fn encoding(session: &Peer) -> Option<Encoding> {
     session.negotiated().map(|negotiated| Encoding {
         has_as4: negotiated.four_octet_as,
-        has_path_ids: negotiated.add_path_rx.iter().next().is_some(),
+        path_ids: negotiated.add_path_rx,
     })
 }
