@@ -81,9 +81,15 @@ impl Watched {
     #[inline]
     pub(super) fn note_evaluated(&mut self, dest: DestId, dests: &Destinations) {
         if self.watch.evaluations {
-            let best = if dests.best(dest).is_some() { Best::There } else { Best::Gone };
-            self.evaluated.push(Evaluated { dest, best });
+            self.push_evaluated(dest, dests);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_evaluated(&mut self, dest: DestId, dests: &Destinations) {
+        let best = if dests.best(dest).is_some() { Best::There } else { Best::Gone };
+        self.evaluated.push(Evaluated { dest, best });
     }
 
     /// Takes what was noted of this group.
