@@ -11,7 +11,7 @@ use super::inputs::Taken;
 use super::peer::{Pass, QueuedBatch};
 use super::refusals::{RefusalId, Refusals};
 use super::{CloseReason, Drain, ImportCounts, Table, TableEvent};
-use crate::policy::{Decision, Prepared, Source};
+use crate::policy::{Decision, Source};
 use crate::rib::{
     AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags, Probe,
     Refusal, SourceId, Stamp, Stored, default_preference,
@@ -250,7 +250,7 @@ impl Table {
             source: peer.source,
             routes: Arc::clone(&peer.routes),
             session: Arc::clone(peer.session.as_ref()?),
-            policy: Prepared::new(&peer.routes.import.policy),
+            policy: Arc::clone(&peer.import_policy),
         })
     }
 

@@ -193,7 +193,8 @@ impl Table {
             }
             PeerInput::Add { address, routes } => {
                 self.cluster_ids_differ |= routes.reflection.cluster_id.is_some();
-                (peer.address, peer.routes) = (address, routes);
+                peer.address = address;
+                peer.replace_routes(routes);
             }
             PeerInput::Up { session, negotiated } => {
                 let readers = self.bring_up(now, id, session, negotiated, meter);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::retention::Retention;
 use super::{CloseReason, ImportCounts, PeerRoutes};
+use crate::policy::Prepared;
 use crate::rib::{SourceId, SparseSet, Stamp};
 use crate::session::{Keep, Negotiated};
 use crate::table::Mirrored;
@@ -19,6 +20,8 @@ pub(super) struct Peer {
     pub(super) source: SourceId,
     pub(super) address: IpAddr,
     pub(super) routes: Arc<PeerRoutes>,
+    /// What is known of the import policy of `routes`.
+    pub(super) import_policy: Arc<Prepared>,
     /// The session that is up, or the last one: its routes may be kept as stale.
     pub(super) session: Option<Arc<Negotiated>>,
     /// The session that is established.
@@ -211,6 +214,7 @@ impl Peer {
         Peer {
             source,
             address,
+            import_policy: Arc::new(Prepared::new(&routes.import.policy)),
             routes,
             session: None,
             up: None,
@@ -221,6 +225,12 @@ impl Peer {
             unreviewed: 0,
             families: Default::default(),
         }
+    }
+
+    /// Replaces the routing parameters and returns those before.
+    pub(super) fn replace_routes(&mut self, routes: Arc<PeerRoutes>) -> Arc<PeerRoutes> {
+        self.import_policy = Arc::new(Prepared::new(&routes.import.policy));
+        std::mem::replace(&mut self.routes, routes)
     }
 
     pub(super) fn family(&self, family: Family) -> &PeerFamily {

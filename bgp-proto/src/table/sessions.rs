@@ -167,7 +167,7 @@ impl Table {
             *waiting = routes;
             return;
         }
-        let before = std::mem::replace(&mut peer.routes, Arc::clone(&routes));
+        let before = peer.replace_routes(Arc::clone(&routes));
         // All peers may be configured at once because the parameters of one have changed.
         if Arc::ptr_eq(&before, &routes) {
             return;

@@ -14,7 +14,7 @@ pub(in crate::table) struct ImportContext {
     pub(in crate::table) routes: Arc<PeerRoutes>,
     pub(in crate::table) session: Arc<Negotiated>,
     /// The import policy.
-    pub(in crate::table) policy: Prepared,
+    pub(in crate::table) policy: Arc<Prepared>,
 }
 
 impl ImportContext {
