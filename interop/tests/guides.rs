@@ -370,6 +370,12 @@ fn commands_of_drains_and_sessions_work() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and BIRD 2"]
+fn commands_of_the_alerts_work() -> Result<()> {
+    works("docs/src/alerts.md")
+}
+
+#[test]
+#[ignore = "needs root and BIRD 2"]
 fn commands_to_start_looking_work() -> Result<()> {
     works("docs/src/troubleshooting.md")
 }
